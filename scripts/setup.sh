@@ -1,0 +1,27 @@
+# Sourced by the other scripts: sets up Python once for each content of the requirements files given, and goes to the project's top.
+# Uses the active virtual environment, else makes .venv; a stamp with the files' hash tells that the work is done.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [ -z "${VIRTUAL_ENV:-}" ]; then
+  if [ ! -x .venv/bin/python ]; then
+    for python in python3.13 python3.12 python3.11 python3; do
+      if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then break; fi
+      python=
+    done
+    if [ -z "$python" ]; then
+      echo "Python 3.11, 3.12 or 3.13 is required, but none is on the PATH; install one." >&2
+      exit 2
+    fi
+    "$python" -m venv .venv
+  fi
+  . .venv/bin/activate
+fi
+
+for requirements in "$@"; do
+  stamp="$VIRTUAL_ENV/.$(echo "$requirements" | tr / -).sha256"
+  if ! sha256sum --check --status "$stamp" 2>/dev/null; then
+    echo "Installing $requirements into $VIRTUAL_ENV." >&2
+    python -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    sha256sum "$requirements" > "$stamp"
+  fi
+done

@@ -1,0 +1,172 @@
+"""The flags: one list, checked before anything else happens."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+
+from trainer import InputError, config
+from trainer.config import FIXED, FREE, INEXACT, NOT_STORED, Config
+
+NAMES = (
+    "mode workdir dataset data_dir train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units "
+    "dropout batch_size epochs learning_rate clip_norm seed monitor monitor_mode patience min_delta baseline start_from_epoch initial_best "
+    "eval_every_steps validation_steps checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text cache_dir "
+    "allow_inexact_resume"
+)
+ON_RESUME = {
+    FIXED: "seed dataset train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units batch_size",
+    INEXACT: "dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta baseline start_from_epoch",
+    FREE: "epochs eval_every_steps patience checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text",
+    NOT_STORED: "mode workdir allow_inexact_resume data_dir cache_dir",
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_flags():
+    flags.FLAGS.unparse_flags()
+    yield
+    flags.FLAGS.unparse_flags()
+
+
+def parse(*arguments):
+    return config.parse(["trainer", *arguments])
+
+
+def test_the_list_of_flags_is_an_interface():
+    assert set(config.FIELDS) == set(NAMES.split()), "flags are never renamed; a new one joins this list"
+
+
+@pytest.mark.parametrize("on_resume", ON_RESUME)
+def test_what_a_resumed_run_may_change_is_an_interface(on_resume):
+    names = [name for name, field in config.FIELDS.items() if field.metadata["on_resume"] is on_resume]
+    assert sorted(names) == sorted(ON_RESUME[on_resume].split())
+
+
+def test_only_what_is_given_is_returned():
+    assert parse("--workdir=w", "--epochs=3") == {"workdir": "w", "epochs": 3}
+
+
+def test_a_flagfile_may_be_overruled_after_it(tmp_path):
+    flagfile = tmp_path / "some.flags"
+    flagfile.write_text("# a comment\n--epochs=3\n--seed=7\n")
+    assert parse(f"--flagfile={flagfile}", "--epochs=4") == {"epochs": 4, "seed": 7}
+
+
+def test_sample_text_may_be_given_several_times():
+    assert parse("--sample_text=good", "--sample_text=bad") == {"sample_text": ("good", "bad")}
+
+
+def test_a_bool_flag_needs_no_value():
+    assert parse("--allow_inexact_resume") == {"allow_inexact_resume": True}
+
+
+def test_help_is_asked_for_and_names_every_flag_with_its_default():
+    assert parse("--help") is None
+    text = config.help_text()
+    for name in config.FIELDS:
+        assert f"--{name}=" in text
+    assert "--epochs=10" in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("--epoch=3", "Unknown command line flag 'epoch'"),
+        ("--epochs=many", "an integer of at least 1"),
+        ("--epochs=2.5", "an integer of at least 1"),
+        ("--learning_rate=fast", "a finite number above 0"),
+        ("--allow_inexact_resume=perhaps", "allow_inexact_resume"),
+        ("--flagfile=missing.flags", "missing.flags"),
+        ("--sample_text=two\nlines", "a single line"),
+        ("stray", "'stray'"),
+    ],
+)
+def test_what_is_no_flag_is_refused_in_one_sentence(argument, sentence):
+    with pytest.raises(InputError, match=sentence) as error:
+        parse(argument)
+    assert "\n" not in str(error.value)
+
+
+def test_a_flagfile_that_is_not_text_is_refused(tmp_path):
+    flagfile = tmp_path / "binary.flags"
+    flagfile.write_bytes(b"\xff\xfe--epochs=3")
+    with pytest.raises(InputError):
+        parse(f"--flagfile={flagfile}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"epochs": 0}, "--epochs must be an integer of at least 1, but --epochs=0"),
+        ({"batch_size": 0}, "--batch_size"),
+        ({"dropout": 1.0}, "--dropout must be a finite number from 0.0 to 0.99"),
+        ({"learning_rate": 0.0}, "--learning_rate must be a finite number above 0.0"),
+        ({"learning_rate": float("nan")}, "--learning_rate"),
+        ({"learning_rate": float("inf")}, "--learning_rate"),
+        ({"baseline": float("nan")}, "--baseline"),
+        ({"vocab_size": 2}, "--vocab_size"),
+        ({"seed": 2**31}, "--seed"),
+        ({"monitor": "f1"}, "--monitor must be one of val_loss, val_accuracy, loss, accuracy, but --monitor=f1"),
+        ({"monitor_mode": "up"}, "--monitor_mode"),
+        ({"mode": "fly"}, "--mode"),
+        ({"workdir": ""}, "--workdir is required"),
+        ({"train_split": ""}, "--train_split"),
+        ({"validation_split": ""}, "--monitor=val_loss needs validation reviews"),
+        ({"validation_split": "", "monitor": "loss", "validation_steps": 3}, "--validation_steps=3 needs validation reviews"),
+    ],
+)
+def test_a_setting_out_of_bounds_or_at_odds_with_another_is_refused_by_name(settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Config(**{"workdir": "w", **settings})
+
+
+def test_without_validation_the_training_metrics_may_be_monitored():
+    assert Config(workdir="w", validation_split="", monitor="accuracy").lower_is_better is False
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "lower"),
+    [("val_loss", "auto", True), ("val_accuracy", "auto", False), ("loss", "max", False), ("accuracy", "min", True)],
+)
+def test_the_direction_of_the_monitor_follows_its_mode(monitor, mode, lower):
+    assert Config(workdir="w", monitor=monitor, monitor_mode=mode).lower_is_better is lower
+
+
+def test_the_text_of_a_config_is_a_flagfile_that_gives_the_same_config(tmp_path):
+    settings = Config(workdir="w", baseline=0.25, learning_rate=1e-3, sample_text=("one", "two = 2"), train_split="train[:90%]", seed=3)
+    text = config.to_text(settings, FIXED, INEXACT, FREE)
+    flagfile = tmp_path / "config.flags"
+    flagfile.write_text(text)
+    assert Config(workdir="w", **config.from_text(text)) == settings
+    assert Config(workdir="w", **parse(f"--flagfile={flagfile}")) == settings
+
+
+def test_what_is_not_a_config_text_is_refused():
+    with pytest.raises(ValueError, match="rm -rf"):
+        config.from_text("rm -rf")
+
+
+def test_the_runs_own_values_hold_where_nothing_is_given(tmp_path):
+    (tmp_path / "config.flags").write_text(config.to_text(Config(workdir="w", epochs=20, seed=7), FIXED, INEXACT, FREE))
+    settings = config.resolve({"workdir": str(tmp_path), "patience": 9})
+    assert (settings.epochs, settings.seed, settings.patience) == (20, 7, 9)
+
+
+def test_the_checkpoint_is_believed_before_its_readable_copy(tmp_path):
+    (tmp_path / "config.flags").write_text("--seed=7\n--epochs=20\n")
+    settings = config.resolve({"workdir": str(tmp_path)}, {"seed": 8})
+    assert (settings.epochs, settings.seed) == (20, 8)
+
+
+def test_a_garbled_copy_is_ignored(tmp_path):
+    (tmp_path / "config.flags").write_bytes(b"\xff\x00 garbage")
+    assert config.resolve({"workdir": str(tmp_path)}) == Config(workdir=str(tmp_path))
+
+
+def test_each_changed_setting_is_named_with_both_values():
+    settings = Config(workdir="w", seed=1, learning_rate=0.5)
+    stored = dataclasses.asdict(Config(workdir="w"))
+    assert config.changes(stored, settings, FIXED) == ["--seed was 0 and is 1 now"]
+    assert config.changes(stored, settings, INEXACT) == ["--learning_rate was 0.0001 and is 0.5 now"]
+    assert config.changes(stored, settings, FREE) == []

@@ -1,0 +1,211 @@
+import os
+import pathlib
+import socket
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from trainer import InputError, StorageError
+from trainer.data import datasets
+
+
+class TinyReviews(tfds.core.GeneratorBasedBuilder):
+    """40 reviews to train on, 10 to test on, and 5 without a label."""
+
+    VERSION = tfds.core.Version("1.2.3")
+    LABELS = 2
+
+    def _info(self):
+        features = {"text": tfds.features.Text(), "label": tfds.features.ClassLabel(num_classes=self.LABELS), "id": np.int64}
+        features = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=features, description="Tiny.", citation="@none")
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(0, 40), "test": self._generate_examples(40, 50), "unsupervised": self._unlabelled()}
+
+    def _generate_examples(self, start, stop):
+        for number in range(start, stop):
+            yield number, {"text": f"Review {number}", "label": number % 2, "id": number}
+
+    def _unlabelled(self):
+        for number in range(5):
+            yield number, {"text": "?", "label": -1, "id": number}
+
+
+class ThreeStars(TinyReviews):
+    """Three classes."""
+
+    LABELS = 3
+
+
+class OutOfReach(TinyReviews):
+    """Its download is refused, as it is without a network."""
+
+    def _split_generators(self, dl_manager):
+        dl_manager.download("http://localhost:9/reviews.tar.gz")
+
+
+class NotYetWritten(TinyReviews):
+    """Its own code is wrong."""
+
+    def _split_generators(self, dl_manager):
+        raise LookupError("no rows\nat all")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    TinyReviews(data_dir=folder).download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=3))
+    return folder
+
+
+@pytest.fixture
+def tiny(data_dir):
+    return open_from(data_dir)
+
+
+def open_from(data_dir, name="tiny_reviews"):
+    return datasets.open_corpus(name=name, data_dir=str(data_dir), cache_dir=str(pathlib.Path(data_dir) / "cache"))
+
+
+def texts_of(corpus, split):
+    return [text for texts, _ in corpus.reviews(split) for text in texts]
+
+
+def tree(folder):
+    return {path: path.stat().st_mtime_ns for path in pathlib.Path(folder).rglob("*")}
+
+
+def test_a_corpus_says_what_it_is(tiny, data_dir):
+    assert (tiny.name, tiny.version, tiny.description, tiny.citation) == ("tiny_reviews", "1.2.3", "Tiny.", "@none")
+    assert tiny.split_sizes == {"train": 40, "test": 10, "unsupervised": 5}
+    assert "tf.string" in tiny.element_spec and "tf.int64" in tiny.element_spec and "id" not in tiny.element_spec
+    files = sorted(data_dir.rglob("*.tfrecord*"))
+    assert sorted(tiny.sources) == [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    assert len(files) == 9
+
+
+def test_each_review_comes_with_its_label(tiny):
+    ((texts, labels),) = tiny.reviews("train")
+    assert (texts.dtype, labels.dtype) == (object, np.uint8)
+    numbers = [int(text.split()[1]) for text in texts]
+    assert sorted(numbers) == list(range(40))
+    assert [number % 2 for number in numbers] == labels.tolist()
+
+
+def test_reviews_come_in_the_order_of_the_files_however_they_are_split(tiny):
+    whole = texts_of(tiny, "train")
+    shards = [f"train[{shard}shard]" for shard in range(3)]
+    assert [text for shard in shards for text in texts_of(tiny, shard)] == whole
+    assert texts_of(tiny, "train[:17]") + texts_of(tiny, "train[17:]") == whole
+    assert texts_of(tiny, "train[:90%]") == whole[:36]
+    assert texts_of(tiny, "test+train[-3:]") == texts_of(tiny, "test") + whole[-3:]
+
+
+def test_reviews_come_in_batches_of_bounded_size(tiny, monkeypatch):
+    monkeypatch.setattr(datasets, "READ_BATCH", 16)
+    assert [len(texts) for texts, _ in tiny.reviews("train")] == [16, 16, 8]
+
+
+@pytest.mark.parametrize(
+    ("split", "count"), [("train", 40), ("train[:90%]", 36), ("test[:7]", 7), ("train[10:20]+test", 20), ("train[-5:]", 5), ("all", 55)]
+)
+def test_a_split_has_as_many_examples_as_reviews(tiny, split, count):
+    assert tiny.examples(split) == count
+    if split != "all":
+        assert len(texts_of(tiny, split)) == count
+
+
+@pytest.mark.parametrize(
+    "split",
+    ["validation", "", "train[", "train[:0]", "train[:0%]", "train[20:10]", "train[41:]", "train[x:]", "all[:5]", "train[9:5]+test"],
+)
+def test_a_split_that_selects_nothing_is_refused_with_the_splits_there_are(tiny, split):
+    with pytest.raises(InputError, match="its splits are train, test, unsupervised") as error:
+        tiny.examples(split)
+    assert repr(split) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_reviews_without_a_label_are_refused(tiny):
+    with pytest.raises(InputError, match="'unsupervised'"):
+        list(tiny.reviews("unsupervised"))
+
+
+def test_what_is_prepared_is_opened_without_a_write_or_a_network(data_dir, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    before = tree(data_dir)
+    assert len(texts_of(open_from(data_dir), "train")) == 40
+    assert tree(data_dir) == before
+
+
+def test_what_is_not_prepared_is_prepared_where_tfds_keeps_it(tmp_path, capfd):
+    corpus = open_from(tmp_path)
+    assert corpus.split_sizes["train"] == 40
+    assert (tmp_path / "tiny_reviews" / "1.2.3" / "dataset_info.json").exists()
+    assert capfd.readouterr().out == ""
+
+
+def test_a_refused_download_ends_in_one_sentence_with_both_ways_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    with pytest.raises(InputError, match=r"out_of_reach .* connect to the network, or .* --data_dir or TFDS_DATA_DIR") as error:
+        open_from(tmp_path, "out_of_reach")
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_dataset_whose_own_code_fails_ends_in_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="no rows") as error:
+        open_from(tmp_path, "not_yet_written")
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_folder_in_place_of_the_data_is_named(tmp_path):
+    (tmp_path / "tiny_reviews" / "1.2.3").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"tiny_reviews/1\.2\.3 .* delete it"):
+        open_from(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nosuch", "imdb", "", "two words", "../tiny_reviews", "huggingface:imdb", "tiny_reviews/x=1,y=2"])
+def test_an_unknown_dataset_is_named(data_dir, name, monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect", None)
+    with pytest.raises(InputError, match="there is no") as error:
+        open_from(data_dir, name)
+    assert repr(name) in str(error.value)
+
+
+def test_a_misspelt_dataset_is_told_the_nearest(data_dir):
+    with pytest.raises(InputError, match=r"did you mean imdb_reviews\?"):
+        open_from(data_dir, "imdb_review")
+
+
+@pytest.mark.parametrize("name", ["tiny_reviews:7.7.7", "imdb_reviews/no_such_config"])
+def test_an_unknown_version_or_config_is_refused(data_dir, name):
+    with pytest.raises(InputError, match=f"--dataset={name}"):
+        open_from(data_dir, name)
+
+
+@pytest.mark.parametrize("name", ["three_stars", "mnist", "glue/sst2"])
+def test_what_is_no_binary_text_classification_is_refused_before_any_download(tmp_path, name):
+    with pytest.raises(InputError, match='must have a "text" and a "label" of 2 classes'):
+        open_from(tmp_path, name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", [pathlib.Path.unlink, lambda path: os.truncate(path, path.stat().st_size - 5)])
+def test_a_damaged_source_file_is_an_error_of_storage(tmp_path, damage):
+    corpus = open_from(tmp_path)
+    damage(next((tmp_path / "tiny_reviews").rglob("*train.tfrecord*")))
+    with pytest.raises(StorageError, match=r"'train' of tiny_reviews could not be read .* prepare it anew"):
+        list(corpus.reviews("train"))
+    assert len(texts_of(open_from(tmp_path), "test")) == 10
+
+
+@pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
+def test_imdb_opens_from_where_tfds_keeps_it(tmp_path):
+    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
+    assert (corpus.examples("train"), corpus.examples("train[:90%]"), corpus.examples("test[:1920]")) == (25_000, 22_500, 1920)
+    assert texts_of(corpus, "test[:1920]")[1024:1030] == texts_of(corpus, "test[1024:1030]")

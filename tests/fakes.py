@@ -1,0 +1,111 @@
+"""Small real things that several tests share."""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.run.state import TrainState
+
+
+class TinyModel(tf.Module):
+    """A model with the parts that a checkpoint must hold, and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = keras.layers.Dense(3, name="layer")
+        self.layer.build((None, 2))
+
+    @property
+    def trainable_variables(self):
+        return self.layer.trainable_variables
+
+
+def make_state(*, model=None, **kwargs) -> TrainState:
+    defaults = {"lower_is_better": True, "initial_best": None, "frozen_flags": "--seed=0\n", "fingerprints": "{}", "conditions": "{}"}
+    return TrainState(model=model or TinyModel(), optimizer=keras.optimizers.Adam(name="adam"), **{**defaults, **kwargs})
+
+
+def set_step(state: TrainState, step: int) -> None:
+    """Takes a state to a step, with weights that tell it from any other."""
+    state.step.assign(step)
+    for variable in [*state.model.trainable_variables, *state.optimizer.variables[2:]]:
+        variable.assign(np.full(variable.shape, step, np.float32))
+
+
+def tensors(prefix: pathlib.Path | str) -> dict[str, bytes]:
+    """Every tensor of a checkpoint, as bytes."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {name: _as_bytes(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+
+
+def _as_bytes(value) -> bytes:
+    return value if isinstance(value, bytes) else np.asarray(value).tobytes()
+
+
+def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float]]:
+    """What the event log below `directory` holds: (run, tag, step) -> its values, as TensorBoard's readers would find them."""
+    points: dict[tuple[str, str, int], list[float]] = {}
+    for path in sorted(directory.glob("*/events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                points.setdefault((path.parent.name, value.tag, event.step), []).append(float(tf.make_ndarray(value.tensor)))
+    return points
+
+
+def relative_error(actual, expected) -> float:
+    """The largest difference, relative to the largest expected value."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    return float(np.max(np.abs(actual - expected), initial=0.0) / max(np.max(np.abs(expected), initial=0.0), 1e-30))
+
+
+TINY = {
+    "dataset": "sample_reviews",
+    "train_split": "train[:31]",
+    "validation_split": "validation[:20]",
+    "test_split": "test[:20]",
+    "vocab_size": 100,
+    "embedding_dim": 8,
+    "lstm_units": 8,
+    "dense_units": 8,
+    "dropout": 0.25,
+    "batch_size": 4,
+    "learning_rate": 0.01,
+    "epochs": 3,
+    "eval_every_steps": 5,
+    "patience": 2,
+    "checkpoint_every_steps": 1,
+    "checkpoint_every_secs": 0.01,
+    "log_every_steps": 3,
+}
+"""A run of 24 steps over 3 epochs, evaluated in the middle of epochs, saved at every step, with a short last batch."""
+
+
+def tiny(workdir: pathlib.Path, cache_dir: str, **settings) -> dict:
+    """The settings of a tiny run, as `trainer.train.run` takes them."""
+    return {**TINY, "workdir": str(workdir), "cache_dir": cache_dir, **settings}
+
+
+def command(given: dict) -> list[str]:
+    """The command line that gives these settings."""
+    return [sys.executable, "-m", "trainer.main", *(f"--{name}={value}" for name, value in given.items())]
+
+
+class NoSignals:
+    """No signal ever comes."""
+
+    wait_for_a_save = False
+    received = False
+
+
+def outcome(workdir: pathlib.Path) -> dict:
+    """All that a run leaves and that a kill must not change; rates are the one value that may differ."""
+    newest = max((workdir / "checkpoints").glob("ckpt-*.index"), key=lambda path: int(path.stem.removeprefix("ckpt-"))).with_suffix("")
+    best = {path.stem: tensors(path.with_suffix("")) for path in (workdir / "best").glob("ckpt-*.index")}
+    points = {key: values for key, values in scalars(workdir / "summaries").items() if key[1] != "reviews_per_second"}
+    copies = {name: (workdir / name).read_bytes() for name in ("config.flags", "manifest.json", "vocabulary.txt", "result.json")}
+    return {"newest": newest.name, "state": tensors(newest), "best": best, "points": points, **copies}

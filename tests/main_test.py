@@ -1,0 +1,139 @@
+"""The front door, as a user meets it: real processes, real signals."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from fakes import command, outcome, tiny
+
+MAIN = [sys.executable, "-m", "trainer.main"]
+
+
+def run(arguments, **kwargs):
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache_dir):
+    """The settings of a finished run."""
+    given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
+    assert run(command(given)).returncode == 0
+    return given
+
+
+def test_help_answers_with_every_flag():
+    answer = run([*MAIN, "--help"])
+    assert answer.returncode == 0
+    assert "--workdir=" in answer.stdout
+    assert answer.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "--workdir"),
+        (["--workdir=w", "--epoch=3"], "epoch"),
+        (["--workdir=w", "--epochs=some"], "integer"),
+        (["--workdir=w", "--epochs=0"], "--epochs=0"),
+        (["--workdir=w", "stray"], "stray"),
+        (["--flagfile=missing.flags"], "missing.flags"),
+        (["--workdir=/proc/no"], "--workdir"),
+        (["--workdir=w", "--monitor=val_loss", "--validation_split="], "--validation_split"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, arguments, word):
+    answer = run([*MAIN, *arguments], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(pathlib.Path.cwd())})
+    assert answer.returncode == 2
+    assert word in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "w" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"dataset": "no_such_set"}, "no_such_set"), ({"train_split": "trains"}, "trains"), ({"test_split": "test[:x]"}, "test")],
+)
+def test_an_unknown_dataset_or_split_is_one_sentence(tmp_path, cache_dir, settings, word):
+    answer = run(command(tiny(tmp_path / "run", cache_dir, **settings)))
+    assert answer.returncode == 2
+    assert word in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_run_says_what_it_does_and_writes_its_ending(tmp_path, cache_dir):
+    answer = run(command(tiny(tmp_path / "run", cache_dir)))
+    assert answer.returncode == 0
+    for words in (
+        "sample_reviews",
+        "train      | step  3/24",
+        "validation | step  5/24",
+        "Ended at step",
+        "Best checkpoint",
+        "test       |",
+    ):
+        assert words in answer.stderr
+    assert "\r" not in answer.stderr
+    ending = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert ending["test"]["reviews"] == 20
+    assert ending["sample_texts"][0]["label"] in ("Positive", "Negative")
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished):
+    workdir = finished["workdir"]
+    before = {path: path.stat().st_mtime_ns for path in _files(workdir)}
+    answer = run([*MAIN, f"--workdir={workdir}", f"--cache_dir={finished['cache_dir']}"])
+    assert answer.returncode == 0
+    assert "is finished" in answer.stderr
+    assert {path: path.stat().st_mtime_ns for path in _files(workdir)} == before
+
+
+def _files(workdir):
+    """All but the lock, which names the process that held it last, and the state files, which are rebuilt."""
+    return [path for path in pathlib.Path(workdir).rglob("*") if path.is_file() and path.name not in ("lock", "checkpoint")]
+
+
+def test_frozen_flags_that_differ_are_each_named(finished):
+    answer = run([*command(finished), "--seed=1", "--batch_size=8"])
+    assert answer.returncode == 2
+    assert "--seed was 0 and is 1 now" in answer.stderr
+    assert "--batch_size was 4 and is 8 now" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_an_inexact_change_needs_leave(finished):
+    refused = run([*command(finished), "--learning_rate=0.02"])
+    assert refused.returncode == 2
+    assert "--learning_rate was 0.01 and is 0.02 now" in refused.stderr
+    assert "--allow_inexact_resume" in refused.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(tmp_path, cache_dir, finished, signum):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(command(tiny(workdir, cache_dir)), stderr=subprocess.PIPE, text=True)
+    while not (workdir / "checkpoints" / "ckpt-7.index").exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert "the same command goes on" in errors or "will be done again" in errors
+    assert "Traceback" not in errors
+    assert run(command(tiny(workdir, cache_dir))).returncode == 0
+    assert outcome(workdir) == outcome(pathlib.Path(finished["workdir"]))
+
+
+def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, cache_dir):
+    workdir = tmp_path / "run"
+    first = subprocess.Popen(command(tiny(workdir, cache_dir, epochs=10_000, patience=0)), stderr=subprocess.DEVNULL)
+    while not (workdir / "checkpoints").exists() and first.poll() is None:
+        time.sleep(0.01)
+    second = run(command(tiny(workdir, cache_dir)))
+    first.kill()
+    first.wait()
+    assert second.returncode == 2
+    assert f"process {first.pid} on " in second.stderr

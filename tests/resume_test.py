@@ -1,0 +1,118 @@
+"""The promise: kill it at any step, run it again, and no bit of the result tells."""
+
+import subprocess
+import time
+
+import pytest
+from fakes import NoSignals, command, outcome, tiny
+
+from trainer import train
+from trainer.run.checkpoint import Checkpoints
+
+STEPS = 24
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL within one process: nothing of ours catches it."""
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory, cache_dir):
+    """The outcome of the same run, never killed."""
+    workdir = tmp_path_factory.mktemp("twin") / "run"
+    train.run(tiny(workdir, cache_dir, patience=0), signals=NoSignals())
+    return outcome(workdir)
+
+
+def train_until_killed(given, monkeypatch, step, *, committed):
+    """Trains until the save of `step`, and dies just before or just after its commit."""
+    save = Checkpoints.save
+
+    def save_and_die(checkpoints):
+        if int(checkpoints._state.step) != step:
+            return save(checkpoints)
+        if committed:
+            save(checkpoints)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoints, "save", save_and_die)
+        train.run(given, signals=NoSignals())
+
+
+@pytest.mark.parametrize("step", range(STEPS + 1))
+def test_killed_at_any_step_nothing_tells(tmp_path, cache_dir, twin, monkeypatch, step):
+    given = tiny(tmp_path / "run", cache_dir, patience=0)
+    train_until_killed(given, monkeypatch, step, committed=step % 2 == 0)
+    train.run(given, signals=NoSignals())
+    assert outcome(tmp_path / "run") == twin
+
+
+def test_killed_again_and_again_in_one_epoch_nothing_tells(tmp_path, cache_dir, twin, monkeypatch):
+    given = tiny(tmp_path / "run", cache_dir, patience=0)
+    for step in (9, 10, 13, 15, 15):
+        train_until_killed(given, monkeypatch, step, committed=step != 15)
+    train.run(given, signals=NoSignals())
+    assert outcome(tmp_path / "run") == twin
+
+
+def test_a_kill_between_the_two_saves_heals_itself(tmp_path, cache_dir, twin, monkeypatch):
+    given = tiny(tmp_path / "run", cache_dir, patience=0)
+
+    def die(checkpoints):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoints, "save_best", die)
+        train.run(given, signals=NoSignals())
+    assert not list((tmp_path / "run" / "best").glob("*.index"))
+    train.run(given, signals=NoSignals())
+    assert outcome(tmp_path / "run") == twin
+
+
+@pytest.fixture(scope="module")
+def impatient_twin(tmp_path_factory, cache_dir):
+    """The outcome of a run that patience ends early."""
+    workdir = tmp_path_factory.mktemp("impatient") / "run"
+    train.run(tiny(workdir, cache_dir, **IMPATIENT), signals=NoSignals())
+    return outcome(workdir)
+
+
+IMPATIENT = {"patience": 2, "initial_best": 0.0, "baseline": 0.0, "epochs": 20}
+
+
+@pytest.mark.parametrize("step", [3, 5, 7, 9, 10])
+def test_killed_within_patience_the_run_stops_at_the_same_step_for_the_same_reason(tmp_path, cache_dir, impatient_twin, monkeypatch, step):
+    given = tiny(tmp_path / "run", cache_dir, **IMPATIENT)
+    train_until_killed(given, monkeypatch, step, committed=True)
+    train.run(given, signals=NoSignals())
+    assert outcome(tmp_path / "run") == impatient_twin
+    assert b'"no improvement in' in impatient_twin["result.json"]
+
+
+@pytest.fixture(scope="module")
+def process_twin(tmp_path_factory, cache_dir):
+    workdir = tmp_path_factory.mktemp("process_twin") / "run"
+    subprocess.run(command(tiny(workdir, cache_dir, patience=0)), check=True, capture_output=True)
+    return outcome(workdir)
+
+
+@pytest.mark.parametrize("step", [0, 4, 8, 10, 17])
+def test_a_real_process_killed_by_sigkill_tells_nothing(tmp_path, cache_dir, process_twin, step):
+    workdir = tmp_path / "run"
+    given = tiny(workdir, cache_dir, patience=0)
+    process = subprocess.Popen(command(given), stderr=subprocess.DEVNULL)
+    while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -9
+    subprocess.run(command(given), check=True, capture_output=True)
+    assert outcome(workdir) == process_twin
+
+
+def test_ten_and_ten_epochs_are_twenty(tmp_path, cache_dir):
+    straight, continued = tmp_path / "straight", tmp_path / "continued"
+    train.run(tiny(straight, cache_dir, patience=0, epochs=4), signals=NoSignals())
+    train.run(tiny(continued, cache_dir, patience=0, epochs=2), signals=NoSignals())
+    train.run({"workdir": str(continued), "cache_dir": cache_dir, "epochs": 4}, signals=NoSignals())
+    assert outcome(continued) == outcome(straight)

@@ -1,0 +1,311 @@
+import concurrent.futures
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from trainer import InputError, StorageError
+from trainer.data import token_store
+
+REVIEWS = {
+    "train": [("a good film", 1), ("", 0), ("Bad, bad film!", 0), ("...", 1), ("a a a", 1)],
+    "test[:2]": [("a worse film", 0), ("good", 1)],
+}
+SPLITS = list(REVIEWS)
+
+
+class ListedCorpus:
+    """Reviews from a list in place of TFDS; `during` is called before each batch of one review."""
+
+    name, version = "listed/plain", "1.0.0"
+
+    def __init__(self, reviews=None, sources=(("/here/listed.tfrecord", 10, 20),), during=lambda split, count: None):
+        self.listed, self.sources, self.during = reviews or REVIEWS, sources, during
+        self.read = []
+
+    def examples(self, split):
+        if split not in self.listed:
+            raise InputError(f"no split {split}")
+        return len(self.listed[split])
+
+    def reviews(self, split):
+        self.read.append(split)
+        for count, (text, label) in enumerate(self.listed[split]):
+            self.during(split, count)
+            yield np.array([text.encode()], object), np.array([label], np.uint8)
+
+
+def prepare(cache_dir, corpus=None, splits=SPLITS, vocab_size=5):
+    return token_store.prepare(corpus=corpus or ListedCorpus(), splits=splits, vocab_size=vocab_size, cache_dir=str(cache_dir))
+
+
+def fingerprints(prepared):
+    vocabulary, stores = prepared
+    return vocabulary.fingerprint, {split: store.fingerprint for split, store in stores.items()}
+
+
+def files(cache_dir):
+    return {str(path.relative_to(cache_dir)) for path in pathlib.Path(cache_dir).rglob("*") if path.is_file()}
+
+
+def only_folder(cache_dir):
+    (folder,) = pathlib.Path(cache_dir).iterdir()
+    return folder
+
+
+def test_a_store_holds_every_token_of_every_review(tmp_path):
+    vocabulary, stores = prepare(tmp_path)
+    assert vocabulary.tokens == (b"", b"[UNK]", b"a", b"film", b"bad")
+    for split, reviews in REVIEWS.items():
+        store = stores[split]
+        assert len(store) == len(reviews)
+        assert store.labels.tolist() == [label for _, label in reviews]
+        token_ids = [store.token_ids[start:end].tolist() for start, end in zip(store.offsets[:-1], store.offsets[1:], strict=True)]
+        assert token_ids == vocabulary.encode([text for text, _ in reviews]).to_list()
+    assert stores["train"].lengths.tolist() == [3, 0, 3, 0, 3]
+    assert (stores["train"].lengths.dtype, stores["train"].offsets.dtype, stores["train"].labels.dtype) == (np.int32, np.int64, np.uint8)
+
+
+def test_the_vocabulary_comes_from_the_train_split_alone(tmp_path):
+    vocabulary, _ = prepare(tmp_path, vocab_size=100)
+    assert b"worse" not in vocabulary.tokens and b"good" in vocabulary.tokens
+
+
+@pytest.mark.parametrize(("distinct", "dtype"), [(254, np.uint8), (255, np.uint16), (65_534, np.uint16), (65_535, np.uint32)])
+def test_ids_take_the_smallest_type_that_holds_the_vocabulary(tmp_path, distinct, dtype):
+    corpus = ListedCorpus({"train": [(" ".join(map(str, range(distinct))), 1)]})
+    _, stores = prepare(tmp_path, corpus, ["train"], vocab_size=100_000)
+    store = stores["train"]
+    assert store.token_ids.dtype == dtype
+    assert sorted(store.token_ids) == list(range(2, distinct + 2))
+
+
+def test_reviews_that_are_all_empty_can_be_stored(tmp_path):
+    corpus = ListedCorpus({"train": [("", 1), ("...", 0)]})
+    for _ in range(2):
+        _, stores = prepare(tmp_path, corpus, ["train"])
+        assert stores["train"].lengths.tolist() == [0, 0]
+
+
+def test_what_is_built_is_opened_without_reading_the_corpus_or_writing(tmp_path):
+    built = prepare(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    corpus = ListedCorpus()
+    assert fingerprints(prepare(tmp_path, corpus)) == fingerprints(built)
+    assert corpus.read == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_arrays_are_mapped_and_cannot_be_written(tmp_path):
+    _, stores = prepare(tmp_path)
+    for name in token_store.FILES:
+        array = getattr(stores["train"], name)
+        assert isinstance(array, np.memmap) and not array.flags.writeable
+
+
+def test_the_layout_is_the_documented_one(tmp_path):
+    prepare(tmp_path)
+    folder = only_folder(tmp_path)
+    assert folder.name.startswith("listed%2Fplain-1.0.0-")
+    stored = {
+        f"{split}/{name}" for split in ("train", "test%5B%3A2%5D") for name in (*(f"{n}.bin" for n in token_store.FILES), "manifest.json")
+    }
+    assert files(folder) == stored | {"vocabulary.txt", "lock"}
+
+
+def test_a_split_that_is_new_is_added_beside_the_others(tmp_path):
+    prepare(tmp_path, splits=["train"])
+    corpus = ListedCorpus()
+    prepare(tmp_path, corpus)
+    assert corpus.read == ["test[:2]"]
+    only_folder(tmp_path)
+
+
+def test_an_unknown_split_is_refused_before_anything_is_built(tmp_path):
+    with pytest.raises(InputError, match="no split nowhere"):
+        prepare(tmp_path, splits=["train", "nowhere"])
+    assert files(tmp_path) == set()
+
+
+def test_the_same_source_files_elsewhere_have_the_same_store(tmp_path):
+    prepare(tmp_path)
+    corpus = ListedCorpus(sources=(("/elsewhere/listed.tfrecord", 10, 20),))
+    prepare(tmp_path, corpus)
+    assert corpus.read == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"vocab_size": 4},
+        {"splits": ["test[:2]"]},
+        {"corpus": ListedCorpus(sources=(("/here/listed.tfrecord", 11, 20),))},
+        {"corpus": ListedCorpus(sources=(("/here/listed.tfrecord", 10, 21),))},
+        {"corpus": ListedCorpus(sources=(("/here/other.tfrecord", 10, 20),))},
+    ],
+)
+def test_whatever_decides_the_content_decides_the_folder(tmp_path, other):
+    prepare(tmp_path)
+    prepare(tmp_path, **other)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_fingerprint_is_of_the_content_and_of_neither_paths_nor_times(tmp_path):
+    base = fingerprints(prepare(tmp_path / "one"))
+    assert fingerprints(prepare(tmp_path / "two", ListedCorpus(sources=(("/elsewhere/listed.tfrecord", 10, 99),)))) == base
+    changes = [("a good film!", 0), ("a good bad", 1), ("a good", 1)]  # another label, another token, another length
+    for number, first in enumerate(changes):
+        changed = ListedCorpus({**REVIEWS, "test[:2]": [first, *REVIEWS["test[:2]"]]})
+        assert fingerprints(prepare(tmp_path / f"changed {number}", changed))[1]["test[:2]"] != base[1]["test[:2]"]
+    one, other = (fingerprints(prepare(tmp_path / str(size), vocab_size=size)) for size in (90, 91))
+    assert one == other and one[1]["train"] != base[1]["train"]
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def swap_splits(folder):
+    one, other = folder / "train", folder / "test%5B%3A2%5D"
+    one.rename(folder / "aside")
+    other.rename(one)
+    (folder / "aside").rename(other)
+
+
+def forge(path):
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"fingerprint": "0" * 64}))
+
+
+DAMAGES = [
+    *((f"train/{name}.bin", damage) for name in token_store.FILES for damage in (truncate, empty, pathlib.Path.unlink)),
+    *(("train/manifest.json", damage) for damage in (truncate, empty, pathlib.Path.unlink, forge, lambda path: path.write_text("[1]"))),
+    *(("vocabulary.txt", damage) for damage in (truncate, empty, pathlib.Path.unlink, lambda path: path.write_bytes(b"\n[UNK]\nof\nit"))),
+    ("", swap_splits),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_what_is_torn_or_foreign_is_built_anew(tmp_path, caplog, name, damage):
+    built = fingerprints(prepare(tmp_path))
+    whole = files(tmp_path)
+    damage(only_folder(tmp_path) / name)
+    corpus = ListedCorpus()
+    assert fingerprints(prepare(tmp_path, corpus)) == built
+    assert corpus.read != [] and files(tmp_path) == whole
+    assert "built anew" in caplog.text or damage is pathlib.Path.unlink
+    prepare(tmp_path, again := ListedCorpus())
+    assert again.read == []
+
+
+def test_a_store_stays_readable_while_another_process_builds_it_anew(tmp_path):
+    _, stores = prepare(tmp_path)
+    held = stores["train"].token_ids.tolist()
+    truncate(only_folder(tmp_path) / "train" / "labels.bin")
+    prepare(tmp_path)
+    assert stores["train"].token_ids.tolist() == held
+
+
+def test_two_builders_at_once_end_with_one_store(tmp_path):
+    both_encode = threading.Barrier(2, timeout=60)
+
+    def wait(split, count):
+        if (split, count) == ("train", 1):
+            both_encode.wait()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        prepared = list(pool.map(lambda _: prepare(tmp_path, ListedCorpus(during=wait)), range(2)))
+    assert fingerprints(prepared[0]) == fingerprints(prepared[1])
+    assert not [name for name in files(tmp_path) if ".tmp" in name]
+    inodes = {pathlib.Path(stores["train"].token_ids.filename).stat().st_ino for _, stores in prepared}
+    assert len(inodes) == 1 and only_folder(tmp_path).joinpath("train", "token_ids.bin").stat().st_ino in inodes
+
+
+def test_a_killed_builder_leaves_nothing_behind_for_long(tmp_path):
+    code = """
+        import os, signal, sys
+        from token_store_test import ListedCorpus, prepare
+
+        def die(split, count):
+            if (split, count) == ("test[:2]", 1):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        prepare(sys.argv[1], ListedCorpus(during=die))
+    """
+    tests = pathlib.Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert any(".tmp/" in name for name in files(tmp_path))
+    corpus = ListedCorpus()
+    prepare(tmp_path, corpus)
+    assert corpus.read == ["test[:2]"], "what was published before the kill stays"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_folder_of_a_builder_at_work_is_left_alone(tmp_path):
+    prepare(tmp_path, splits=["train"])
+    at_work = only_folder(tmp_path) / "x.tmp"
+    at_work.mkdir()
+    with (at_work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        prepare(tmp_path)
+        assert at_work.exists()
+
+
+@contextlib.contextmanager
+def full_disk(limit):
+    """Writing a file beyond `limit` bytes fails, as it does on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_an_error_of_storage_and_leaves_nothing_half_made(tmp_path):
+    corpus = ListedCorpus({"train": [("word " * 5000, 1)] * 3})
+    with full_disk(10_000), pytest.raises(StorageError, match="--cache_dir") as error:
+        prepare(tmp_path, corpus, ["train"])
+    assert str(only_folder(tmp_path)) in str(error.value)
+    assert files(only_folder(tmp_path)) == {"vocabulary.txt", "lock"}
+    _, stores = prepare(tmp_path, corpus, ["train"])
+    assert stores["train"].lengths.tolist() == [5000] * 3
+
+
+def test_a_cache_folder_that_cannot_be_made_is_an_error_of_storage(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"file/cache.*--cache_dir"):
+        prepare(tmp_path / "file" / "cache")
+
+
+def test_memory_holds_one_batch_of_reviews_and_the_next(tmp_path):
+    seen, alive = [], []
+
+    class WatchedCorpus(ListedCorpus):
+        """Counts the batches that are still in memory when the next one is read."""
+
+        def reviews(self, split):
+            for texts, labels in super().reviews(split):
+                seen.append(weakref.ref(texts))
+                alive.append(sum(reference() is not None for reference in seen))
+                yield texts, labels
+
+    prepare(tmp_path, WatchedCorpus({"train": [("a film", 1)] * 20}), ["train"])
+    assert len(seen) == 40 and max(alive) <= 2

@@ -1,0 +1,95 @@
+import os
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import InputError
+from trainer.data import datasets
+from trainer.data.vocabulary import Vocabulary, build_vocabulary, tokenize
+
+LETTERS = ["a", "Z", "É", "é", "ß", "İ", "\u0131", "\u212a", "ǅ", "\u03c3", "Σ", "ж", "Ж", "中", "\U0001f600", "\u0301"]
+SPACES = [" ", "\t", "\n", "\v", "\f", "\r", "\x1c", "\x1f", "\x00", "\x85", "\xa0", "\u2028", "\u3000", "\ufeff"]
+MARKS = ["'", "-", "_", "[UNK]", "[unk]", "<br />", "$", "^", "`", "|", "¿", "«", "\u2019", "\u2014"]
+BROKEN = [b"\xff", b"\xc3", b"\xe4\xb8", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\x80A"]
+
+
+def awkward_texts(count):
+    rng = random.Random(0)
+    pieces = [piece.encode() for piece in LETTERS + SPACES + MARKS] + BROKEN
+    every_byte = [b"Xx" + bytes([byte]) + b"yY x" + bytes([byte]) for byte in range(256)]
+    return np.array(every_byte + [b"".join(rng.choices(pieces, k=rng.randrange(30))) for _ in range(count)], object)
+
+
+def keras_ids(texts, vocab_size):
+    layer = keras.layers.TextVectorization(max_tokens=vocab_size)
+    layer.adapt(tf.data.Dataset.from_tensor_slices(tf.constant(texts)).batch(100))
+    return layer(tf.constant(texts)).numpy()
+
+
+@pytest.mark.parametrize("vocab_size", [3, 50, 10_000])
+def test_ids_of_awkward_bytes_are_those_of_keras(vocab_size):
+    texts = awkward_texts(3_000)
+    vocabulary = build_vocabulary(batches=np.array_split(texts, 7), vocab_size=vocab_size)
+    np.testing.assert_array_equal(vocabulary.encode(texts).to_tensor().numpy(), keras_ids(texts, vocab_size))
+
+
+@pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
+def test_the_vocabulary_of_imdb_is_that_of_keras(tmp_path):
+    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
+    vocabulary = build_vocabulary(batches=(texts for texts, _ in corpus.reviews("train")), vocab_size=1000)
+    layer = keras.layers.TextVectorization(max_tokens=1000)
+    layer.adapt(tf.constant(texts) for texts, _ in corpus.reviews("train"))
+    assert vocabulary.tokens == tuple(token.encode() for token in layer.get_vocabulary())
+    assert b" ".join(vocabulary.tokens[:20]) == b" [UNK] the and a of to is in it i this that br was as for with movie but"
+
+
+def test_only_ascii_letters_are_lowered_and_only_ascii_marks_are_dropped():
+    (tokens,) = tokenize(["Don't  SAY «ÉTÉ»\u3000twice.<br />"]).to_list()
+    assert tokens == [b"dont", b"say", "«ÉtÉ»\u3000twicebr".encode()]
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "...", " !? \r\n"])
+def test_an_empty_review_has_no_tokens(text):
+    assert tokenize([text, "x"]).to_list() == [[], [b"x"]]
+
+
+def test_no_texts_have_no_tokens():
+    assert tokenize(np.array([], object)).to_list() == []
+
+
+def test_frequent_tokens_come_first_and_ties_backwards():
+    vocabulary = build_vocabulary(batches=[["b a c"], ["c d", "a"]], vocab_size=5)
+    assert vocabulary.tokens == (b"", b"[UNK]", b"c", b"a", b"d")
+
+
+def test_the_vocabulary_does_not_depend_on_how_the_reviews_are_batched():
+    texts = awkward_texts(300)
+    assert build_vocabulary(batches=[texts], vocab_size=99) == build_vocabulary(batches=np.array_split(texts, 11), vocab_size=99)
+
+
+def test_unknown_tokens_are_1_and_no_text_reaches_0():
+    vocabulary = Vocabulary((b"", b"[UNK]", b"good"))
+    token_ids = vocabulary.encode(["Good, [UNK] film", "", "good"])
+    assert token_ids.dtype == tf.int32
+    assert token_ids.to_list() == [[2, 1, 1], [], [2]]
+
+
+def test_a_corpus_without_tokens_has_a_vocabulary():
+    vocabulary = build_vocabulary(batches=[["", "..."]], vocab_size=10)
+    assert len(vocabulary) == 2
+    assert vocabulary.encode(["", "word"]).to_list() == [[], [1]]
+
+
+def test_a_vocabulary_file_gives_back_its_tokens():
+    vocabulary = build_vocabulary(batches=[awkward_texts(500)], vocab_size=400)
+    assert Vocabulary.from_bytes(vocabulary.to_bytes()) == vocabulary
+    assert Vocabulary.from_bytes(vocabulary.to_bytes()).fingerprint == vocabulary.fingerprint
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"\nthe\n[UNK]", b"\n[UNK]\na\na", b"\n[UNK]\na\n"])
+def test_a_malformed_vocabulary_file_is_refused(data):
+    with pytest.raises(InputError, match="must be an empty line"):
+        Vocabulary.from_bytes(data)

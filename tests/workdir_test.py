@@ -1,0 +1,96 @@
+"""The run directory: one writer, whole files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from trainer import InputError, StorageError
+from trainer.run import workdir
+
+HOLDER = """
+import pathlib, sys, time
+from trainer.run import workdir
+with workdir.hold(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_new_directory_is_made_and_held(tmp_path):
+    with workdir.hold(tmp_path / "a" / "run"):
+        assert json.loads((tmp_path / "a" / "run" / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_second_process_is_refused_and_told_the_first(tmp_path, holder):
+    with pytest.raises(InputError, match=f"process {holder.pid} on "), workdir.hold(tmp_path / "run"):
+        pass
+
+
+def test_the_lock_of_a_killed_process_does_not_block(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with workdir.hold(tmp_path / "run"):
+        assert json.loads((tmp_path / "run" / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_file_with_garbage_does_not_block(tmp_path):
+    (tmp_path / "lock").write_bytes(b"\xff\xff" * 500)
+    with workdir.hold(tmp_path):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match=r"thesis\.tex"), workdir.hold(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_refused_as_a_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--workdir"), workdir.hold(tmp_path / "file"):
+        pass
+
+
+def test_a_directory_that_cannot_be_made_is_refused():
+    with pytest.raises(InputError, match="--workdir"), workdir.hold(workdir.pathlib.Path("/proc/run")):
+        pass
+
+
+def test_a_file_is_replaced_whole_and_nothing_else_stays(tmp_path):
+    path = tmp_path / "result.json"
+    workdir.write_atomically(path, b"old")
+    workdir.write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(StorageError, match=r"result\.json"):
+        workdir.write_atomically(tmp_path / "missing" / "result.json", b"")
+
+
+def test_a_line_is_appended_after_whole_lines_only(tmp_path):
+    path = tmp_path / "starts.jsonl"
+    workdir.append_line(path, "one")
+    with path.open("ab") as file:
+        file.write(b"torn by a ki")
+    workdir.append_line(path, "two")
+    assert path.read_text() == "one\ntwo\n"
+
+
+def test_removing_what_is_not_there_is_fine(tmp_path):
+    workdir.remove(tmp_path / "missing" / "folder")

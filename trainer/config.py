@@ -1,0 +1,274 @@
+"""Every setting once: its default, its meaning, its bounds, and whether a resumed run may change it.
+
+The fields of `Config` are the flags. Precedence: what the command line (or its flagfile) gives, then what the run was begun with, then the
+default. This is the only room that knows absl's flags.
+"""
+
+import dataclasses
+import enum
+import math
+import pathlib
+import textwrap
+import types
+import typing
+from collections.abc import Mapping, Sequence
+
+from absl import flags, logging
+
+from trainer import InputError
+
+
+class OnResume(enum.Enum):
+    """What a resumed run makes of another value than the one that it was begun with."""
+
+    FIXED = "fixed"
+    INEXACT = "inexact"
+    FREE = "free"
+    NOT_STORED = "not stored"
+
+
+def _flag(section, on_resume, default, help, *, lower=None, above=None, upper=None, choices=None):
+    metadata = {"section": section, "on_resume": on_resume, "help": help}
+    metadata |= {"lower": lower, "above": above, "upper": upper, "choices": choices}
+    return dataclasses.field(default=default, metadata=types.MappingProxyType(metadata))
+
+
+_SAMPLE_TEXT = "The movie was cool. The animation and the graphics were out of this world. I would recommend this movie."
+FIXED, INEXACT, FREE, NOT_STORED = OnResume
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of one start; valid by construction.
+
+    Raises:
+      InputError: when settings contradict each other; the sentence names the flags.
+    """
+
+    mode: str = _flag("Run", NOT_STORED, "train", "What to do.", choices=("train",))
+    workdir: str = _flag("Run", NOT_STORED, "", "Run directory; the same command again resumes from it. Required.")
+    allow_inexact_resume: bool = _flag(
+        "Run", NOT_STORED, False, "Go on although the versions, the machine or inexact flags differ from those that the run was begun with."
+    )
+    seed: int = _flag("Run", FIXED, 0, "Decides initial weights, order of reviews and dropout.", lower=0, upper=2**31 - 1)
+
+    dataset: str = _flag(
+        "Data", FIXED, "sample_reviews", "'sample_reviews' (synthetic, generated here) or the name of a TFDS text dataset."
+    )
+    data_dir: str = _flag("Data", NOT_STORED, "", "Where TFDS' prepared datasets lie; empty: TFDS' own default, TFDS_DATA_DIR if set.")
+    cache_dir: str = _flag("Data", NOT_STORED, "", "Where encoded corpora are kept, shared by runs; empty: the user's cache folder.")
+    train_split: str = _flag("Data", FIXED, "train", "Reviews to train on and to count the vocabulary from, in TFDS' split syntax.")
+    validation_split: str = _flag("Data", FIXED, "validation", "Reviews that decide best and patience; empty: no evaluation.")
+    test_split: str = _flag("Data", FIXED, "test", "Reviews that the best checkpoint is evaluated on at the end; empty: none.")
+    vocab_size: int = _flag("Data", FIXED, 1000, "Size of the vocabulary, '' and '[UNK]' included.", lower=3, upper=2**31 - 1)
+    max_length: int = _flag("Data", FIXED, 0, "Tokens of a review that are read, from its start; 0: all.", lower=0)
+
+    embedding_dim: int = _flag("Model", FIXED, 64, "Size of a token's embedding.", lower=1)
+    lstm_units: int = _flag("Model", FIXED, 64, "Units of the LSTM, in each direction.", lower=1)
+    dense_units: int = _flag("Model", FIXED, 64, "Units of the dense layer before the logit.", lower=1)
+    dropout: float = _flag("Model", INEXACT, 0.0, "Share of the recurrent output that is dropped in training.", lower=0.0, upper=0.99)
+
+    epochs: int = _flag("Training", FREE, 10, "Passes over the training reviews, in all.", lower=1)
+    batch_size: int = _flag("Training", FIXED, 64, "Reviews in a training step.", lower=1)
+    learning_rate: float = _flag("Training", INEXACT, 1e-4, "Adam's learning rate, constant.", above=0.0)
+    clip_norm: float = _flag("Training", INEXACT, 0.0, "Global norm that gradients are clipped to; 0: not clipped.", lower=0.0)
+
+    eval_every_steps: int = _flag("Evaluation", FREE, 0, "Steps between evaluations; 0: once an epoch.", lower=0)
+    validation_steps: int = _flag(
+        "Evaluation", INEXACT, 0, "k: evaluate the first k x batch_size reviews of the validation split; 0: all.", lower=0
+    )
+    monitor: str = _flag(
+        "Evaluation",
+        INEXACT,
+        "val_loss",
+        "The metric that decides best and patience; 'loss' and 'accuracy' are those of training since the last evaluation.",
+        choices=("val_loss", "val_accuracy", "loss", "accuracy"),
+    )
+    monitor_mode: str = _flag("Evaluation", INEXACT, "auto", "Whether less or more is better.", choices=("auto", "min", "max"))
+    initial_best: float | None = _flag("Evaluation", INEXACT, None, "Only a better metric than this is best.")
+    patience: int = _flag("Evaluation", FREE, 5, "Stop after this many evaluations in a row without improvement; 0: never.", lower=0)
+    min_delta: float = _flag("Evaluation", INEXACT, 0.0, "Least change that patience takes for an improvement.", lower=0.0)
+    baseline: float | None = _flag("Evaluation", INEXACT, None, "Patience starts anew only at a metric that is also better than this.")
+    start_from_epoch: int = _flag("Evaluation", INEXACT, 0, "Patience ignores the evaluations of this many first epochs.", lower=0)
+
+    checkpoint_every_steps: int = _flag("Saving", FREE, 0, "Steps between checkpoints, beside the one of each evaluation; 0: off.", lower=0)
+    checkpoint_every_secs: float = _flag("Saving", FREE, 60.0, "Seconds between checkpoints; 0: off.", lower=0.0)
+    max_to_keep: int = _flag("Saving", FREE, 3, "Newest checkpoints that are kept, beside the best.", lower=1)
+
+    log_every_steps: int = _flag("Watching", FREE, 50, "Steps between lines, and between points in TensorBoard.", lower=1)
+    sample_text: tuple[str, ...] = _flag(
+        "Watching", FREE, (_SAMPLE_TEXT,), "A text to classify before the first step and at the end; may be given several times."
+    )
+
+    def __post_init__(self) -> None:
+        for name, field in FIELDS.items():
+            if not _within_bounds(getattr(self, name), field.metadata):
+                raise InputError(f"--{name} must be {_requirement(field)}, but --{name}={getattr(self, name)} was given.")
+        if not self.workdir:
+            raise InputError("--workdir is required, but none was given; name a directory for the run, as in --workdir=runs/first.")
+        if not self.train_split:
+            raise InputError(
+                "--train_split must name the reviews to train on, but it is empty; give it in TFDS' syntax, as in train[:90%]."
+            )
+        for flag, given in (("monitor", self.monitor.startswith("val_")), ("validation_steps", self.validation_steps)):
+            if given and not self.validation_split:
+                raise InputError(
+                    f"--{flag}={getattr(self, flag)} needs validation reviews, but --validation_split is empty; "
+                    f"name a split, or give --monitor=loss or --monitor=accuracy and no --validation_steps."
+                )
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the monitored metric improves downwards."""
+        return self.monitor.endswith("loss") if self.monitor_mode == "auto" else self.monitor_mode == "min"
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def _within_bounds(value, metadata) -> bool:
+    lower, above, upper, choices = (metadata[bound] for bound in ("lower", "above", "upper", "choices"))
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if choices is not None:
+        return value in choices
+    return (lower is None or value >= lower) and (above is None or value > above) and (upper is None or value <= upper)
+
+
+def _requirement(field: dataclasses.Field) -> str:
+    lower, above, upper, choices = (field.metadata[bound] for bound in ("lower", "above", "upper", "choices"))
+    if choices is not None:
+        return f"one of {', '.join(choices)}"
+    kind = "an integer" if field.type is int else "a finite number"
+    if lower is not None and upper is not None:
+        return f"{kind} from {lower} to {upper}"
+    return f"{kind} of at least {lower}" if lower is not None else f"{kind} above {above}" if above is not None else kind
+
+
+class _Parser(flags.ArgumentParser):
+    """Text to the type of one field; an empty text is None where the field may be None."""
+
+    def __init__(self, field: dataclasses.Field) -> None:
+        self.field = field
+
+    def parse(self, argument):
+        kind = self.field.type
+        if not isinstance(argument, str):
+            return argument
+        if kind is bool:
+            return flags.BooleanParser().parse(argument)
+        if kind == float | None and not argument:
+            return None
+        if kind in (int, float, float | None):
+            try:
+                return int(argument) if kind is int else float(argument)
+            except ValueError:
+                raise ValueError(f"it must be {_requirement(self.field)}") from None
+        if len(argument.splitlines()) > 1:
+            raise ValueError("it must be a single line")
+        return argument
+
+
+def _as_text(value) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def to_text(config: Config, *classes: OnResume) -> str:
+    """The settings of these classes as the lines of a flagfile."""
+    lines = []
+    for name, field in FIELDS.items():
+        if field.metadata["on_resume"] in classes:
+            value = getattr(config, name)
+            lines += [f"--{name}={_as_text(item)}\n" for item in (value if isinstance(value, tuple) else (value,))]
+    return "".join(lines)
+
+
+def from_text(text: str) -> dict[str, typing.Any]:
+    """The inverse of `to_text`; raises ValueError when `text` is not what `to_text` writes."""
+    values: dict[str, typing.Any] = {}
+    for line in text.splitlines():
+        name, equals, argument = line.removeprefix("--").partition("=")
+        if name not in FIELDS or not equals:
+            raise ValueError(f"{line!r} is not a flag of this program")
+        value = _Parser(FIELDS[name]).parse(argument)
+        values[name] = (*values.get(name, ()), value) if FIELDS[name].type == tuple[str, ...] else value
+    return values
+
+
+def resolve(given: Mapping[str, typing.Any], frozen: Mapping[str, typing.Any] | None = None) -> Config:
+    """The settings of a start: what is given, else the run's own, else the default.
+
+    Args:
+      given: what the command line gives, as from `parse`.
+      frozen: the frozen settings of the run as its checkpoint has them; None: as its readable copy `config.flags` has them.
+    """
+    copy = pathlib.Path(given.get("workdir", "")) / "config.flags"
+    try:
+        stored = from_text(copy.read_text(encoding="utf-8")) if given.get("workdir") and copy.exists() else {}
+    except (OSError, ValueError) as error:
+        logging.warning("%s is not what this program writes (%s); it is ignored and written anew.", copy, error)
+        stored = {}
+    return Config(**{**stored, **(frozen or {}), **given})
+
+
+def changes(stored: Mapping[str, typing.Any], config: Config, on_resume: OnResume) -> list[str]:
+    """Each setting of this class that `config` has otherwise than the run: its name, the run's value and the new one."""
+    return [
+        f"--{name} was {stored[name]} and is {getattr(config, name)} now"
+        for name, field in FIELDS.items()
+        if field.metadata["on_resume"] is on_resume and name in stored and stored[name] != getattr(config, name)
+    ]
+
+
+def _define_flags() -> None:
+    for name, field in FIELDS.items():
+        if field.type is bool:
+            flags.DEFINE_bool(name, None, field.metadata["help"])
+            continue
+        define = flags.DEFINE_multi if field.type == tuple[str, ...] else flags.DEFINE
+        define(_Parser(field), name=name, default=None, help=field.metadata["help"], serializer=flags.ArgumentSerializer())
+    flags.DEFINE_bool("help", False, "Print every flag and exit.", short_name="h")
+
+
+_define_flags()
+
+
+def parse(argv: Sequence[str]) -> dict[str, typing.Any] | None:
+    """The settings that a command line gives, without those it leaves open; None when it asks for help.
+
+    Raises:
+      InputError: for a flag that is unknown or of a wrong type, a flagfile that cannot be read, or an argument that is no flag.
+    """
+    try:
+        _, *stray = flags.FLAGS(argv)
+    except (flags.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{' '.join(str(error).removeprefix('ERROR:: ').split())}; --help lists every flag.") from None
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.INFO)
+    if stray:
+        raise InputError(f"Only flags are taken, but {stray[0]!r} was given; write --name=value, and --help lists every flag.")
+    if flags.FLAGS.help:
+        return None
+    given = {name: flags.FLAGS[name].value for name in FIELDS if flags.FLAGS[name].present}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def help_text() -> str:
+    """What `--help` prints: every flag by section, with its default, its bounds and what a resumed run makes of another value."""
+    lines = ["Train a bidirectional LSTM on labelled reviews. Kill it at any time: the same command again resumes exactly.", ""]
+    lines += ["    python -m trainer.main --flagfile=trainer/configs/quickstart.flags", ""]
+    lines += ["Flags may stand one a line in a file: --flagfile=<path>. Quiet: --verbosity=-1.", ""]
+    lines += ["On resume a flag that is not given keeps the run's own value. Another value than the run's is refused where a flag is"]
+    lines += ["[fixed], needs --allow_inexact_resume where it is [inexact], and is taken where it is [free] or [not stored]."]
+    section = None
+    for name, field in FIELDS.items():
+        metadata = field.metadata
+        if metadata["section"] != section:
+            section = metadata["section"]
+            lines += ["", section]
+        kind = f"; {_requirement(field)}" if field.type not in (str, bool, tuple[str, ...]) or metadata["choices"] else ""
+        text = f"{metadata['help']} [{metadata['on_resume'].value}{kind}]"
+        lines += [f"  --{name}={_as_text(field.default)}", *textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,192 @@
+"""Where labelled reviews come from: TFDS' prepared datasets, and `sample_reviews`, which is prepared here without a network."""
+
+import contextlib
+import dataclasses
+import difflib
+import logging as standard_logging
+import os
+import pathlib
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from trainer import InputError, StorageError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+READ_BATCH = 1024  # reviews in memory at once
+SAMPLE_REVIEWS = "sample_reviews"
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A prepared dataset of texts with a label of 0 or 1."""
+
+    name: str
+    version: str
+    description: str
+    citation: str
+    element_spec: str
+    split_sizes: dict[str, int]  # the splits it is prepared with, each with its number of reviews
+    sources: tuple[tuple[str, int, int], ...]  # (path, bytes, mtime_ns) of each file it is read from
+    builder: "tfds.core.DatasetBuilder"
+
+    def examples(self, split: str) -> int:
+        """The number of reviews of `split`, an expression in TFDS' syntax, as in train[:90%].
+
+        Raises:
+          InputError: when it names no split of this corpus, is malformed or selects no review.
+        """
+        try:
+            sizes = [part.take for part in self.builder.info.splits[split].file_instructions]
+        except (ValueError, NotImplementedError):
+            sizes = []
+        if min(sizes, default=0) < 1:
+            raise InputError(
+                f"A split must be in TFDS' syntax and select reviews of {self.name}, but {split!r} was given; "
+                f"its splits are {', '.join(self.split_sizes)}, and a part of one is given as in {next(iter(self.split_sizes))}[:90%]."
+            )
+        return sum(sizes)
+
+    def reviews(self, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The reviews of `split` in the order of the files, the same on every machine.
+
+        Yields:
+          (texts [n] object of bytes, labels [n] uint8), n <= 1024.
+
+        Raises:
+          InputError: at a label that is neither 0 nor 1, as that of unlabelled reviews.
+          StorageError: when a source file is missing or damaged.
+        """
+        try:
+            batches = _read(self.builder, split).batch(READ_BATCH).prefetch(1)
+            for texts, labels in batches.as_numpy_iterator():
+                if not np.isin(labels, (0, 1)).all():
+                    raise InputError(
+                        f"Labels must be 0 or 1, but split {split!r} of {self.name} has others; name a split that is labelled."
+                    )
+                yield texts, labels.astype(np.uint8)
+        except (OSError, tf.errors.OpError) as error:
+            raise StorageError(
+                f"Split {split!r} of {self.name} could not be read ({_short(error)}); delete {self.builder.data_dir} and prepare it anew."
+            ) from error
+
+
+def open_corpus(*, name: str, data_dir: str | None, cache_dir: str) -> Corpus:
+    """Opens a dataset, after preparing it where it is not.
+
+    Args:
+      name: `sample_reviews`, or a dataset of TFDS with features "text" and "label", as in imdb_reviews or name/config:version.
+      data_dir: where TFDS' prepared datasets lie, and where TFDS downloads to; None: TFDS' own default, TFDS_DATA_DIR if set.
+      cache_dir: where `sample_reviews` is prepared.
+
+    Raises:
+      InputError: when there is no such dataset, it is no binary text classification, or it can neither be found nor downloaded.
+      StorageError: when `sample_reviews` cannot be prepared in `cache_dir`.
+    """
+    logging.get_absl_logger().addFilter(_is_no_chatter_of_tfds)
+    builder = _make_builder(name, data_dir, cache_dir)
+    _check_features(name, builder)
+    if not builder.info.splits:
+        builder = _prepare(name, data_dir, cache_dir)
+    splits = builder.info.splits
+    return Corpus(
+        name=name,
+        version=str(builder.version),
+        description=builder.info.description,
+        citation=builder.info.citation,
+        element_spec=str(_read(builder, next(iter(splits))).element_spec),
+        split_sizes={split: info.num_examples for split, info in splits.items()},
+        sources=tuple(_source(path) for info in splits.values() for path in info.filepaths if path.exists()),
+        builder=builder,
+    )
+
+
+def _is_no_chatter_of_tfds(record: standard_logging.LogRecord) -> bool:
+    return record.levelno >= standard_logging.WARNING or "tensorflow_datasets" not in record.pathname
+
+
+def _make_builder(name: str, data_dir: str | None, cache_dir: str) -> "tfds.core.DatasetBuilder":
+    import tensorflow_datasets as tfds
+
+    if name == SAMPLE_REVIEWS:
+        from trainer.data.sample_reviews import SampleReviews
+
+        return SampleReviews(data_dir=cache_dir)
+    try:
+        # A namespace, as in huggingface:name, would be looked up in the network.
+        if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\d.*]+)?", name):
+            raise tfds.core.registered.DatasetNotFoundError
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError:
+        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=1)
+        raise InputError(
+            f"--dataset must be {SAMPLE_REVIEWS} or a text dataset of TFDS, but there is no {name!r}"
+            f"{f'; did you mean {near[0]}?' if near else '; https://www.tensorflow.org/datasets/catalog lists them.'}"
+        ) from None
+    except Exception as error:  # a dataset's own code runs here, and that of others may raise anything
+        raise InputError(f"--dataset={name} must be one that TFDS can open, but it cannot ({_short(error)}).") from None
+
+
+def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    features = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    if not isinstance(features.get("text"), tfds.features.Text) or getattr(features.get("label"), "num_classes", None) != 2:
+        raise InputError(
+            f'--dataset must have a "text" and a "label" of 2 classes, but {name} has {_short(features or builder.info.features)}; '
+            f"imdb_reviews and {SAMPLE_REVIEWS} have them."
+        )
+
+
+def _prepare(name: str, data_dir: str | None, cache_dir: str) -> "tfds.core.DatasetBuilder":
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
+
+    downloader.MAX_RETRIES = 2  # its own 10 take minutes to say that there is no network
+    standard_logging.getLogger("urllib3").setLevel(standard_logging.ERROR)
+    tfds.display_progress_bar(sys.stderr.isatty())
+    expected = (OSError, tf.errors.OpError) if name == SAMPLE_REVIEWS else Exception  # the code of others may raise anything
+    reason = "its folder is there, but holds no dataset_info.json; delete it"
+    builder = _make_builder(name, data_dir, cache_dir)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except expected as error:
+        reason = _short(error)
+    # Opened anew, because another process may have been faster, at whose folder this one's attempt then failed.
+    prepared = _make_builder(name, data_dir, cache_dir)
+    if prepared.info.splits:
+        return prepared
+    if name == SAMPLE_REVIEWS:
+        raise StorageError(f"{SAMPLE_REVIEWS} could not be prepared in {prepared.data_dir} ({reason}); give another folder by --cache_dir.")
+    raise InputError(
+        f"{name} must be prepared by TFDS, but {prepared.data_dir} does not hold it and it could not be downloaded ({reason}); "
+        f"connect to the network, or name the folder of prepared datasets by --data_dir or TFDS_DATA_DIR."
+    )
+
+
+def _read(builder: "tfds.core.DatasetBuilder", split: str) -> tf.data.Dataset:
+    import tensorflow_datasets as tfds
+
+    # One file after the other: else the order depends on how many files are read at once.
+    config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+    return dataset.map(lambda example: (example["text"], example["label"]))
+
+
+def _source(path: os.PathLike) -> tuple[str, int, int]:
+    status = pathlib.Path(path).stat()
+    return os.fspath(path), status.st_size, status.st_mtime_ns
+
+
+def _short(reason: object) -> str:
+    return textwrap.shorten(str(reason).partition("\n")[0] or type(reason).__name__, 200, placeholder=" ...")

@@ -1,0 +1,153 @@
+"""Batches as a pure function of (seed, step): nothing to save, and step one billion is as near as step zero.
+
+An epoch's shuffled reviews fall into windows. Those of a window are sorted by length and cut into batches, so that little is padded, and
+the batches are served in a random order. One step needs one window, whatever the size of the corpus.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data.token_store import TokenStore
+
+WINDOW_BATCHES = 200  # pads IMDB at batch 64 by 3 %; 100 would by 6 %, 50 by 10 %
+BATCH_ORDER_ID = f"shuffle-8, windows of {WINDOW_BATCHES}, 1"  # changes when the order does: a run cannot go on exactly across that
+PREFETCH = 16  # batches: more than the train step asks for while a window is made
+
+
+class Batch(NamedTuple):
+    """Encoded reviews, as many in each batch; T is the length of its longest, at least 1."""
+
+    token_ids: tf.Tensor  # [batch_size, T] int32, padded with 0 at the end
+    lengths: tf.Tensor  # [batch_size] int32, 0 .. T
+    labels: tf.Tensor  # [batch_size] float32, 0.0 or 1.0
+    weights: tf.Tensor  # [batch_size] float32: 1.0, or 0.0 for an empty review that only fills the batch
+
+
+class BatchPlan:
+    """Which reviews each training step reads.
+
+    Args:
+      lengths: [examples] int, tokens of each review of the corpus; at least one review.
+      batch_size: rows of a batch.
+      seed: decides the order.
+      max_length: tokens of a review that are read; 0: all.
+    """
+
+    def __init__(self, *, lengths: np.ndarray, batch_size: int, seed: int, max_length: int = 0) -> None:
+        self.lengths = _cut(lengths, max_length)
+        self.batch_size = batch_size
+        self.steps_per_epoch = -(-len(lengths) // batch_size)
+        self._seed = seed
+        self._window = functools.lru_cache(maxsize=2)(self._make_window)
+
+    def rows(self, step: int) -> np.ndarray:
+        """The reviews of batch `step`, counted from 0: [batch_size] int64, -1 where a row is missing; in an epoch's last batch alone."""
+        epoch, slot = divmod(step, self.steps_per_epoch)
+        window, slot_in_window = divmod(slot, WINDOW_BATCHES)
+        return self._window(epoch, window)[slot_in_window]
+
+    def _make_window(self, epoch: int, window: int) -> np.ndarray:
+        """The batches of one window in the order they are served, [batches, batch_size]."""
+        size = WINDOW_BATCHES * self.batch_size
+        reviews = self._shuffled(epoch, window * size, min((window + 1) * size, len(self.lengths)))
+        reviews = reviews[np.argsort(self.lengths[reviews], kind="stable")]
+        order = _permutation(-(-len(reviews) // self.batch_size), self._seed, epoch, window)
+        missing = len(order) * self.batch_size - len(reviews)
+        # Whichever batch is served last is the short one: were it the one of the longest reviews, these would weigh more in every epoch.
+        end_of_last = (order[-1] + 1) * self.batch_size - missing
+        return np.insert(reviews, end_of_last, np.full(missing, -1)).reshape(-1, self.batch_size)[order]
+
+    def _shuffled(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        """The reviews at positions start .. stop-1 of the epoch's permutation, [stop - start] int64."""
+        # The public index_shuffle has 4 rounds, and with these the permutations of two epochs correlate by up to 0.5.
+        with tf.device("CPU"):
+            return tf.raw_ops.RandomIndexShuffle(
+                index=np.arange(start, stop),
+                seed=np.frombuffer(_random_bytes(12, self._seed, epoch), "<u4").astype(np.uint32),
+                max_index=np.int64(len(self.lengths) - 1),
+                rounds=8,
+            ).numpy()
+
+
+def _random_bytes(count: int, *key: int) -> bytes:
+    # A hash, because no generator's stream is promised to stay the same from one version of a library to the next.
+    return hashlib.shake_256(" ".join(map(str, key)).encode()).digest(count)
+
+
+def _permutation(count: int, *key: int) -> np.ndarray:
+    return np.argsort(np.frombuffer(_random_bytes(8 * count, *key), "<u8"), kind="stable")
+
+
+def _cut(lengths: np.ndarray, max_length: int) -> np.ndarray:
+    return np.minimum(lengths, max_length) if max_length else lengths
+
+
+def padded_ratio(plan: BatchPlan) -> float:
+    """Tokens of epoch 0 with padding, over those without."""
+    longest = (plan.lengths[rows[rows >= 0]].max() for rows in map(plan.rows, range(plan.steps_per_epoch)))
+    padded = plan.batch_size * sum(max(1, int(length)) for length in longest)
+    return padded / max(1, int(plan.lengths.sum(dtype=np.int64)))
+
+
+def _gather(store: TokenStore, rows: np.ndarray, max_length: int) -> Batch:
+    is_real = rows >= 0
+    starts = store.offsets[rows]  # of a missing row, -1, anything: its length is 0
+    lengths = _cut(np.where(is_real, store.offsets[rows + 1] - starts, 0), max_length).astype(np.int32)
+    token_ids = np.zeros([len(rows), max(1, lengths.max())], np.int32)
+    for row, start, length in zip(token_ids, starts.tolist(), lengths.tolist(), strict=True):
+        row[:length] = store.token_ids[start : start + length]
+    labels = np.where(is_real, store.labels[rows], 0).astype(np.float32)
+    return Batch(token_ids, lengths, labels, is_real.astype(np.float32))
+
+
+def _dataset(
+    rows: Callable[[int], np.ndarray], *, store: TokenStore, batch_size: int, max_length: int, first_step: int, last_step: int
+) -> tf.data.Dataset:
+    def load(step: tf.Tensor) -> Batch:
+        dtypes = [tf.int32, tf.int32, tf.float32, tf.float32]
+        batch = Batch(*tf.numpy_function(lambda step: _gather(store, rows(int(step)), max_length), [step], dtypes))
+        for values in batch:
+            values.set_shape([batch_size, None] if values is batch.token_ids else [batch_size])
+        return batch
+
+    return tf.data.Dataset.range(first_step, last_step).map(load).prefetch(PREFETCH)
+
+
+def train_batches(*, store: TokenStore, plan: BatchPlan, max_length: int, first_step: int, last_step: int) -> tf.data.Dataset:
+    """The batches of steps first_step .. last_step-1; batch N takes the state from step N to N+1.
+
+    Args:
+      store: the encoded training reviews.
+      plan: made for the lengths of `store` and for `max_length`.
+      max_length: tokens of a review that are read, from its start; 0: all.
+      first_step: where to begin; at no cost, however far.
+      last_step: where to end.
+
+    Returns:
+      A dataset of `Batch`.
+    """
+    return _dataset(plan.rows, store=store, batch_size=plan.batch_size, max_length=max_length, first_step=first_step, last_step=last_step)
+
+
+def evaluation_batches(*, store: TokenStore, batch_size: int, max_length: int, examples: int) -> tf.data.Dataset:
+    """The first `examples` reviews of the corpus, each exactly once, sorted by length so that little is padded.
+
+    Args:
+      store: the encoded reviews.
+      batch_size: rows of a batch; those that are missing in the last one are empty reviews of weight 0.
+      max_length: tokens of a review that are read, from its start; 0: all.
+      examples: at most as many as `store` holds.
+
+    Returns:
+      A dataset of `Batch`.
+    """
+    steps = -(-examples // batch_size)
+    order = np.full(steps * batch_size, -1)
+    order[:examples] = np.argsort(_cut(store.lengths[:examples], max_length), kind="stable")
+    rows = order.reshape(steps, batch_size)
+    return _dataset(rows.__getitem__, store=store, batch_size=batch_size, max_length=max_length, first_step=0, last_step=steps)

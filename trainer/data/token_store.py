@@ -1,0 +1,252 @@
+"""The encoded corpus on disk: every review tokenized once, then memory-mapped by each run.
+
+    <cache_dir>/<dataset>-<version>-<key>/
+      vocabulary.txt
+      <split>/ token_ids.bin, offsets.bin, labels.bin, manifest.json
+      <random>.tmp/   a builder at work, or what a killed one left
+
+A store is built in a temporary folder and appears by one rename, so that it is whole or not there; of two builders the first one's stays.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from trainer import InputError, StorageError
+from trainer.data.datasets import Corpus
+from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabulary
+
+FORMAT = 1
+FILES = ("token_ids", "offsets", "labels")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenStore:
+    """The encoded reviews of a split, in corpus order. Review i has the tokens offsets[i] .. offsets[i + 1] - 1."""
+
+    token_ids: np.ndarray  # [tokens] of the smallest unsigned type that holds the vocabulary
+    offsets: np.ndarray  # [examples + 1] int64
+    labels: np.ndarray  # [examples] uint8, 0 or 1
+    fingerprint: str  # hexadecimal sha256 of content and vocabulary; neither of paths nor of times
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each review, [examples] int32."""
+        return np.diff(self.offsets).astype(np.int32)
+
+
+def prepare(*, corpus: Corpus, splits: Sequence[str], vocab_size: int, cache_dir: str) -> tuple[Vocabulary, dict[str, TokenStore]]:
+    """Opens the vocabulary and the store of each split, after building those that are missing or torn.
+
+    Args:
+      corpus: where the reviews come from.
+      splits: in TFDS' syntax; the first is the train split, and the vocabulary comes from it alone.
+      vocab_size: the most tokens the vocabulary may have.
+      cache_dir: the folder of all stores; written only where something is missing.
+
+    Raises:
+      InputError: when a split is unknown or empty.
+      StorageError: when a store cannot be written, or the corpus cannot be read.
+    """
+    for split in splits:
+        corpus.examples(split)
+    folder = pathlib.Path(cache_dir).expanduser() / _folder_name(corpus, splits[0], vocab_size)
+    with _storage_errors(folder):
+        vocabulary = _find_vocabulary(folder, splits[0])
+        stores = {split: _find(folder, corpus, split, vocabulary) for split in splits}
+        if None not in stores.values():
+            return vocabulary, stores
+        with _workshop(folder) as workshop:
+            vocabulary = vocabulary or _build_vocabulary(folder, corpus, splits[0], vocab_size, workshop)
+            for split in splits:
+                if _find(folder, corpus, split, vocabulary) is None:
+                    _build(folder, corpus, split, vocabulary, workshop)
+        return vocabulary, {split: _load(folder, corpus, split, vocabulary) for split in splits}
+
+
+def _folder_name(corpus: Corpus, train_split: str, vocab_size: int) -> str:
+    sources = sorted((pathlib.PurePath(path).name, size, mtime) for path, size, mtime in corpus.sources)
+    key = [FORMAT, corpus.name, corpus.version, train_split, vocab_size, STANDARDISER_ID, sources]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    return f"{_quote(corpus.name)}-{corpus.version}-{digest[:12]}"
+
+
+def _quote(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
+
+
+def _manifest(corpus: Corpus, split: str, vocabulary: Vocabulary, files: Mapping[str, Any]) -> dict[str, Any]:
+    content = {"vocabulary": vocabulary.fingerprint, "files": files}
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {"format": FORMAT, "dataset": corpus.name, "version": corpus.version, "split": split, **content, "fingerprint": fingerprint}
+
+
+def _load(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary) -> TokenStore:
+    """Maps a store in constant time; raises one of _NOT_WHOLE when it is missing, torn or of another corpus or vocabulary."""
+    path = folder / _quote(split)
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    arrays = {name: _map(path / f"{name}.bin", **manifest["files"][name]) for name in FILES}
+    if manifest != _manifest(corpus, split, vocabulary, manifest["files"]):
+        raise ValueError(f"{path} is of another corpus or vocabulary")
+    return TokenStore(**arrays, fingerprint=manifest["fingerprint"])
+
+
+def _map(path: pathlib.Path, *, dtype: str, bytes: int, sha256: str) -> np.ndarray:
+    if path.stat().st_size != bytes:
+        raise ValueError(f"{path} must have {bytes} bytes")
+    return np.memmap(path, dtype, "r") if bytes else np.zeros(0, dtype)  # nothing cannot be mapped
+
+
+_NOT_WHOLE = (OSError, ValueError, LookupError, TypeError, InputError)
+
+
+def _find(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary | None) -> TokenStore | None:
+    with contextlib.suppress(*_NOT_WHOLE):
+        return _load(folder, corpus, split, vocabulary) if vocabulary else None
+
+
+def _find_vocabulary(folder: pathlib.Path, train_split: str) -> Vocabulary | None:
+    """The vocabulary, if it is the one that the train split was encoded with: the only witness that it is whole."""
+    with contextlib.suppress(*_NOT_WHOLE):
+        vocabulary = Vocabulary.from_bytes((folder / "vocabulary.txt").read_bytes())
+        manifest = json.loads((folder / _quote(train_split) / "manifest.json").read_bytes())
+        return vocabulary if manifest["vocabulary"] == vocabulary.fingerprint else None
+
+
+def _build_vocabulary(folder: pathlib.Path, corpus: Corpus, train_split: str, vocab_size: int, workshop: pathlib.Path) -> Vocabulary:
+    if (folder / "vocabulary.txt").exists():
+        logging.warning("%s has no store of %s that was encoded with it; it is built anew.", folder / "vocabulary.txt", train_split)
+    texts = (texts for texts, _ in _reviews(corpus, train_split, "Counting"))
+    vocabulary = build_vocabulary(batches=texts, vocab_size=vocab_size)
+    (workshop / "vocabulary.txt").write_bytes(vocabulary.to_bytes())
+    _fsync(workshop / "vocabulary.txt")
+    _publish(workshop / "vocabulary.txt", folder)
+    return vocabulary
+
+
+def _build(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary, workshop: pathlib.Path) -> None:
+    final, built = folder / _quote(split), workshop / _quote(split)
+    with _gate(folder):
+        if final.exists() and _find(folder, corpus, split, vocabulary) is None:
+            logging.warning("%s is torn or belongs to another corpus or vocabulary; it is built anew.", final)
+            final.rename(workshop / f"{final.name}.torn")
+    built.mkdir()
+    files = _encode(corpus, split, vocabulary, built)
+    (built / "manifest.json").write_text(json.dumps(_manifest(corpus, split, vocabulary, files), indent=2))
+    for path in (*built.iterdir(), built):
+        _fsync(path)
+    _publish(built, folder)
+
+
+def _encode(corpus: Corpus, split: str, vocabulary: Vocabulary, path: pathlib.Path) -> dict[str, Any]:
+    """Writes the arrays, with a batch in memory at a time; returns what the manifest says of them."""
+    dtypes = {"token_ids": np.min_scalar_type(len(vocabulary) - 1), "offsets": np.dtype(np.int64), "labels": np.dtype(np.uint8)}
+    hashes = {name: hashlib.sha256() for name in FILES}
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context((path / f"{name}.bin").open("wb")) for name in FILES}
+
+        def append(name: str, values: np.ndarray) -> None:
+            data = values.astype(dtypes[name]).tobytes()
+            files[name].write(data)
+            hashes[name].update(data)
+
+        end = np.zeros(1, np.int64)
+        append("offsets", end)
+        for texts, labels in _reviews(corpus, split, "Encoding"):
+            token_ids = vocabulary.encode(texts)
+            ends = end + token_ids.row_splits.numpy()[1:]
+            for name, values in zip(FILES, (token_ids.flat_values.numpy(), ends, labels), strict=True):
+                append(name, values)
+            end = ends[-1]
+        return {name: {"dtype": dtypes[name].str, "bytes": file.tell(), "sha256": hashes[name].hexdigest()} for name, file in files.items()}
+
+
+def _reviews(corpus: Corpus, split: str, action: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    logging.info("%s the tokens of %s %s; this is done once.", action, corpus.name, split)
+    with tqdm(total=corpus.examples(split), desc=f"{action} {split}", unit="review", disable=None, leave=False) as bar:
+        for texts, labels in corpus.reviews(split):
+            yield texts, labels
+            bar.update(len(labels))
+
+
+@contextlib.contextmanager
+def _gate(folder: pathlib.Path) -> Iterator[None]:
+    """Lets one process at a time, for moments, remove what another may have left; nobody builds in here."""
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _workshop(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary folder beside the stores, locked so that others can tell it from one whose builder was killed; those are removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _gate(folder):
+        for leftover in folder.glob("*.tmp"):
+            if _is_abandoned(leftover):
+                shutil.rmtree(leftover)
+        workshop = pathlib.Path(tempfile.mkdtemp(dir=folder, suffix=".tmp"))
+        lock = (workshop / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock:
+        try:
+            yield workshop
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _is_abandoned(workshop: pathlib.Path) -> bool:
+    try:
+        with (workshop / "lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # its builder works, or is another user's
+        return False
+    except FileNotFoundError:
+        pass
+    return True
+
+
+def _fsync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(built: pathlib.Path, folder: pathlib.Path) -> None:
+    try:
+        built.rename(folder / built.name)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # these: another builder was faster, and its store stays
+            raise
+    _fsync(folder)
+
+
+@contextlib.contextmanager
+def _storage_errors(folder: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"The encoded reviews must be kept in {folder}, but it could not be written or read ({error.strerror}); "
+            f"make room there or give another folder by --cache_dir."
+        ) from error

@@ -1,0 +1,89 @@
+"""Text to tokens and tokens to ids, exactly as Keras' `TextVectorization` in its default setting.
+
+Tokens are bytes and only TensorFlow's own ops touch them: Python's `str.lower` and `str.split` know other letters and other spaces.
+"""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import heapq
+from collections.abc import Iterable
+
+import tensorflow as tf
+
+from trainer import InputError
+
+STANDARDISER_ID = "ascii-lower, no ascii punctuation, split at ascii whitespace"  # changes when `tokenize` does
+PADDING, UNKNOWN = b"", b"[UNK]"
+
+
+def tokenize(texts) -> tf.RaggedTensor:
+    """The tokens of each text: "lower_and_strip_punctuation", then split at whitespace.
+
+    Args:
+      texts: [n] string, anything that converts to a tensor; any bytes, UTF-8 or not. Only ASCII letters are lowered.
+
+    Returns:
+      [n, None] string; a text of nothing but spaces and punctuation has no tokens.
+    """
+    lowered = tf.strings.lower(tf.convert_to_tensor(texts, tf.string))
+    return tf.strings.split(tf.strings.regex_replace(lowered, "[[:punct:]]", ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The tokens that have an id of their own; a token's id is its position. The first two are padding and every other token."""
+
+    tokens: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def encode(self, texts) -> tf.RaggedTensor:
+        """The ids of each text's tokens, [n, None] int32, for texts as `tokenize` takes them."""
+        return tf.ragged.map_flat_values(self._table.lookup, tokenize(texts))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal sha256 of `to_bytes`."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """The content of a vocabulary file: a token a line, in the order of ids. No token holds a newline, for it is whitespace."""
+        return b"\n".join(self.tokens)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Vocabulary":
+        """The inverse of `to_bytes`.
+
+        Raises:
+          InputError: when `data` is not what `to_bytes` writes.
+        """
+        tokens = tuple(data.split(b"\n"))
+        if tokens[:2] != (PADDING, UNKNOWN) or len(set(tokens)) < len(tokens):
+            raise InputError(
+                "A vocabulary must be an empty line, [UNK] and distinct tokens, a line each, but this one is not; build it anew."
+            )
+        return cls(tokens)
+
+    @functools.cached_property
+    def _table(self) -> tf.lookup.StaticHashTable:
+        with tf.init_scope():
+            ids = tf.range(len(self.tokens), dtype=tf.int32)
+            return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), ids), default_value=1)
+
+
+def build_vocabulary(*, batches: Iterable, vocab_size: int) -> Vocabulary:
+    """The most frequent tokens, in the order of Keras' `adapt`: by count, then by bytes, both downwards.
+
+    Args:
+      batches: batches of texts as `tokenize` takes them, read once; memory holds one batch and the distinct tokens.
+      vocab_size: the most tokens it may have, padding and unknown included; at least 3.
+    """
+    counts: collections.Counter[bytes] = collections.Counter()
+    for texts in batches:
+        tokens, _, repeats = tf.unique_with_counts(tokenize(texts).flat_values)
+        counts.update(dict(zip(tokens.numpy().tolist(), repeats.numpy().tolist(), strict=True)))
+    frequent = heapq.nlargest(vocab_size - 2, counts, key=lambda token: (counts[token], token))
+    return Vocabulary((PADDING, UNKNOWN, *frequent))

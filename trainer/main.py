@@ -1,0 +1,98 @@
+"""The front door: reads the flags, holds the run directory, and hands over; all of it before TensorFlow is imported.
+
+python -m trainer.main --flagfile=trainer/configs/quickstart.flags
+"""
+
+import contextlib
+import logging
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+
+from tqdm import tqdm
+
+from trainer import InterruptedBySignalError, TrainerError, config
+from trainer.run import workdir
+
+
+class Signals:
+    """What SIGINT and SIGTERM ask for.
+
+    Before training there is nothing to save: the process ends at once, and so does it at a second signal; being killed is safe at any
+    time. In training the first signal is noted, and the loop honours it between two steps or two batches of an evaluation.
+    """
+
+    def __init__(self) -> None:
+        self.wait_for_a_save = False
+        self._received: int | None = None
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._receive)
+
+    def _receive(self, signum: int, frame) -> None:
+        del frame
+        if self._received or not self.wait_for_a_save:
+            os.write(sys.stderr.fileno(), f"Ended by {signal.Signals(signum).name}; the same command goes on.\n".encode())
+            os._exit(128 + signum)
+        self._received = signum
+
+    @property
+    def received(self) -> bool:
+        """Whether a signal waits to be honoured."""
+        return self._received is not None
+
+    def end(self, message: str) -> InterruptedBySignalError:
+        """The error that ends the program for the signal received."""
+        return InterruptedBySignalError(self._received, f"Ended by {signal.Signals(self._received).name}: {message}")
+
+
+class _Lines(logging.Handler):
+    """Plain lines on standard error that do not tear a progress bar; of the libraries, warnings only."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING and not pathlib.Path(record.pathname).is_relative_to(pathlib.Path(__file__).parent):
+            return
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        tqdm.write(prefix + record.getMessage(), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Drops what TensorFlow's libraries write while they load, before they heed a log level; TF_CPP_MIN_LOG_LEVEL=0 shows all of it."""
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    kept = os.dup(2)
+    with pathlib.Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the program; returns its exit code."""
+    logging.basicConfig(handlers=[_Lines()])
+    try:
+        given = config.parse(argv)
+        if given is None:
+            sys.stdout.write(config.help_text())
+            return 0
+        settings = config.resolve(given)
+        signals = Signals()
+        with workdir.hold(pathlib.Path(settings.workdir)):
+            with _quiet_libraries():
+                from trainer import train  # Only now: importing TensorFlow takes seconds.
+            train.run(given, signals=signals)
+    except TrainerError as error:
+        logging.getLogger("absl").error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

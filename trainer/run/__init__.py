@@ -1,0 +1,1 @@
+"""What lasts: state, checkpoints, summaries, the run directory."""

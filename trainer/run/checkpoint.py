@@ -1,0 +1,247 @@
+"""Checkpoints: save, verify, restore, fall back, keep. The only user of tf.train.Checkpoint and tf.train.CheckpointManager.
+
+The truth is the files that verify: each tensor is read back, and TensorFlow compares it with its CRC. TensorFlow's own state file
+`checkpoint` is a convenience, written anew from the files at each start.
+
+    checkpoints/ckpt-<step>.index, .data-*   periodic, the newest few
+    best/ckpt-<step>.index, .data-*          the best, the whole state as well
+    quarantine/                              what did not verify, kept for the user
+"""
+
+import pathlib
+import re
+from typing import NamedTuple
+
+import tensorflow as tf
+from absl import logging
+
+from trainer import InputError, StorageError
+from trainer.run import workdir
+from trainer.run.state import TrainState
+
+PERIODIC, BEST, QUARANTINE = "checkpoints", "best", "quarantine"
+_READ_ERRORS = (tf.errors.OpError, IndexError, ValueError, OSError)
+
+
+class Damage(NamedTuple):
+    """A checkpoint that does not verify, and why."""
+
+    prefix: pathlib.Path
+    why: str
+
+
+class Found(NamedTuple):
+    """What a start finds: the newest checkpoint that verifies, None where there is none, and the newer ones that do not."""
+
+    newest: pathlib.Path | None
+    damaged: tuple[Damage, ...]
+
+
+def step_of(prefix: pathlib.Path) -> int:
+    """The training step of a checkpoint."""
+    return int(prefix.name.removeprefix("ckpt-"))
+
+
+def prefixes(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The checkpoints of a directory, oldest first, by their index files; a save that was killed does not count."""
+    found = [path.with_suffix("") for path in directory.glob("ckpt-*.index") if re.fullmatch(r"ckpt-\d+", path.stem)]
+    return sorted(found, key=step_of)
+
+
+def damage(prefix: pathlib.Path) -> str | None:
+    """Reads back every tensor of a checkpoint; what is wrong with it, or None."""
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except _READ_ERRORS as error:
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
+
+
+def find(run: pathlib.Path) -> Found:
+    """The newest checkpoint of a run that verifies, in `checkpoints/` and `best/` together; reads only.
+
+    Raises:
+      StorageError: when there are checkpoints and none of them verifies.
+    """
+    candidates = prefixes(run / PERIODIC) + prefixes(run / BEST)
+    damaged = []
+    for prefix in sorted(candidates, key=step_of, reverse=True):
+        why = damage(prefix)
+        if why is None:
+            return Found(prefix, tuple(damaged))
+        if not _killed_save(prefix):
+            damaged.append(Damage(prefix, why))
+    if damaged:
+        raise StorageError(
+            f"{run} holds checkpoints, but none can be read ({damaged[0].prefix}: {damaged[0].why}); "
+            f"restore one from a copy, or delete the directory to start over."
+        )
+    return Found(None, ())
+
+
+def read_text(prefix: pathlib.Path, name: str) -> str:
+    """A string of the saved state, read without building a model; raises InputError when the checkpoint is not one of this program."""
+    try:
+        return tf.train.load_checkpoint(str(prefix)).get_tensor(f"{name}/.ATTRIBUTES/VARIABLE_VALUE").decode()
+    except _READ_ERRORS as error:
+        raise InputError(f"{prefix} must be a checkpoint of this program, but it has no {name!r}; name another --workdir.") from error
+
+
+def tidy(run: pathlib.Path, found: Found) -> None:
+    """Sweeps what killed saves left behind, and moves damaged checkpoints to quarantine/, index first, with a warning each."""
+    for directory in (run / PERIODIC, run / BEST):
+        for path in [*directory.glob("checkpoint.tmp*"), *directory.glob(".*.tmp")]:
+            workdir.remove(path)
+        for temporary in directory.glob("ckpt-*_temp"):
+            prefix = temporary.with_name(temporary.name.removesuffix("_temp"))
+            if damage(prefix) is not None:
+                _remove_files(prefix)
+            workdir.remove(temporary)
+        whole = set(prefixes(directory))
+        for data in directory.glob("ckpt-*.data-*"):
+            if data.with_suffix("") not in whole:
+                workdir.remove(data)
+    restored = step_of(found.newest) if found.newest else 0
+    for prefix, why in found.damaged:
+        _quarantine(run, prefix)
+        lost = step_of(prefix) - restored
+        logging.warning("%s is damaged (%s): moved to quarantine/; %d steps are done again.", prefix, why, lost)
+
+
+def _killed_save(prefix: pathlib.Path) -> bool:
+    return prefix.with_name(f"{prefix.name}_temp").is_dir()
+
+
+def _files(prefix: pathlib.Path) -> list[pathlib.Path]:
+    return [prefix.with_name(f"{prefix.name}.index"), *sorted(prefix.parent.glob(f"{prefix.name}.data-*"))]
+
+
+def _remove_files(prefix: pathlib.Path) -> None:
+    for path in _files(prefix):
+        workdir.remove(path)
+
+
+def _quarantine(run: pathlib.Path, prefix: pathlib.Path) -> None:
+    target = run / QUARANTINE / prefix.parent.name
+    with workdir.storage_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        for path in _files(prefix):
+            if path.exists():
+                path.replace(target / path.name)
+        for directory in (prefix.parent, target):
+            workdir.fsync(directory)
+
+
+class Checkpoints:
+    """Saves and restores one state in one run directory; make it after `find` and `tidy`."""
+
+    def __init__(self, *, run: pathlib.Path, state: TrainState, max_to_keep: int) -> None:
+        self._run = run
+        self._state = state
+        self._checkpoint = tf.train.Checkpoint(root=state)
+        self._checkpoint.save_counter.assign(0)
+        self._managers = {name: self._manager(name, keep) for name, keep in ((PERIODIC, max_to_keep), (BEST, 1))}
+
+    def _manager(self, name: str, max_to_keep: int) -> tf.train.CheckpointManager:
+        directory = self._run / name
+        with workdir.storage_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        known = prefixes(directory)
+        if known:
+            lines = [f'model_checkpoint_path: "{known[-1].name}"']
+            lines += [f'all_model_checkpoint_paths: "{prefix.name}"' for prefix in known]
+            lines += [f"all_model_checkpoint_timestamps: {_files(prefix)[0].stat().st_mtime}" for prefix in known]
+            workdir.write_atomically(directory / "checkpoint", "".join(f"{line}\n" for line in lines).encode())
+        else:
+            workdir.remove(directory / "checkpoint")
+        return tf.train.CheckpointManager(self._checkpoint, str(directory), max_to_keep)
+
+    def save(self) -> None:
+        """Commits the state as checkpoints/ckpt-<step>; what is older than the newest few goes when it is durable."""
+        self._save(PERIODIC)
+
+    def save_best(self) -> None:
+        """Writes the state as best/ckpt-<step>; the previous best goes when it is durable."""
+        self._save(BEST)
+
+    def _save(self, name: str) -> None:
+        step = int(self._state.step)
+        directory = self._run / name
+        if directory / f"ckpt-{step}" in prefixes(directory):
+            return
+        # A save counts itself; set from the step, it leaves no trace of how often a run was saved.
+        self._checkpoint.save_counter.assign(step - 1)
+        options = tf.train.CheckpointOptions(experimental_write_callbacks=[_make_durable])
+        try:
+            self._managers[name].save(checkpoint_number=step, options=options)
+            workdir.fsync(directory / "checkpoint")
+            workdir.fsync(directory)
+        except (tf.errors.OpError, OSError) as error:
+            message = str(error).splitlines()[0]
+            raise StorageError(
+                f"{directory / f'ckpt-{step}'} could not be saved: {message}; what was committed stays, the same command goes on."
+            ) from error
+
+    def restore(self, prefix: pathlib.Path) -> None:
+        """Reads the state from a checkpoint: each saved value has a home, and each variable of the state got a value.
+
+        Raises:
+          InputError: when the checkpoint and the state do not fit.
+        """
+        try:
+            status = self._checkpoint.read(str(prefix))
+            status.assert_consumed()
+            status.assert_existing_objects_matched()
+        except (AssertionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{prefix} must fit the model of this program, but does not: {reason}; name another --workdir.") from error
+        untracked = self.untracked()
+        if untracked:
+            raise AssertionError(f"not in the checkpoint: {untracked}")
+
+    def untracked(self) -> list[str]:
+        """The trainable and optimizer variables that no checkpoint would hold; neither of TensorFlow's asserts notices them."""
+        tracked = {id(node) for node in tf.train.TrackableView(self._checkpoint).descendants()}
+        variables = [*self._state.model.trainable_variables, *self._state.optimizer.variables]
+        return [variable.path for variable in variables if id(variable) not in tracked]
+
+    def best(self) -> pathlib.Path | None:
+        """The best checkpoint, as the state names it, whether or not its files are there; None before the first."""
+        step = int(self._state.best_step)
+        return None if step < 0 else self._run / BEST / f"ckpt-{step}"
+
+    def heal_best(self) -> None:
+        """Writes best/ anew from the periodic checkpoint of that step when a kill or damage took it; the state must be the restored one.
+
+        Raises:
+          StorageError: when the best checkpoint is gone or damaged and nothing holds a copy.
+        """
+        best = self.best()
+        if best is None or (best.with_suffix(".index").exists() and damage(best) is None):
+            return
+        if best.with_suffix(".index").exists():
+            logging.warning("%s is damaged (%s): moved to quarantine/ and written anew.", best, damage(best))
+            _quarantine(self._run, best)
+        if int(self._state.step) == step_of(best):
+            self.save_best()
+            return
+        copy = self._run / PERIODIC / best.name
+        if not copy.with_suffix(".index").exists() or damage(copy) is not None:
+            raise StorageError(f"{best} is damaged or missing and no other checkpoint holds step {step_of(best)}; restore it from a copy.")
+        present = self._run / PERIODIC / f"ckpt-{int(self._state.step)}"
+        self.restore(copy)
+        self.save_best()
+        self.restore(present)
+
+
+def _make_durable(prefix: str) -> None:
+    """Runs inside a save when the files are complete, before the state file names them and older checkpoints go."""
+    path = pathlib.Path(prefix)
+    for file in _files(path):
+        workdir.fsync(file)
+    workdir.fsync(path.parent)
+    why = damage(path)
+    if why is not None:
+        raise OSError(None, f"it did not read back as written ({why})")

@@ -1,0 +1,189 @@
+"""The start of a run: what is in its directory, whether this start may go on from it, and what is put right before it does."""
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from absl import logging
+
+from trainer import InputError
+from trainer import config as configuration
+from trainer.config import FIXED, FREE, INEXACT, Config
+from trainer.data import datasets, input_pipeline, token_store
+from trainer.data.vocabulary import Vocabulary
+from trainer.evaluate import make_eval_step
+from trainer.model import lstm
+from trainer.model.classifier import Classifier
+from trainer.run import checkpoint, distribution, summaries, workdir
+from trainer.run.state import TrainState, stop_reason
+
+RESULT = "result.json"
+
+NUMERICS = {"kernel": lstm.KERNEL_ID, "batch order": input_pipeline.BATCH_ORDER_ID}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a start has opened; nothing in it changes but the state and the files that `checkpoints` and `events` write."""
+
+    config: Config
+    directory: pathlib.Path
+    vocabulary: Vocabulary
+    stores: Mapping[str, token_store.TokenStore]
+    plan: input_pipeline.BatchPlan
+    state: TrainState
+    eval_step: Callable
+    checkpoints: checkpoint.Checkpoints
+    events: summaries.Summaries
+    signals: Any
+
+    @property
+    def last_step(self) -> int:
+        """The step at which the last epoch ends."""
+        return self.config.epochs * self.plan.steps_per_epoch
+
+    def stop_reason(self) -> str | None:
+        """Why the run ends at the step that it is at, or None."""
+        return stop_reason(
+            step=int(self.state.step),
+            waited=int(self.state.waited),
+            improved=bool(self.state.improved),
+            epochs=self.config.epochs,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            patience=self.config.patience,
+        )
+
+
+def open_run(given: Mapping[str, Any], *, signals) -> Run:
+    """Opens the run that the command line names, restored to the newest checkpoint that verifies, or new.
+
+    Raises:
+      InputError: when the run was begun otherwise than this start wants to go on; the sentence names each difference.
+      StorageError: when there are checkpoints, but none can be read.
+    """
+    directory = pathlib.Path(given["workdir"])
+    found = checkpoint.find(directory)
+    frozen = configuration.from_text(checkpoint.read_text(found.newest, "frozen_flags")) if found.newest else {}
+    config = configuration.resolve(given, frozen)
+    vocabulary, stores = open_data(config)
+    texts = {
+        "frozen_flags": configuration.to_text(config, FIXED, INEXACT),
+        "fingerprints": json.dumps(
+            {"vocabulary": vocabulary.fingerprint} | {f"split {split}": store.fingerprint for split, store in stores.items()}
+        ),
+        "conditions": json.dumps(distribution.conditions(numerics=NUMERICS)),
+    }
+    if found.newest:
+        compare(config, found.newest, frozen, texts)
+    plan = input_pipeline.BatchPlan(
+        lengths=stores[config.train_split].lengths, batch_size=config.batch_size, seed=config.seed, max_length=config.max_length
+    )
+    state = make_state(config, len(vocabulary), texts)
+    checkpoint.tidy(directory, found)
+    checkpoints = checkpoint.Checkpoints(run=directory, state=state, max_to_keep=config.max_to_keep)
+    if found.newest:
+        checkpoints.restore(found.newest)
+        checkpoints.heal_best()
+        adopt(config, state, texts)
+    events = summaries.Summaries(directory / "summaries")
+    return Run(config, directory, vocabulary, stores, plan, state, make_eval_step(state.model), checkpoints, events, signals)
+
+
+def open_data(config: Config) -> tuple[Vocabulary, dict[str, token_store.TokenStore]]:
+    """The vocabulary and the encoded reviews of each split, built when they are not in --cache_dir; says what was loaded."""
+    cache_dir = config.cache_dir or str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "trainer")
+    corpus = datasets.open_corpus(name=config.dataset, data_dir=config.data_dir or None, cache_dir=cache_dir)
+    splits = {"train": config.train_split, "validate": config.validation_split, "test": config.test_split}
+    splits = {use: split for use, split in splits.items() if split}
+    sizes = ", ".join(f"{corpus.examples(split)} to {use} ({split})" for use, split in splits.items())
+    logging.info("Dataset   %s %s: %s", corpus.name, corpus.version, " ".join(corpus.description.split()))
+    logging.info("Reviews   %s", sizes)
+    logging.info("Elements  %s", corpus.element_spec)
+    logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
+    return token_store.prepare(corpus=corpus, splits=list(splits.values()), vocab_size=config.vocab_size, cache_dir=cache_dir)
+
+
+def make_state(config: Config, vocab_size: int, texts: Mapping[str, str]) -> TrainState:
+    """A state at step 0, with every variable built."""
+    model = Classifier(
+        vocab_size=vocab_size,
+        embedding_dim=config.embedding_dim,
+        lstm_units=config.lstm_units,
+        dense_units=config.dense_units,
+        dropout=config.dropout,
+        seed=config.seed,
+    )
+    return TrainState(
+        model=model,
+        optimizer=keras.optimizers.Adam(config.learning_rate, name="adam"),
+        lower_is_better=config.lower_is_better,
+        initial_best=config.initial_best,
+        **texts,
+    )
+
+
+def compare(config: Config, newest: pathlib.Path, frozen: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+    """Refuses to go on otherwise than the run was begun, naming every difference, or says what goes on inexactly."""
+    fixed = configuration.changes(frozen, config, FIXED)
+    fingerprints = json.loads(checkpoint.read_text(newest, "fingerprints"))
+    fixed += [
+        f"the {name} has other content now" for name, value in json.loads(texts["fingerprints"]).items() if fingerprints.get(name) != value
+    ]
+    inexact = configuration.changes(frozen, config, INEXACT)
+    inexact += distribution.differences(checkpoint.read_text(newest, "conditions"), json.loads(texts["conditions"]))
+    if fixed:
+        raise InputError(
+            f"{config.workdir} must go on as it was begun, but {'; '.join(fixed + inexact)}; "
+            f"give the run's own values, or another --workdir to begin a new run."
+        )
+    if inexact and not config.allow_inexact_resume:
+        raise InputError(
+            f"{config.workdir} must go on as it was begun to end with the same bits, but {'; '.join(inexact)}; "
+            f"give the run's own values, or --allow_inexact_resume to go on with others."
+        )
+    if inexact:
+        logging.warning("Going on inexactly: %s.", "; ".join(inexact))
+
+
+def adopt(config: Config, state: TrainState, texts: Mapping[str, str]) -> None:
+    """Takes what this start may decide into the restored state, which brought the run's own values."""
+    state.frozen_flags.assign(texts["frozen_flags"])
+    state.conditions.assign(texts["conditions"])
+    state.optimizer.learning_rate.assign(config.learning_rate)
+    if int(state.best_step) < 0 and config.initial_best is not None:
+        state.best_metric.assign(config.initial_best)
+
+
+def begin(run: Run) -> None:
+    """Puts the run directory in the state of the restored step: event log rewound, readable copies written, old ending gone."""
+    step = int(run.state.step)
+    last_logged = summaries.rewind(run.directory / "summaries", step=step)
+    workdir.remove(run.directory / RESULT)
+    workdir.remove(run.directory / "summaries" / "test")
+    recorded = {name: json.loads(getattr(run.state, name).numpy()) for name in ("conditions", "fingerprints")}
+    copies = {
+        "config.flags": configuration.to_text(run.config, FIXED, INEXACT, FREE).encode(),
+        "manifest.json": (json.dumps(recorded, indent=2) + "\n").encode(),
+        "vocabulary.txt": run.vocabulary.to_bytes(),
+    }
+    for name, content in copies.items():
+        path = run.directory / name
+        if not path.exists() or path.read_bytes() != content:
+            workdir.write_atomically(path, content)
+    start = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "step": step,
+        "steps_recomputed_at_least": last_logged - step,
+    }
+    workdir.append_line(run.directory / "starts.jsonl", json.dumps(start))
+    run.checkpoints.save()
+    if step:
+        logging.info("Resumed at step %d of %d.", step, run.last_step)

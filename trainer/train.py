@@ -1,0 +1,254 @@
+"""Training: the hand-written step, and the loop that logs, evaluates, judges and saves in the order that makes a kill leave no trace."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from trainer.config import Config
+from trainer.data import input_pipeline
+from trainer.data.input_pipeline import Batch
+from trainer.evaluate import BATCH_SIZE, Metrics, batch_spec, evaluate, probabilities
+from trainer.model import classifier
+from trainer.run import workdir
+from trainer.run.state import Sums, TrainState
+from trainer.start import RESULT, Run, begin, open_run
+
+
+def run(given: Mapping[str, Any], *, signals) -> None:
+    """Starts or resumes the run that the command line names, trains it to its end, and writes the ending.
+
+    Args:
+      given: the settings that the command line gives; `workdir` is held by this process.
+      signals: what SIGINT and SIGTERM ask for; see `trainer.main.Signals`.
+    """
+    run = open_run(given, signals=signals)
+    reason = run.stop_reason()
+    if reason and is_finished(run):
+        logging.info("%s is finished: %s, at step %d. %s", run.directory, reason, int(run.state.step), how_to_go_on(run))
+        return
+    begin(run)
+    if int(run.state.step) == 0:
+        classify_sample_texts(run)
+    signals.wait_for_a_save = True
+    finish(run, reason or train_and_evaluate(run))
+
+
+def make_train_step(state: TrainState, *, batch_size: int, clip_norm: float) -> Callable[[Batch], tf.Tensor]:
+    """Compiles batch -> the gradients' global norm, float32 scalar; the step updates the state."""
+    model, optimizer = state.model, state.optimizer
+    variables = model.trainable_variables
+
+    @tf.function(input_signature=[batch_spec(batch_size)])
+    def train_step(batch: Batch) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            logits = model(batch.token_ids, batch.lengths, training_step=state.step)
+            losses = batch.weights * classifier.losses(logits, batch.labels)
+            loss = tf.reduce_sum(losses) / tf.reduce_sum(batch.weights)
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        # Made dense: the norm of sparse gradients counts a token that a batch holds twice as two.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        if clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
+        optimizer.apply(gradients, variables)
+        state.step.assign_add(1)
+        state.add_sums(
+            Sums(
+                loss=tf.reduce_sum(tf.cast(losses, tf.float64)),
+                correct=tf.reduce_sum(batch.weights * classifier.is_correct(logits, batch.labels)),
+                reviews=tf.reduce_sum(batch.weights),
+                real_tokens=tf.reduce_sum(batch.lengths),
+                padded_tokens=tf.size(batch.token_ids),
+            )
+        )
+        return norm
+
+    return train_step
+
+
+def train_and_evaluate(run: Run) -> str:
+    """Trains from the state's step to the end of the run; returns why it ended.
+
+    At step N: update, log, evaluate and judge, commit the event log, save, save the best. A checkpoint of step N holds N's verdict, and a
+    kill anywhere before it replays from the previous one and arrives at the same bits.
+    """
+    config, state = run.config, run.state
+    train_step = make_train_step(state, batch_size=config.batch_size, clip_norm=config.clip_norm)
+    step = int(state.step)
+    batches = input_pipeline.train_batches(
+        store=run.stores[config.train_split], plan=run.plan, max_length=config.max_length, first_step=step, last_step=run.last_step
+    )
+    clock = Clock(step, config)
+    with tqdm(total=run.last_step, initial=step, unit="step", disable=None, leave=False, smoothing=0.05) as bar:
+        for batch in batches:
+            gradient_norm = train_step(batch)
+            step += 1
+            bar.update()
+            if step % config.log_every_steps == 0:
+                log_training(run, step, gradient_norm, reviews_per_second=clock.reviews_per_second(step))
+            evaluation_due = step % (config.eval_every_steps or run.plan.steps_per_epoch) == 0
+            is_best = evaluation_due and evaluate_and_judge(run, step, committed=clock.saved_step)
+            reason = run.stop_reason()
+            if evaluation_due or reason or clock.is_save_due(step) or run.signals.received:
+                run.events.commit()
+                run.checkpoints.save()
+                clock.saved(step)
+            if is_best:
+                run.checkpoints.save_best()
+            if reason:
+                return reason
+            if run.signals.received:
+                raise run.signals.end(f"saved at step {step}; the same command goes on.")
+    raise AssertionError("the batches ended before the run did")
+
+
+def log_training(run: Run, step: int, gradient_norm: tf.Tensor, *, reviews_per_second: float) -> None:
+    """Writes the training metrics since the last log, and starts their sums anew."""
+    sums = Sums(*run.state.since_log.numpy().tolist())
+    run.state.since_log.assign(tf.zeros_like(run.state.since_log))
+    scalars = {
+        "loss": sums.loss / sums.reviews,
+        "accuracy": sums.correct / sums.reviews,
+        "gradient_norm": float(gradient_norm),
+        "learning_rate": float(run.state.optimizer.learning_rate),
+        "padded_ratio": sums.padded_tokens / max(sums.real_tokens, 1.0),
+        "reviews_per_second": reviews_per_second,
+    }
+    run.events.write("train", step=step, scalars=scalars)
+    log_line(run, "train", step, scalars, f"padding {scalars['padded_ratio']:.3f} | {reviews_per_second:.0f} reviews/s")
+
+
+def evaluate_and_judge(run: Run, step: int, *, committed: int) -> bool:
+    """Evaluates at `step` and takes the verdict into the state; returns whether it is the best so far."""
+    config, state = run.config, run.state
+    sums = Sums(*state.since_evaluation.numpy().tolist())
+    metrics = {"loss": sums.loss / sums.reviews, "accuracy": sums.correct / sums.reviews}
+    if config.validation_split:
+        abandon = end_on_signal(run, f"the evaluation at step {step} is abandoned; {step - committed} steps will be done again.")
+        validation = evaluate_split(run, config.validation_split, config.validation_steps, abandon)
+        run.events.write("validation", step=step, scalars={"loss": validation.loss, "accuracy": validation.accuracy})
+        metrics |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
+    is_best = state.record_evaluation(
+        metrics[config.monitor],
+        lower_is_better=config.lower_is_better,
+        min_delta=config.min_delta,
+        baseline=config.baseline,
+        counts_for_patience=(step - 1) // run.plan.steps_per_epoch >= config.start_from_epoch,
+    )
+    shown = validation._asdict() if config.validation_split else metrics
+    verdict = "best so far" if is_best else f"{int(state.waited)} without improvement"
+    log_line(run, "validation" if config.validation_split else "judged", step, shown, verdict)
+    return is_best
+
+
+def end_on_signal(run: Run, message: str) -> Callable[[], None]:
+    """What an evaluation calls between two batches."""
+
+    def check() -> None:
+        if run.signals.received:
+            raise run.signals.end(message)
+
+    return check
+
+
+def evaluate_split(run: Run, split: str, steps: int, between_batches: Callable[[], None]) -> Metrics:
+    """Exact metrics over the first `steps` x batch_size reviews of a split, in corpus order; 0 steps: over all."""
+    store = run.stores[split]
+    examples = min(len(store), steps * run.config.batch_size) or len(store)
+    batches = input_pipeline.evaluation_batches(store=store, batch_size=BATCH_SIZE, max_length=run.config.max_length, examples=examples)
+    return evaluate(run.eval_step, batches, between_batches=between_batches)
+
+
+def log_line(run: Run, name: str, step: int, metrics: Mapping[str, float], remark: str) -> None:
+    """One line in fixed columns, so that those of training and of validation align."""
+    width = len(str(run.last_step))
+    position = f"step {step:>{width}}/{run.last_step} | epoch {step / run.plan.steps_per_epoch:6.2f}"
+    logging.info("%-10s | %s | loss %.4f | accuracy %.4f | %s", name, position, metrics["loss"], metrics["accuracy"], remark)
+
+
+class Clock:
+    """When to save, and how fast it goes; nothing here decides a bit of the result."""
+
+    def __init__(self, step: int, config: Config) -> None:
+        self.saved_step = step
+        self._config = config
+        self._logged_step = step
+        self._saved_at = self._logged_at = time.monotonic()
+
+    def is_save_due(self, step: int) -> bool:
+        """Whether --checkpoint_every_steps or --checkpoint_every_secs asks for a checkpoint."""
+        steps, secs = self._config.checkpoint_every_steps, self._config.checkpoint_every_secs
+        return bool(steps and step % steps == 0) or bool(secs and time.monotonic() - self._saved_at >= secs)
+
+    def saved(self, step: int) -> None:
+        """Notes that the state of `step` is committed."""
+        self.saved_step, self._saved_at = step, time.monotonic()
+
+    def reviews_per_second(self, step: int) -> float:
+        """The rate since the last call."""
+        now = time.monotonic()
+        rate = (step - self._logged_step) * self._config.batch_size / (now - self._logged_at)
+        self._logged_step, self._logged_at = step, now
+        return rate
+
+
+def classify_sample_texts(run: Run) -> list[dict[str, Any]]:
+    """Classifies each --sample_text, says so, and returns it for the ending."""
+    texts = run.config.sample_text
+    results = []
+    for text, probability in zip(
+        texts, probabilities(run.state.model, run.vocabulary, texts, max_length=run.config.max_length), strict=True
+    ):
+        label = "Positive" if probability > 0.5 else "Negative"
+        logging.info("%s, with probability %.3f of being positive: %s", label, probability, text)
+        results.append({"text": text, "label": label, "probability": probability})
+    return results
+
+
+def finish(run: Run, reason: str) -> None:
+    """Evaluates the best checkpoint on the test split and writes the ending: a pure function of what is committed.
+
+    A kill in here does the ending again, from scratch, until result.json names this stop step and this best step.
+    """
+    config, hint = run.config, how_to_go_on(run)
+    stop_step, best = int(run.state.step), run.checkpoints.best()
+    logging.info("Ended at step %d: %s.", stop_step, reason)
+    ending = {"reason": reason, "stop_step": stop_step, "best_step": int(run.state.best_step), "monitor": config.monitor}
+    ending["best_metric"] = float(run.state.best_metric) if best else None
+    if best:
+        run.checkpoints.restore(best)
+        logging.info("Best checkpoint: step %d, %s %.4f.", int(run.state.step), config.monitor, ending["best_metric"])
+    else:
+        logging.info("No checkpoint is best: what follows is of the latest.")
+    if config.test_split:
+        test = evaluate_split(run, config.test_split, 0, end_on_signal(run, "the ending will be done again."))
+        workdir.remove(run.directory / "summaries" / "test")
+        run.events.write("test", step=int(run.state.step), scalars={"loss": test.loss, "accuracy": test.accuracy})
+        run.events.commit()
+        log_line(run, "test", int(run.state.step), test._asdict(), f"{test.reviews} reviews")
+        ending["test"] = test._asdict()
+    ending["sample_texts"] = classify_sample_texts(run)
+    workdir.write_atomically(run.directory / RESULT, (json.dumps(ending, indent=2) + "\n").encode())
+    logging.info("Look at it: tensorboard --logdir %s\n%s", run.directory / "summaries", hint)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the ending that is on disk is that of the state."""
+    try:
+        ending = json.loads((run.directory / RESULT).read_text())
+        return (ending["stop_step"], ending["best_step"]) == (int(run.state.step), int(run.state.best_step))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def how_to_go_on(run: Run) -> str:
+    """Which flags would continue a run that has ended."""
+    config, waited = run.config, int(run.state.waited)
+    more = [f"--patience={waited + 1} (or 0: never stop early)"] if config.patience and waited >= config.patience else []
+    more += [f"--epochs={2 * config.epochs}"] if int(run.state.step) >= run.last_step else []
+    return f"To go on: the same command with {' and '.join(more)}."
