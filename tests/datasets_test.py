@@ -1,6 +1,10 @@
 import os
 import pathlib
 import socket
+import socketserver
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from trainer.data import datasets
 
 
 class TinyReviews(tfds.core.GeneratorBasedBuilder):
-    """40 reviews to train on, 10 to test on, and 5 without a label."""
+    """100 reviews to train on, 10 to test on, and 5 without a label."""
 
     VERSION = tfds.core.Version("1.2.3")
     LABELS = 2
@@ -22,7 +26,7 @@ class TinyReviews(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=features, description="Tiny.", citation="@none")
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(0, 40), "test": self._generate_examples(40, 50), "unsupervised": self._unlabelled()}
+        return {"train": self._generate_examples(0, 100), "test": self._generate_examples(100, 110), "unsupervised": self._unlabelled()}
 
     def _generate_examples(self, start, stop):
         for number in range(start, stop):
@@ -40,10 +44,10 @@ class ThreeStars(TinyReviews):
 
 
 class OutOfReach(TinyReviews):
-    """Its download is refused, as it is without a network."""
+    """Its download breaks off, whenever it is tried."""
 
     def _split_generators(self, dl_manager):
-        dl_manager.download("http://localhost:9/reviews.tar.gz")
+        dl_manager.download(self.url)
 
 
 class NotYetWritten(TinyReviews):
@@ -79,7 +83,7 @@ def tree(folder):
 
 def test_a_corpus_says_what_it_is(tiny, data_dir):
     assert (tiny.name, tiny.version, tiny.description, tiny.citation) == ("tiny_reviews", "1.2.3", "Tiny.", "@none")
-    assert tiny.split_sizes == {"train": 40, "test": 10, "unsupervised": 5}
+    assert tiny.split_sizes == {"train": 100, "test": 10, "unsupervised": 5}
     assert "tf.string" in tiny.element_spec and "tf.int64" in tiny.element_spec and "id" not in tiny.element_spec
     files = sorted(data_dir.rglob("*.tfrecord*"))
     assert sorted(tiny.sources) == [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -90,7 +94,7 @@ def test_each_review_comes_with_its_label(tiny):
     ((texts, labels),) = tiny.reviews("train")
     assert (texts.dtype, labels.dtype) == (object, np.uint8)
     numbers = [int(text.split()[1]) for text in texts]
-    assert sorted(numbers) == list(range(40))
+    assert sorted(numbers) == list(range(100))
     assert [number % 2 for number in numbers] == labels.tolist()
 
 
@@ -99,17 +103,17 @@ def test_reviews_come_in_the_order_of_the_files_however_they_are_split(tiny):
     shards = [f"train[{shard}shard]" for shard in range(3)]
     assert [text for shard in shards for text in texts_of(tiny, shard)] == whole
     assert texts_of(tiny, "train[:17]") + texts_of(tiny, "train[17:]") == whole
-    assert texts_of(tiny, "train[:90%]") == whole[:36]
+    assert texts_of(tiny, "train[:90%]") == whole[:90]
     assert texts_of(tiny, "test+train[-3:]") == texts_of(tiny, "test") + whole[-3:]
 
 
 def test_reviews_come_in_batches_of_bounded_size(tiny, monkeypatch):
     monkeypatch.setattr(datasets, "READ_BATCH", 16)
-    assert [len(texts) for texts, _ in tiny.reviews("train")] == [16, 16, 8]
+    assert [len(texts) for texts, _ in tiny.reviews("train[:40]")] == [16, 16, 8]
 
 
 @pytest.mark.parametrize(
-    ("split", "count"), [("train", 40), ("train[:90%]", 36), ("test[:7]", 7), ("train[10:20]+test", 20), ("train[-5:]", 5), ("all", 55)]
+    ("split", "count"), [("train", 100), ("train[:90%]", 90), ("test[:7]", 7), ("train[10:20]+test", 20), ("train[-5:]", 5), ("all", 115)]
 )
 def test_a_split_has_as_many_examples_as_reviews(tiny, split, count):
     assert tiny.examples(split) == count
@@ -119,7 +123,7 @@ def test_a_split_has_as_many_examples_as_reviews(tiny, split, count):
 
 @pytest.mark.parametrize(
     "split",
-    ["validation", "", "train[", "train[:0]", "train[:0%]", "train[20:10]", "train[41:]", "train[x:]", "all[:5]", "train[9:5]+test"],
+    ["validation", "", "train[", "train[:0]", "train[:0%]", "train[20:10]", "train[101:]", "train[x:]", "all[:5]", "train[9:5]+test"],
 )
 def test_a_split_that_selects_nothing_is_refused_with_the_splits_there_are(tiny, split):
     with pytest.raises(InputError, match="its splits are train, test, unsupervised") as error:
@@ -139,22 +143,33 @@ def test_what_is_prepared_is_opened_without_a_write_or_a_network(data_dir, monke
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     before = tree(data_dir)
-    assert len(texts_of(open_from(data_dir), "train")) == 40
+    assert len(texts_of(open_from(data_dir), "train")) == 100
     assert tree(data_dir) == before
 
 
 def test_what_is_not_prepared_is_prepared_where_tfds_keeps_it(tmp_path, capfd):
     corpus = open_from(tmp_path)
-    assert corpus.split_sizes["train"] == 40
+    assert corpus.split_sizes["train"] == 100
     assert (tmp_path / "tiny_reviews" / "1.2.3" / "dataset_info.json").exists()
-    assert capfd.readouterr().out == ""
+    assert capfd.readouterr().out == "", "TFDS prints"
 
 
-def test_a_refused_download_ends_in_one_sentence_with_both_ways_out(tmp_path, monkeypatch):
+def test_a_download_that_fails_ends_in_one_sentence_with_both_ways_out(tmp_path, monkeypatch):
+    tries = []
+
+    class Refuse(socketserver.BaseRequestHandler):
+        def handle(self):
+            tries.append(self.client_address)
+
     monkeypatch.setenv("NO_PROXY", "*")
-    with pytest.raises(InputError, match=r"out_of_reach .* connect to the network, or .* --data_dir or TFDS_DATA_DIR") as error:
-        open_from(tmp_path, "out_of_reach")
+    with socketserver.TCPServer(("localhost", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(OutOfReach, "url", f"http://localhost:{server.server_address[1]}/reviews.tar.gz", raising=False)
+        with pytest.raises(InputError, match=r"out_of_reach .* connect to the network, or .* --data_dir or TFDS_DATA_DIR") as error:
+            open_from(tmp_path, "out_of_reach")
+        server.shutdown()
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+    assert len(tries) == 3
 
 
 def test_a_dataset_whose_own_code_fails_ends_in_one_sentence(tmp_path):
@@ -202,6 +217,29 @@ def test_a_damaged_source_file_is_an_error_of_storage(tmp_path, damage):
     with pytest.raises(StorageError, match=r"'train' of tiny_reviews could not be read .* prepare it anew"):
         list(corpus.reviews("train"))
     assert len(texts_of(open_from(tmp_path), "test")) == 10
+
+
+def test_sample_reviews_are_prepared_once_by_two_processes_at_once(tmp_path):
+    code = """
+import sys
+from trainer.data import datasets
+print(datasets.open_corpus(name="sample_reviews", data_dir="/nowhere", cache_dir=sys.argv[1]).sources)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=pathlib.Path(__file__).parent.parent) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert outputs[0] == outputs[1] != b"()\n"
+    corpus = datasets.open_corpus(name="sample_reviews", data_dir="/nowhere", cache_dir=str(tmp_path))
+    assert corpus.split_sizes == {"train": 4000, "validation": 1000, "test": 1000}
+    assert [len(texts) for texts, _ in corpus.reviews("train")] == [1024, 1024, 1024, 928]
+    assert not list(tmp_path.rglob("*incomplete*"))
+
+
+def test_sample_reviews_need_a_cache_folder_that_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"sample_reviews could not be prepared in .*file/cache.* --cache_dir"):
+        datasets.open_corpus(name="sample_reviews", data_dir=None, cache_dir=str(tmp_path / "file" / "cache"))
 
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")

@@ -105,6 +105,13 @@ def test_reviews_of_a_batch_have_similar_lengths():
     assert padded_ratio(BatchPlan(lengths=lengths, batch_size=25_000, seed=0)) > 3
 
 
+def test_reviews_that_are_cut_to_one_length_are_not_sorted_by_what_is_cut_off():
+    uncut, cut = (BatchPlan(lengths=np.arange(1, 101), batch_size=5, seed=0, max_length=length) for length in (0, 1))
+    of_one_length = BatchPlan(lengths=np.ones(100, np.int32), batch_size=5, seed=0)
+    np.testing.assert_array_equal(epoch_rows(cut), epoch_rows(of_one_length))
+    assert (epoch_rows(cut) != epoch_rows(uncut)).any()
+
+
 def test_the_padded_ratio_counts_missing_rows_and_empty_reviews():
     assert padded_ratio(BatchPlan(lengths=np.array([4, 4, 4]), batch_size=3, seed=0)) == 1
     assert padded_ratio(BatchPlan(lengths=np.array([4, 2, 0]), batch_size=4, seed=0)) == 16 / 6

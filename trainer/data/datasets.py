@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import io
 import logging as standard_logging
 import os
 import pathlib
@@ -158,7 +159,8 @@ def _prepare(name: str, data_dir: str | None, cache_dir: str) -> "tfds.core.Data
     reason = "its folder is there, but holds no dataset_info.json; delete it"
     builder = _make_builder(name, data_dir, cache_dir)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        logging.info("TFDS prepares %s in %s; this is done once.", name, builder.data_dir)
+        with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except expected as error:
         reason = _short(error)

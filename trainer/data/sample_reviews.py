@@ -1,7 +1,7 @@
 """`sample_reviews`: synthetic film reviews, written by a seeded grammar, to try the trainer without a download.
 
-Word order decides the sentiment. Negative reviews are full of praise that is negated ("anything but clever") or contradicted ("I expected a clever
-film; it was dull"), positive ones of blame. Counting words says little; a model has to read.
+Word order decides the sentiment. Negative reviews are full of praise that is negated ("anything but clever") or contradicted ("I expected a
+clever film; it was dull"), positive ones of blame. Counting words says little; a model has to read.
 """
 
 import random

@@ -215,12 +215,10 @@ def _workshop(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _is_abandoned(workshop: pathlib.Path) -> bool:
     try:
-        with (workshop / "lock").open("r+") as lock:
+        with (workshop / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # its builder works, or is another user's
         return False
-    except FileNotFoundError:
-        pass
     return True
 
 
