@@ -2,8 +2,8 @@
 
     python scripts/bag_of_words.py [--data_dir=FOLDER]
 
-Logistic regression on the 1,000 tokens that the BiLSTM sees, once on how often each occurs and once on whether it does, fitted to convergence.
-The strength of the L2 penalty is chosen on the validation split.
+Logistic regression on the 1,000 tokens that the BiLSTM sees, once on how often each occurs and once on whether it does, fitted to
+convergence. The strength of the L2 penalty is chosen on the validation split.
 """
 
 import argparse

@@ -1,0 +1,166 @@
+"""The recurrent kernel: against the plain loop and against Keras, at many shapes, lengths and weights, and bit for bit against itself."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from fakes import relative_error
+
+from trainer.model import lstm
+from trainer.model.lstm import LSTMWeights, bidirectional_lstm
+
+
+def make(*, batch=7, time=13, vocab_size=50, dim=8, units=8, scale=0.3, seed=0):
+    """Token ids, lengths, and the weights as variables: embeddings, then those of the two directions."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(0, time + 1, batch).astype(np.int32)
+    lengths[0], lengths[-1] = 0, time
+    token_ids = random.integers(0, vocab_size, (batch, time)).astype(np.int32)
+    shapes = [(vocab_size, dim)] + 2 * [(dim, 4 * units), (units, 4 * units), (4 * units,)]
+    return token_ids, lengths, [tf.Variable(random.normal(0, scale, shape).astype(np.float32)) for shape in shapes]
+
+
+def fast(token_ids, lengths, variables):
+    embeddings, *rest = (tf.convert_to_tensor(variable) for variable in variables)
+    forward, backward = LSTMWeights(*rest[:3]), LSTMWeights(*rest[3:])
+    return bidirectional_lstm(token_ids=token_ids, lengths=lengths, embeddings=embeddings, forward=forward, backward=backward)
+
+
+def plain(token_ids, lengths, variables):
+    """The definition of an LSTM (Hochreiter and Schmidhuber 1997, with forget gates), one review and one token at a time, in float64."""
+    embeddings, *rest = (tf.cast(variable, tf.float64) for variable in variables)
+
+    def read(tokens, kernel, recurrent_kernel, bias):
+        units = recurrent_kernel.shape[0]
+        h, c = tf.zeros([1, units], tf.float64), tf.zeros([1, units], tf.float64)
+        for token in tokens:
+            i, f, g, o = tf.split(embeddings[token][None] @ kernel + h @ recurrent_kernel + bias, 4, axis=1)
+            c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+            h = tf.sigmoid(o) * tf.tanh(c)
+        return h
+
+    reviews = [review[:length] for review, length in zip(token_ids, lengths, strict=True)]
+    return tf.concat([tf.concat([read(review, *rest[:3]), read(review[::-1], *rest[3:])], axis=1) for review in reviews], axis=0)
+
+
+def stock_keras(token_ids, lengths, variables):
+    layer = keras.layers.Bidirectional(keras.layers.LSTM(variables[2].shape[0]))
+    layer.build((None, None, variables[0].shape[1]))
+    for weight, variable in zip(layer.trainable_variables, variables[1:], strict=True):
+        weight.assign(variable)
+    states = layer(tf.gather(variables[0], token_ids), mask=tf.sequence_mask(lengths, token_ids.shape[1]))
+    return states, [variables[0], *(weight.value for weight in layer.trainable_variables)]
+
+
+def states_and_gradients(kernel, token_ids, lengths, variables):
+    with tf.GradientTape() as tape:
+        states = kernel(token_ids, lengths, variables)
+        states, variables = states if isinstance(states, tuple) else (states, variables)
+        # Unequal factors, so that no two states can stand in for each other.
+        loss = tf.reduce_sum(states * tf.cast(tf.reshape(tf.linspace(-1.0, 2.0, tf.size(states)), states.shape), states.dtype))
+    return [states, *(tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables))]
+
+
+CASES = {
+    "one token": {"batch": 1, "time": 1},
+    "shorter than a segment": {},
+    "a segment exactly": {"batch": 3, "time": lstm._SEGMENT_STEPS},
+    "a token more than a segment": {"batch": 3, "time": lstm._SEGMENT_STEPS + 1},
+    "three segments": {"batch": 5, "time": 3 * lstm._SEGMENT_STEPS - 2},
+    "one unit": {"units": 1, "dim": 3},
+    "a vocabulary larger than the batch": {"vocab_size": 5000},
+    "two tokens known": {"vocab_size": 2},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_are_those_of_the_definition(case):
+    example = make(**CASES[case])
+    for ours, expected in zip(states_and_gradients(fast, *example), states_and_gradients(plain, *example), strict=True):
+        assert relative_error(ours, expected) < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_are_those_of_keras(case):
+    example = make(**CASES[case])
+    for ours, theirs in zip(states_and_gradients(fast, *example), states_and_gradients(stock_keras, *example), strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, 10.0])
+def test_with_saturated_gates_it_is_as_exact_as_keras(scale):
+    example = make(scale=scale)
+    expected = states_and_gradients(plain, *example)
+    ours, theirs = states_and_gradients(fast, *example), states_and_gradients(stock_keras, *example)
+    for mine, other, truth in zip(ours, theirs, expected, strict=True):
+        assert relative_error(mine, truth) < max(1e-5, 4 * relative_error(other, truth))
+
+
+def test_gradients_of_the_definition_are_its_differences():
+    token_ids, lengths, variables = make(batch=3, time=4, vocab_size=6, dim=2, units=2)
+    variables = [tf.Variable(tf.cast(variable, tf.float64)) for variable in variables]
+    theoretical, numerical = tf.test.compute_gradient(lambda *values: plain(token_ids, lengths, values), variables)
+    for ours, expected in zip(theoretical, numerical, strict=True):
+        assert relative_error(ours, expected) < 1e-6
+
+
+def test_what_stands_beyond_a_review_is_never_read():
+    token_ids, lengths, variables = make(vocab_size=50)
+    garbage = np.where(np.arange(token_ids.shape[1]) < lengths[:, None], token_ids, 10**6)
+    assert fast(garbage, lengths, variables).numpy().tobytes() == fast(token_ids, lengths, variables).numpy().tobytes()
+
+
+def test_an_empty_review_gives_zeros_and_takes_no_gradient():
+    token_ids, _, variables = make(batch=2, time=5)
+    states, *gradients = states_and_gradients(fast, token_ids, np.zeros(2, np.int32), variables)
+    assert not np.any(states)
+    assert not any(np.any(gradient) for gradient in gradients)
+
+
+def test_neighbours_in_a_batch_do_not_see_each_other():
+    token_ids, lengths, variables = make(batch=4, time=40)
+    together = fast(token_ids, lengths, variables).numpy()
+    for row in range(4):
+        alone = fast(token_ids[row : row + 1], lengths[row : row + 1], variables).numpy()
+        assert relative_error(alone[0], together[row]) < 1e-6
+
+
+def test_one_trace_serves_all_lengths():
+    _, _, variables = make()
+    states = tf.function(
+        lambda token_ids, lengths: fast(token_ids, lengths, variables),
+        input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)],
+    )
+    for time in (1, 30, 31, 32, 33, 64, 65, 200, 7):
+        token_ids, lengths, _ = make(batch=4, time=time)
+        assert relative_error(states(token_ids, lengths), plain(token_ids, lengths, variables)) < 1e-5
+    assert states.experimental_get_tracing_count() == 1
+    segments = lstm._forward.experimental_get_tracing_count()
+    states(*make(batch=4, time=500)[:2])
+    assert lstm._forward.experimental_get_tracing_count() == segments
+
+
+def test_the_same_call_gives_the_same_bits():
+    example = make(batch=16, time=70, vocab_size=20, dim=16, units=16)
+    call = tf.function(lambda: states_and_gradients(fast, *example))
+    first = [value.numpy().tobytes() for value in call()]
+    assert all([value.numpy().tobytes() for value in call()] == first for _ in range(50))
+
+
+PROGRAM = """
+import hashlib, lstm_test
+example = lstm_test.make(batch=16, time=70, vocab_size=20, dim=16, units=16)
+values = lstm_test.states_and_gradients(lstm_test.fast, *example)
+print(hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest())
+"""
+
+
+def test_another_process_gives_the_same_bits():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests", "."]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    program = [sys.executable, "-c", PROGRAM]
+    digests = {subprocess.run(program, env=environment, capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert len(digests) == 1
