@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainer.data import datasets, input_pipeline, token_store
-from trainer.data.input_pipeline import BatchPlan, evaluation_batches, padded_ratio, train_batches
+from trainer.data.input_pipeline import BatchPlan, evaluation_batches, train_batches
 from trainer.data.token_store import TokenStore
 
 SIZES = [(1, 1), (1, 4), (3, 4), (4, 4), (10, 3), (1000, 1), (1000, 64), (4001, 7)]
@@ -25,6 +25,10 @@ def random_lengths(count, seed=0):
 
 def epoch_rows(plan, epoch=0):
     return np.stack([plan.rows(epoch * plan.steps_per_epoch + slot) for slot in range(plan.steps_per_epoch)])
+
+
+def padding_of_an_epoch(plan):
+    return input_pipeline.padded_ratio(plan, steps=plan.steps_per_epoch)
 
 
 def collect(dataset):
@@ -101,8 +105,8 @@ def test_batches_are_a_function_of_seed_and_step_alone():
 
 def test_reviews_of_a_batch_have_similar_lengths():
     lengths = random_lengths(25_000)
-    assert padded_ratio(BatchPlan(lengths=lengths, batch_size=64, seed=0)) < 1.05
-    assert padded_ratio(BatchPlan(lengths=lengths, batch_size=25_000, seed=0)) > 3
+    assert padding_of_an_epoch(BatchPlan(lengths=lengths, batch_size=64, seed=0)) < 1.05
+    assert padding_of_an_epoch(BatchPlan(lengths=lengths, batch_size=25_000, seed=0)) > 3
 
 
 def test_reviews_that_are_cut_to_one_length_are_not_sorted_by_what_is_cut_off():
@@ -113,9 +117,9 @@ def test_reviews_that_are_cut_to_one_length_are_not_sorted_by_what_is_cut_off():
 
 
 def test_the_padded_ratio_counts_missing_rows_and_empty_reviews():
-    assert padded_ratio(BatchPlan(lengths=np.array([4, 4, 4]), batch_size=3, seed=0)) == 1
-    assert padded_ratio(BatchPlan(lengths=np.array([4, 2, 0]), batch_size=4, seed=0)) == 16 / 6
-    assert padded_ratio(BatchPlan(lengths=np.array([0, 0]), batch_size=2, seed=0)) == 2
+    assert padding_of_an_epoch(BatchPlan(lengths=np.array([4, 4, 4]), batch_size=3, seed=0)) == 1
+    assert padding_of_an_epoch(BatchPlan(lengths=np.array([4, 2, 0]), batch_size=4, seed=0)) == 16 / 6
+    assert padding_of_an_epoch(BatchPlan(lengths=np.array([0, 0]), batch_size=2, seed=0)) == 2
 
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
@@ -123,7 +127,7 @@ def test_little_of_imdb_is_padding(tmp_path):
     corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
     _, stores = token_store.prepare(corpus=corpus, splits=["train"], vocab_size=1000, cache_dir=str(tmp_path))
     for seed in range(3):
-        assert padded_ratio(BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=seed)) < 1.05
+        assert padding_of_an_epoch(BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=seed)) < 1.05
 
 
 @pytest.mark.parametrize("max_length", [0, 1, 50])

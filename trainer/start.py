@@ -84,6 +84,8 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
     plan = input_pipeline.BatchPlan(
         lengths=stores[config.train_split].lengths, batch_size=config.batch_size, seed=config.seed, max_length=config.max_length
     )
+    padded = input_pipeline.padded_ratio(plan, steps=min(plan.steps_per_epoch, input_pipeline.WINDOW_BATCHES))
+    logging.info("Batches   %d an epoch, of %d reviews, padded to %.3f times their tokens", plan.steps_per_epoch, plan.batch_size, padded)
     state = make_state(config, len(vocabulary), texts)
     checkpoint.tidy(directory, found)
     checkpoints = checkpoint.Checkpoints(run=directory, state=state, max_to_keep=config.max_to_keep)
@@ -102,6 +104,8 @@ def open_data(config: Config) -> tuple[Vocabulary, dict[str, token_store.TokenSt
     splits = {"train": config.train_split, "validate": config.validation_split, "test": config.test_split}
     splits = {use: split for use, split in splits.items() if split}
     sizes = ", ".join(f"{corpus.examples(split)} to {use} ({split})" for use, split in splits.items())
+    if config.validation_steps:
+        sizes += f"; validation takes the first {config.validation_steps * config.batch_size} of its own"
     logging.info("Dataset   %s %s: %s", corpus.name, corpus.version, " ".join(corpus.description.split()))
     logging.info("Reviews   %s", sizes)
     logging.info("Elements  %s", corpus.element_spec)

@@ -87,11 +87,11 @@ def _cut(lengths: np.ndarray, max_length: int) -> np.ndarray:
     return np.minimum(lengths, max_length) if max_length else lengths
 
 
-def padded_ratio(plan: BatchPlan) -> float:
-    """Tokens of epoch 0 with padding, over those without."""
-    longest = (plan.lengths[rows[rows >= 0]].max() for rows in map(plan.rows, range(plan.steps_per_epoch)))
-    padded = plan.batch_size * sum(max(1, int(length)) for length in longest)
-    return padded / max(1, int(plan.lengths.sum(dtype=np.int64)))
+def padded_ratio(plan: BatchPlan, *, steps: int) -> float:
+    """Tokens of the first `steps` batches with padding, over those without."""
+    lengths = [plan.lengths[rows[rows >= 0]] for rows in map(plan.rows, range(steps))]
+    padded = plan.batch_size * sum(max(1, int(batch.max())) for batch in lengths)
+    return padded / max(1, sum(int(batch.sum(dtype=np.int64)) for batch in lengths))
 
 
 def _gather(store: TokenStore, rows: np.ndarray, max_length: int) -> Batch:

@@ -24,7 +24,7 @@ def conditions(*, numerics: dict[str, str]) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0))
     threads = (tf.config.threading.get_intra_op_parallelism_threads(), tf.config.threading.get_inter_op_parallelism_threads())
     devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
-    environment = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)}
+    environment = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)]
     return {
         **{package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "numpy")},
         **_cpu(),
