@@ -100,7 +100,7 @@ def _files(workdir):
 def test_frozen_flags_that_differ_are_each_named(finished):
     answer = run([*command(finished), "--seed=1", "--batch_size=8"])
     assert answer.returncode == 2
-    assert "--seed was 0 and is 1 now" in answer.stderr
+    assert "--seed was 2 and is 1 now" in answer.stderr
     assert "--batch_size was 4 and is 8 now" in answer.stderr
     assert "Traceback" not in answer.stderr
 
@@ -108,7 +108,7 @@ def test_frozen_flags_that_differ_are_each_named(finished):
 def test_an_inexact_change_needs_leave(finished):
     refused = run([*command(finished), "--learning_rate=0.02"])
     assert refused.returncode == 2
-    assert "--learning_rate was 0.01 and is 0.02 now" in refused.stderr
+    assert "--learning_rate was 0.03 and is 0.02 now" in refused.stderr
     assert "--allow_inexact_resume" in refused.stderr
 
 

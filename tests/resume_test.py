@@ -20,8 +20,10 @@ class Killed(BaseException):
 def twin(tmp_path_factory, cache_dir):
     """The outcome of the same run, never killed."""
     workdir = tmp_path_factory.mktemp("twin") / "run"
-    train.run(tiny(workdir, cache_dir, patience=0), signals=NoSignals())
-    return outcome(workdir)
+    train.run(tiny(workdir, cache_dir), signals=NoSignals())
+    ending = outcome(workdir)
+    assert ending["newest"] == f"ckpt-{STEPS}"
+    return ending
 
 
 def train_until_killed(given, monkeypatch, step, *, committed):
@@ -42,14 +44,14 @@ def train_until_killed(given, monkeypatch, step, *, committed):
 
 @pytest.mark.parametrize("step", range(STEPS + 1))
 def test_killed_at_any_step_nothing_tells(tmp_path, cache_dir, twin, monkeypatch, step):
-    given = tiny(tmp_path / "run", cache_dir, patience=0)
+    given = tiny(tmp_path / "run", cache_dir)
     train_until_killed(given, monkeypatch, step, committed=step % 2 == 0)
     train.run(given, signals=NoSignals())
     assert outcome(tmp_path / "run") == twin
 
 
 def test_killed_again_and_again_in_one_epoch_nothing_tells(tmp_path, cache_dir, twin, monkeypatch):
-    given = tiny(tmp_path / "run", cache_dir, patience=0)
+    given = tiny(tmp_path / "run", cache_dir)
     for step in (9, 10, 13, 15, 15):
         train_until_killed(given, monkeypatch, step, committed=step != 15)
     train.run(given, signals=NoSignals())
@@ -57,7 +59,7 @@ def test_killed_again_and_again_in_one_epoch_nothing_tells(tmp_path, cache_dir, 
 
 
 def test_a_kill_between_the_two_saves_heals_itself(tmp_path, cache_dir, twin, monkeypatch):
-    given = tiny(tmp_path / "run", cache_dir, patience=0)
+    given = tiny(tmp_path / "run", cache_dir)
 
     def die(checkpoints):
         raise Killed
@@ -93,14 +95,14 @@ def test_killed_within_patience_the_run_stops_at_the_same_step_for_the_same_reas
 @pytest.fixture(scope="module")
 def process_twin(tmp_path_factory, cache_dir):
     workdir = tmp_path_factory.mktemp("process_twin") / "run"
-    subprocess.run(command(tiny(workdir, cache_dir, patience=0)), check=True, capture_output=True)
+    subprocess.run(command(tiny(workdir, cache_dir)), check=True, capture_output=True)
     return outcome(workdir)
 
 
 @pytest.mark.parametrize("step", [0, 4, 8, 10, 17])
 def test_a_real_process_killed_by_sigkill_tells_nothing(tmp_path, cache_dir, process_twin, step):
     workdir = tmp_path / "run"
-    given = tiny(workdir, cache_dir, patience=0)
+    given = tiny(workdir, cache_dir)
     process = subprocess.Popen(command(given), stderr=subprocess.DEVNULL)
     while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists() and process.poll() is None:
         time.sleep(0.001)
