@@ -39,7 +39,7 @@ def test_another_split_is_named_with_its_content(copy, cache_dir):
 
 
 def test_an_inexact_flag_changes_with_leave_and_from_then_on_it_is_the_runs_own(copy, cache_dir, caplog):
-    with pytest.raises(InputError, match=r"--learning_rate was 0\.01 and is 0\.5 now"):
+    with pytest.raises(InputError, match=r"--learning_rate was 0\.03 and is 0\.5 now"):
         go_on(copy, cache_dir, learning_rate=0.5, epochs=2)
     go_on(copy, cache_dir, learning_rate=0.5, epochs=2, allow_inexact_resume=True)
     assert "inexactly" in caplog.text
