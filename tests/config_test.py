@@ -16,7 +16,8 @@ NAMES = (
 )
 ON_RESUME = {
     FIXED: "seed dataset train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units batch_size",
-    INEXACT: "dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta baseline start_from_epoch",
+    INEXACT: "dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta baseline start_from_epoch "
+    "on_nan",
     FREE: "epochs eval_every_steps patience checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text",
     NOT_STORED: "mode workdir allow_inexact_resume data_dir cache_dir",
 }

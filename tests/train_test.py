@@ -33,7 +33,8 @@ def test_a_step_is_that_of_a_plain_adam(opened):
         loss = tf.reduce_mean(losses(state.model(batch.token_ids, batch.lengths), batch.labels))
     gradients = tape.gradient(loss, [variable.value for variable in state.model.trainable_variables])
     gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
-    norm = train.make_train_step(state, batch_size=4, clip_norm=0.0)(batch)
+    reported_loss, norm = train.make_train_step(state, batch_size=4, clip_norm=0.0)(batch)
+    assert float(reported_loss) == pytest.approx(float(loss))
     assert float(norm) == pytest.approx(np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients)), rel=1e-5)
     epsilon = 1e-7 / np.sqrt(1 - 0.999)  # Adam's first step is the learning rate in the direction of each gradient's sign
     rate = opened.config.learning_rate
@@ -67,8 +68,8 @@ def test_a_row_of_weight_zero_has_no_influence(opened, tmp_path, cache_dir):
 def test_gradients_are_clipped_to_their_global_norm(opened):
     seen = []
     opened.state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
-    norm = train.make_train_step(opened.state, batch_size=4, clip_norm=1e-3)
-    assert float(norm(make_batch())) > 1e-3
+    _, norm = train.make_train_step(opened.state, batch_size=4, clip_norm=1e-3)(make_batch())
+    assert float(norm) > 1e-3
     assert len(seen) == len(opened.state.model.trainable_variables)
 
 

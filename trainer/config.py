@@ -4,8 +4,10 @@ The fields of `Config` are the flags. Precedence: what the command line (or its 
 default. This is the only room that knows absl's flags.
 """
 
+import contextlib
 import dataclasses
 import enum
+import io
 import math
 import pathlib
 import textwrap
@@ -72,6 +74,14 @@ class Config:
     batch_size: int = _flag("Training", FIXED, 64, "Reviews in a training step.", lower=1)
     learning_rate: float = _flag("Training", INEXACT, 1e-4, "Adam's learning rate, constant.", above=0.0)
     clip_norm: float = _flag("Training", INEXACT, 0.0, "Global norm that gradients are clipped to; 0: not clipped.", lower=0.0)
+
+    on_nan: str = _flag(
+        "Training",
+        INEXACT,
+        "stop",
+        "When the loss or a gradient is NaN or infinite: stop, with nothing of that step saved, or continue.",
+        choices=("stop", "continue"),
+    )
 
     eval_every_steps: int = _flag("Evaluation", FREE, 0, "Steps between evaluations; 0: once an epoch.", lower=0)
     validation_steps: int = _flag(
@@ -164,8 +174,8 @@ class _Parser(flags.ArgumentParser):
                 return int(argument) if kind is int else float(argument)
             except ValueError:
                 raise ValueError(f"it must be {_requirement(self.field)}") from None
-        if len(argument.splitlines()) > 1:
-            raise ValueError("it must be a single line")
+        if len(argument.splitlines()) > 1 or "\0" in argument or argument.encode(errors="ignore").decode() != argument:
+            raise ValueError("it must be a single line of text in UTF-8")
         return argument
 
 
@@ -242,9 +252,15 @@ def parse(argv: Sequence[str]) -> dict[str, typing.Any] | None:
       InputError: for a flag that is unknown or of a wrong type, a flagfile that cannot be read, or an argument that is no flag.
     """
     try:
-        _, *stray = flags.FLAGS(argv)
-    except (flags.Error, UnicodeDecodeError) as error:
+        # absl only mutters on standard error when a flagfile includes itself.
+        with contextlib.redirect_stderr(io.StringIO()) as muttered:
+            _, *stray = flags.FLAGS(argv)
+    except UnicodeDecodeError as error:
+        raise InputError(f"A flagfile must be text in UTF-8, but one that was given is not: {error}.") from None
+    except (flags.Error, ValueError) as error:
         raise InputError(f"{' '.join(str(error).removeprefix('ERROR:: ').split())}; --help lists every flag.") from None
+    if muttered.getvalue():
+        raise InputError(f"A flagfile may not include itself, but {muttered.getvalue().split()[-1]} does, directly or by others.")
     if flags.FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.INFO)
     if stray:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from absl import logging
 
-from trainer import InputError
+from trainer import InputError, StorageError
 from trainer import config as configuration
 from trainer.config import FIXED, FREE, INEXACT, Config
 from trainer.data import datasets, input_pipeline, token_store
@@ -65,7 +65,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
 
     Raises:
       InputError: when the run was begun otherwise than this start wants to go on; the sentence names each difference.
-      StorageError: when there are checkpoints, but none can be read.
+      StorageError: when there are checkpoints, but none can be read, or traces of a run whose checkpoints are gone.
     """
     directory = pathlib.Path(given["workdir"])
     found = checkpoint.find(directory)
@@ -79,6 +79,11 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
         ),
         "conditions": json.dumps(distribution.conditions(numerics=NUMERICS)),
     }
+    if found.newest is None and summaries.has_points(directory / "summaries"):
+        raise StorageError(
+            f"{directory} holds the event log of a run, but no checkpoint of it; "
+            f"restore its checkpoints from a copy, or delete the directory to start over."
+        )
     if found.newest:
         compare(config, found.newest, frozen, texts)
     plan = input_pipeline.BatchPlan(
@@ -88,7 +93,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
     logging.info("Batches   %d an epoch, of %d reviews, padded to %.3f times their tokens", plan.steps_per_epoch, plan.batch_size, padded)
     state = make_state(config, len(vocabulary), texts)
     checkpoint.tidy(directory, found)
-    checkpoints = checkpoint.Checkpoints(run=directory, state=state, max_to_keep=config.max_to_keep)
+    checkpoints = checkpoint.Checkpoints(run=directory, state=state, max_to_keep=config.max_to_keep, is_hurried=lambda: signals.received)
     if found.newest:
         checkpoints.restore(found.newest)
         checkpoints.heal_best()
@@ -177,9 +182,7 @@ def begin(run: Run) -> None:
         "vocabulary.txt": run.vocabulary.to_bytes(),
     }
     for name, content in copies.items():
-        path = run.directory / name
-        if not path.exists() or path.read_bytes() != content:
-            workdir.write_atomically(path, content)
+        workdir.keep_copy(run.directory / name, content)
     start = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),

@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
+from trainer import NonFiniteError
 from trainer.config import Config
 from trainer.data import input_pipeline
 from trainer.data.input_pipeline import Batch
@@ -39,7 +41,7 @@ def run(given: Mapping[str, Any], *, signals) -> None:
 
 
 def make_train_step(state: TrainState, *, batch_size: int, clip_norm: float) -> Callable[[Batch], tf.Tensor]:
-    """Compiles batch -> the gradients' global norm, float32 scalar; the step updates the state."""
+    """Compiles batch -> the batch's loss and the gradients' global norm, float32 [2]; the step updates the state."""
     model, optimizer = state.model, state.optimizer
     variables = model.trainable_variables
 
@@ -66,7 +68,7 @@ def make_train_step(state: TrainState, *, batch_size: int, clip_norm: float) -> 
                 padded_tokens=tf.size(batch.token_ids),
             )
         )
-        return norm
+        return tf.stack([loss, norm])
 
     return train_step
 
@@ -86,11 +88,17 @@ def train_and_evaluate(run: Run) -> str:
     clock = Clock(step, config)
     with tqdm(total=run.last_step, initial=step, unit="step", disable=None, leave=False, smoothing=0.05) as bar:
         for batch in batches:
-            gradient_norm = train_step(batch)
+            loss_and_norm = train_step(batch).numpy()
             step += 1
+            if config.on_nan == "stop" and not np.isfinite(loss_and_norm).all():
+                raise NonFiniteError(
+                    f"Loss and gradients must be finite, but at step {step} the loss is {loss_and_norm[0]} and the gradients' norm "
+                    f"{loss_and_norm[1]}; step {clock.saved_step} is saved: go on from it with a lower --learning_rate, with --clip_norm "
+                    f"or with --on_nan=continue, each of which needs --allow_inexact_resume."
+                )
             bar.update()
             if step % config.log_every_steps == 0:
-                log_training(run, step, gradient_norm, reviews_per_second=clock.reviews_per_second(step))
+                log_training(run, step, float(loss_and_norm[1]), reviews_per_second=clock.reviews_per_second(step))
             evaluation_due = step % (config.eval_every_steps or run.plan.steps_per_epoch) == 0
             is_best = evaluation_due and evaluate_and_judge(run, step, committed=clock.saved_step)
             reason = run.stop_reason()
@@ -107,14 +115,14 @@ def train_and_evaluate(run: Run) -> str:
     raise AssertionError("the batches ended before the run did")
 
 
-def log_training(run: Run, step: int, gradient_norm: tf.Tensor, *, reviews_per_second: float) -> None:
+def log_training(run: Run, step: int, gradient_norm: float, *, reviews_per_second: float) -> None:
     """Writes the training metrics since the last log, and starts their sums anew."""
     sums = Sums(*run.state.since_log.numpy().tolist())
     run.state.since_log.assign(tf.zeros_like(run.state.since_log))
     scalars = {
         "loss": sums.loss / sums.reviews,
         "accuracy": sums.correct / sums.reviews,
-        "gradient_norm": float(gradient_norm),
+        "gradient_norm": gradient_norm,
         "learning_rate": float(run.state.optimizer.learning_rate),
         "padded_ratio": sums.padded_tokens / max(sums.real_tokens, 1.0),
         "reviews_per_second": reviews_per_second,

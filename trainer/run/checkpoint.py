@@ -8,8 +8,11 @@ The truth is the files that verify: each tensor is read back, and TensorFlow com
     quarantine/                              what did not verify, kept for the user
 """
 
+import itertools
 import pathlib
 import re
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -20,6 +23,7 @@ from trainer.run import workdir
 from trainer.run.state import TrainState
 
 PERIODIC, BEST, QUARANTINE = "checkpoints", "best", "quarantine"
+RETRY_SECS = (1, 2, 5, 10)  # a save that fails is tried again after each of these
 _READ_ERRORS = (tf.errors.OpError, IndexError, ValueError, OSError)
 
 
@@ -50,12 +54,14 @@ def prefixes(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def damage(prefix: pathlib.Path) -> str | None:
     """Reads back every tensor of a checkpoint; what is wrong with it, or None."""
+    if not _index(prefix).exists():
+        return "its index file is missing"
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except _READ_ERRORS as error:
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return _reason(error)
     return None
 
 
@@ -63,22 +69,24 @@ def find(run: pathlib.Path) -> Found:
     """The newest checkpoint of a run that verifies, in `checkpoints/` and `best/` together; reads only.
 
     Raises:
-      StorageError: when there are checkpoints and none of them verifies.
+      StorageError: when there are checkpoints of trained steps and none of them verifies.
     """
-    candidates = prefixes(run / PERIODIC) + prefixes(run / BEST)
-    damaged = []
+    folders = (run / PERIODIC, run / BEST)
+    damaged = [Damage(prefix, damage(prefix)) for folder in folders for prefix in _headless(folder)]
+    candidates = [prefix for folder in folders for prefix in prefixes(folder)]
     for prefix in sorted(candidates, key=step_of, reverse=True):
         why = damage(prefix)
         if why is None:
             return Found(prefix, tuple(damaged))
-        if not _killed_save(prefix):
+        if not _is_killed_save(prefix):
             damaged.append(Damage(prefix, why))
-    if damaged:
+    if any(step_of(prefix) for prefix, _ in damaged):
+        prefix, why = max(damaged, key=lambda wound: step_of(wound.prefix))
         raise StorageError(
-            f"{run} holds checkpoints, but none can be read ({damaged[0].prefix}: {damaged[0].why}); "
+            f"{run} holds checkpoints, but none can be read ({prefix}: {why}); "
             f"restore one from a copy, or delete the directory to start over."
         )
-    return Found(None, ())
+    return Found(None, tuple(damaged))
 
 
 def read_text(prefix: pathlib.Path, name: str) -> str:
@@ -90,7 +98,12 @@ def read_text(prefix: pathlib.Path, name: str) -> str:
 
 
 def tidy(run: pathlib.Path, found: Found) -> None:
-    """Sweeps what killed saves left behind, and moves damaged checkpoints to quarantine/, index first, with a warning each."""
+    """Moves damaged checkpoints to quarantine/, with a warning each, and sweeps what kills in saves and in sweeps left behind."""
+    restored = step_of(found.newest) if found.newest else 0
+    for prefix, why in found.damaged:
+        _quarantine(run, prefix)
+        lost = max(0, step_of(prefix) - restored)
+        logging.warning("%s is damaged (%s): moved to quarantine/; %d steps are done again.", prefix, why, lost)
     for directory in (run / PERIODIC, run / BEST):
         for path in [*directory.glob("checkpoint.tmp*"), *directory.glob(".*.tmp")]:
             workdir.remove(path)
@@ -99,23 +112,33 @@ def tidy(run: pathlib.Path, found: Found) -> None:
             if damage(prefix) is not None:
                 _remove_files(prefix)
             workdir.remove(temporary)
-        whole = set(prefixes(directory))
-        for data in directory.glob("ckpt-*.data-*"):
-            if data.with_suffix("") not in whole:
-                workdir.remove(data)
-    restored = step_of(found.newest) if found.newest else 0
-    for prefix, why in found.damaged:
-        _quarantine(run, prefix)
-        lost = step_of(prefix) - restored
-        logging.warning("%s is damaged (%s): moved to quarantine/; %d steps are done again.", prefix, why, lost)
+        for data in _orphans(directory):
+            workdir.remove(data)
 
 
-def _killed_save(prefix: pathlib.Path) -> bool:
+def _orphans(directory: pathlib.Path) -> list[pathlib.Path]:
+    # Data files without their index.
+    return [data for data in sorted(directory.glob("ckpt-*.data-*")) if not _index(data.with_suffix("")).exists()]
+
+
+def _headless(directory: pathlib.Path) -> list[pathlib.Path]:
+    # The checkpoints that have lost their index to something else than a kill, which either leaves the folder of a save as well, or fell
+    # into the removal of an old checkpoint, index first, when a newer one was whole.
+    newest = max(map(step_of, prefixes(directory)), default=-1)
+    lost = {data.with_suffix("") for data in _orphans(directory) if re.fullmatch(r"ckpt-\d+", data.stem)}
+    return [prefix for prefix in sorted(lost) if step_of(prefix) > newest and not _is_killed_save(prefix)]
+
+
+def _is_killed_save(prefix: pathlib.Path) -> bool:
     return prefix.with_name(f"{prefix.name}_temp").is_dir()
 
 
+def _index(prefix: pathlib.Path) -> pathlib.Path:
+    return prefix.with_name(f"{prefix.name}.index")
+
+
 def _files(prefix: pathlib.Path) -> list[pathlib.Path]:
-    return [prefix.with_name(f"{prefix.name}.index"), *sorted(prefix.parent.glob(f"{prefix.name}.data-*"))]
+    return [_index(prefix), *sorted(prefix.parent.glob(f"{prefix.name}.data-*"))]
 
 
 def _remove_files(prefix: pathlib.Path) -> None:
@@ -124,12 +147,14 @@ def _remove_files(prefix: pathlib.Path) -> None:
 
 
 def _quarantine(run: pathlib.Path, prefix: pathlib.Path) -> None:
-    target = run / QUARANTINE / prefix.parent.name
+    # Index first: what is left by a kill in between is headless, and follows at the next start.
+    paths = [path for path in _files(prefix) if path.exists()]
+    targets = (run / QUARANTINE / (prefix.parent.name + f"-{n}" * (n > 1)) for n in itertools.count(1))
+    target = next(target for target in targets if not any((target / path.name).exists() for path in paths))
+    workdir.make_directory(target)
     with workdir.storage_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
-        for path in _files(prefix):
-            if path.exists():
-                path.replace(target / path.name)
+        for path in paths:
+            path.replace(target / path.name)
         for directory in (prefix.parent, target):
             workdir.fsync(directory)
 
@@ -137,8 +162,9 @@ def _quarantine(run: pathlib.Path, prefix: pathlib.Path) -> None:
 class Checkpoints:
     """Saves and restores one state in one run directory; make it after `find` and `tidy`."""
 
-    def __init__(self, *, run: pathlib.Path, state: TrainState, max_to_keep: int) -> None:
+    def __init__(self, *, run: pathlib.Path, state: TrainState, max_to_keep: int, is_hurried: Callable[[], bool] = lambda: False) -> None:
         self._run = run
+        self._is_hurried = is_hurried
         self._state = state
         self._checkpoint = tf.train.Checkpoint(root=state)
         self._checkpoint.save_counter.assign(0)
@@ -146,8 +172,7 @@ class Checkpoints:
 
     def _manager(self, name: str, max_to_keep: int) -> tf.train.CheckpointManager:
         directory = self._run / name
-        with workdir.storage_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+        workdir.make_directory(directory)
         known = prefixes(directory)
         if known:
             lines = [f'model_checkpoint_path: "{known[-1].name}"']
@@ -167,22 +192,34 @@ class Checkpoints:
         self._save(BEST)
 
     def _save(self, name: str) -> None:
-        step = int(self._state.step)
-        directory = self._run / name
-        if directory / f"ckpt-{step}" in prefixes(directory):
-            return
+        prefix = self._run / name / f"ckpt-{int(self._state.step)}"
+        for wait in (*RETRY_SECS, None):
+            if _index(prefix).exists() and damage(prefix) is None:
+                return
+            try:
+                self._write(name, prefix)
+            except (tf.errors.OpError, OSError) as error:
+                failure = workdir.not_written(prefix, _reason(error))
+            else:
+                return
+            _remove_partial(prefix)
+            if wait is None or self._is_hurried():
+                raise failure
+            logging.warning("%s Trying again in %d s.", failure, wait)
+            self._pause(wait)
+
+    def _write(self, name: str, prefix: pathlib.Path) -> None:
         # A save counts itself; set from the step, it leaves no trace of how often a run was saved.
-        self._checkpoint.save_counter.assign(step - 1)
+        self._checkpoint.save_counter.assign(step_of(prefix) - 1)
         options = tf.train.CheckpointOptions(experimental_write_callbacks=[_make_durable])
-        try:
-            self._managers[name].save(checkpoint_number=step, options=options)
-            workdir.fsync(directory / "checkpoint")
-            workdir.fsync(directory)
-        except (tf.errors.OpError, OSError) as error:
-            message = str(error).splitlines()[0]
-            raise StorageError(
-                f"{directory / f'ckpt-{step}'} could not be saved: {message}; what was committed stays, the same command goes on."
-            ) from error
+        self._managers[name].save(checkpoint_number=step_of(prefix), options=options)
+        workdir.fsync(prefix.parent / "checkpoint")
+        workdir.fsync(prefix.parent)
+
+    def _pause(self, secs: float) -> None:
+        until = time.monotonic() + secs
+        while time.monotonic() < until and not self._is_hurried():
+            time.sleep(0.1)
 
     def restore(self, prefix: pathlib.Path) -> None:
         """Reads the state from a checkpoint: each saved value has a home, and each variable of the state got a value.
@@ -219,21 +256,32 @@ class Checkpoints:
           StorageError: when the best checkpoint is gone or damaged and nothing holds a copy.
         """
         best = self.best()
-        if best is None or (best.with_suffix(".index").exists() and damage(best) is None):
+        if best is None or damage(best) is None:
             return
-        if best.with_suffix(".index").exists():
+        if _index(best).exists():
             logging.warning("%s is damaged (%s): moved to quarantine/ and written anew.", best, damage(best))
             _quarantine(self._run, best)
         if int(self._state.step) == step_of(best):
             self.save_best()
             return
         copy = self._run / PERIODIC / best.name
-        if not copy.with_suffix(".index").exists() or damage(copy) is not None:
+        if damage(copy) is not None:
             raise StorageError(f"{best} is damaged or missing and no other checkpoint holds step {step_of(best)}; restore it from a copy.")
         present = self._run / PERIODIC / f"ckpt-{int(self._state.step)}"
         self.restore(copy)
         self.save_best()
         self.restore(present)
+
+
+def _remove_partial(prefix: pathlib.Path) -> None:
+    # What a failed save has left, unless it failed after the commit.
+    if damage(prefix) is not None:
+        _remove_files(prefix)
+    workdir.remove(prefix.with_name(f"{prefix.name}_temp"))
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _make_durable(prefix: str) -> None:

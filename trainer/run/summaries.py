@@ -1,5 +1,6 @@
 """TensorBoard: writers, and the rewind of the event log to the step that a resumed run goes on from."""
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -23,21 +24,27 @@ class Summaries:
     def write(self, run: str, *, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a point at `step` to the curve of each tag."""
         directory = self._directory / run
-        if run not in self._writers:
-            with workdir.storage_errors(directory):
-                directory.mkdir(parents=True, exist_ok=True)
-            self._writers[run] = tf.summary.create_file_writer(str(directory))
-        with self._writers[run].as_default(step):
-            for tag, value in scalars.items():
-                tf.summary.scalar(tag, value)
+        with _storage_errors(directory):
+            if run not in self._writers:
+                workdir.make_directory(directory)
+                self._writers[run] = tf.summary.create_file_writer(str(directory))
+            with self._writers[run].as_default(step):
+                for tag, value in scalars.items():
+                    tf.summary.scalar(tag, value)
 
     def commit(self) -> None:
         """Waits until every point so far is on the disk."""
         for run, writer in self._writers.items():
-            writer.flush()
-            for path in _event_files(self._directory / run):
-                workdir.fsync(path)
-            workdir.fsync(self._directory / run)
+            with _storage_errors(self._directory / run):
+                writer.flush()
+                for path in _event_files(self._directory / run):
+                    workdir.fsync(path)
+                workdir.fsync(self._directory / run)
+
+
+def has_points(directory: pathlib.Path) -> bool:
+    """Whether there is an event log."""
+    return any(directory.glob(f"*/{_EVENT_FILES}"))
 
 
 def rewind(directory: pathlib.Path, *, step: int) -> int:
@@ -47,6 +54,8 @@ def rewind(directory: pathlib.Path, *, step: int) -> int:
     """
     last = step
     for run in sorted(path for path in directory.glob("*") if path.is_dir()):
+        for leftover in run.glob(".*.tmp"):
+            workdir.remove(leftover)
         old = _event_files(run)
         kept: dict[tuple, bytes] = {}
         for event, record in _events(old):
@@ -54,19 +63,37 @@ def rewind(directory: pathlib.Path, *, step: int) -> int:
             if event.step <= step:
                 kept.setdefault((event.step, *(value.tag for value in event.summary.value)), record)
         if kept:
-            # A newer name than the old ones', and older than that of the writer to come: TensorBoard reads in the order of names.
-            name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.rewound"
-            header = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()
-            temporary = run / f".{name}.tmp"
-            with tf.io.TFRecordWriter(str(temporary)) as writer:
-                for record in [header, *kept.values()]:
-                    writer.write(record)
-            workdir.fsync(temporary)
-            temporary.replace(run / name)
-            workdir.fsync(run)
+            _write_events(run, list(kept.values()))
         for path in old:
             workdir.remove(path)
     return last
+
+
+def _write_events(run: pathlib.Path, records: list[bytes]) -> None:
+    # A newer name than the old ones', and older than that of the writer to come: TensorBoard reads in the order of names.
+    name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.rewound"
+    # The start of a session makes a TensorBoard that has read the old files forget their points.
+    start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+    header = [{"file_version": "brain.Event:2"}, {"session_log": start}]
+    temporary = run / f".{name}.tmp"
+    with _storage_errors(run / name):
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
+            for fields in header:
+                writer.write(tf.compat.v1.Event(wall_time=time.time(), **fields).SerializeToString())
+            for record in records:
+                writer.write(record)
+        workdir.fsync(temporary)
+        temporary.replace(run / name)
+        workdir.fsync(run)
+
+
+@contextlib.contextmanager
+def _storage_errors(directory: pathlib.Path) -> Iterator[None]:
+    try:
+        with workdir.storage_errors(directory):
+            yield
+    except tf.errors.OpError as error:
+        raise workdir.not_written(directory, error.message.splitlines()[0]) from error
 
 
 def _event_files(run: pathlib.Path) -> list[pathlib.Path]:

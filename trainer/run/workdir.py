@@ -1,7 +1,6 @@
 """The run directory: one writer at a time, and files that are whole after a kill or a power loss."""
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -24,7 +23,7 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
       InputError: when it cannot be made or written, holds something that is not a run, or is held by another process.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        _make_directory(workdir)
         entries = {entry.name for entry in workdir.iterdir()}
         if entries and entries.isdisjoint(FILES + FOLDERS):
             raise InputError(
@@ -58,6 +57,19 @@ def _holder(text: str) -> str:
         return "another process"
 
 
+def make_directory(path: pathlib.Path) -> None:
+    """Makes a directory where it is missing, with its parents, durably."""
+    with storage_errors(path):
+        _make_directory(path)
+
+
+def _make_directory(path: pathlib.Path) -> None:
+    if not path.is_dir():
+        _make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        fsync(path.parent)
+
+
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
     """Replaces a file by `data`, durably: whatever happens, the old or the new content is there, whole.
 
@@ -74,9 +86,18 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
         fsync(path.parent)
 
 
+def keep_copy(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file unless it holds `data` already."""
+    with storage_errors(path):
+        if path.exists() and path.read_bytes() == data:
+            return
+    write_atomically(path, data)
+
+
 def append_line(path: pathlib.Path, line: str) -> None:
     """Appends a line to a file, durably; a torn last line, left by a kill, is dropped."""
-    whole, _, _ = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+    with storage_errors(path):
+        whole, _, _ = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
     write_atomically(path, whole + b"\n" * bool(whole) + line.encode() + b"\n")
 
 
@@ -107,9 +128,17 @@ def storage_errors(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        space = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            space = f" with {shutil.disk_usage(path.parent).free / 2**20:.1f} MiB free; make room"
-        raise StorageError(
-            f"{path} could not be written: {error.strerror}{space}; what was committed stays, and the same command goes on from it."
-        ) from error
+        raise not_written(path, error.strerror) from error
+
+
+def not_written(path: pathlib.Path, reason: str) -> StorageError:
+    """The error for a path that could not be written; names the space that is left there."""
+    return StorageError(f"{path} could not be written ({reason}; {free_space(path)}); what was committed stays, the same command goes on.")
+
+
+def free_space(path: pathlib.Path) -> str:
+    """How much can be written where `path` is, or would be."""
+    for folder in path.parents:
+        with contextlib.suppress(OSError):
+            return f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free in {folder}"
+    return "nothing is mounted there"
