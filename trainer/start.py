@@ -97,6 +97,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
     if found.newest:
         checkpoints.restore(found.newest)
         checkpoints.heal_best()
+        checkpoints.prune()
         adopt(config, state, texts)
     events = summaries.Summaries(directory / "summaries")
     return Run(config, directory, vocabulary, stores, plan, state, make_eval_step(state.model), checkpoints, events, signals)

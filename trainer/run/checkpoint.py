@@ -54,9 +54,9 @@ def prefixes(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def damage(prefix: pathlib.Path) -> str | None:
     """Reads back every tensor of a checkpoint; what is wrong with it, or None."""
-    if not _index(prefix).exists():
-        return "its index file is missing"
     try:
+        if not _index(prefix).exists():
+            return "its index file is missing"
         reader = tf.train.load_checkpoint(str(prefix))
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
@@ -164,6 +164,7 @@ class Checkpoints:
 
     def __init__(self, *, run: pathlib.Path, state: TrainState, max_to_keep: int, is_hurried: Callable[[], bool] = lambda: False) -> None:
         self._run = run
+        self._max_to_keep = max_to_keep
         self._is_hurried = is_hurried
         self._state = state
         self._checkpoint = tf.train.Checkpoint(root=state)
@@ -194,7 +195,7 @@ class Checkpoints:
     def _save(self, name: str) -> None:
         prefix = self._run / name / f"ckpt-{int(self._state.step)}"
         for wait in (*RETRY_SECS, None):
-            if _index(prefix).exists() and damage(prefix) is None:
+            if damage(prefix) is None:
                 return
             try:
                 self._write(name, prefix)
@@ -272,12 +273,21 @@ class Checkpoints:
         self.save_best()
         self.restore(present)
 
+    def prune(self) -> None:
+        """Removes the old checkpoints that a kill just after a save has left; the state must be the restored one."""
+        best = self.best()
+        surplus = prefixes(self._run / PERIODIC)[: -self._max_to_keep]
+        surplus += [prefix for prefix in prefixes(self._run / BEST) if best and prefix != best]
+        for prefix in surplus:
+            _remove_files(prefix)
+
 
 def _remove_partial(prefix: pathlib.Path) -> None:
     # What a failed save has left, unless it failed after the commit.
-    if damage(prefix) is not None:
-        _remove_files(prefix)
-    workdir.remove(prefix.with_name(f"{prefix.name}_temp"))
+    with workdir.storage_errors(prefix):
+        if damage(prefix) is not None:
+            _remove_files(prefix)
+        workdir.remove(prefix.with_name(f"{prefix.name}_temp"))
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,399 @@
+"""Nothing is lost: damaged files, power loss, a full disk, lost permissions, signals, thousands of saves."""
+
+import contextlib
+import gc
+import json
+import os
+import pathlib
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import tensorflow as tf
+from fakes import NoSignals, command, make_state, outcome, scalars, set_step, tensors, tiny
+
+from trainer import InputError, NonFiniteError, StorageError, train
+from trainer.run import checkpoint, summaries, workdir
+from trainer.run.checkpoint import Checkpoints
+
+COMMITTED, BEST = 10, 15  # steps of the tiny run that are evaluated: one that is no improvement, and the one that is best in the end
+
+
+class Interrupted(BaseException):
+    """Ends a run within this process as a kill would."""
+
+
+def at_step(monkeypatch, step, action, *, save="save"):
+    """Calls `action(save)` in place of the save of `step`."""
+    original = getattr(Checkpoints, save)
+
+    def save_or_act(checkpoints):
+        if int(checkpoints._state.step) == step:
+            return action(lambda: original(checkpoints))
+        return original(checkpoints)
+
+    monkeypatch.setattr(Checkpoints, save, save_or_act)
+
+
+def interrupt(save):
+    save()
+    raise Interrupted
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory, cache_dir):
+    """The outcome of the tiny run, undisturbed."""
+    directory = tmp_path_factory.mktemp("twin") / "run"
+    train.run(tiny(directory, cache_dir), signals=NoSignals())
+    return outcome(directory)
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory, cache_dir):
+    """A tiny run that was killed just after the commit of a step; not to be written."""
+    directory = tmp_path_factory.mktemp("halfway") / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        at_step(patch, COMMITTED, interrupt)
+        train.run(tiny(directory, cache_dir), signals=NoSignals())
+    return directory
+
+
+@pytest.fixture
+def run(tmp_path, halfway):
+    """A copy of the halfway run."""
+    return pathlib.Path(shutil.copytree(halfway, tmp_path / "run"))
+
+
+# Damaged files.
+
+
+def cut(length):
+    return lambda content: content[: int(length * len(content))]
+
+
+def flip(bit):
+    def flipped(content):
+        at = int(bit * len(content))
+        return content[:at] + bytes([content[at] ^ 1 << int(bit * 8 * 97) % 8]) + content[at + 1 :]
+
+    return flipped
+
+
+WOUNDS = {
+    "removed": lambda content: None,
+    "zeroed": lambda content: bytes(len(content)),
+    **{f"cut to {length}": cut(length) for length in (0, 0.01, 0.5, 0.99)},
+    **{f"bit flipped at {place}/20": flip(place / 20) for place in range(20)},
+}
+
+
+def wound(path, how):
+    content = WOUNDS[how](path.read_bytes())
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", WOUNDS)
+@pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
+def test_a_damaged_newest_checkpoint_is_found_out_and_kept_aside(run, suffix, how, caplog):
+    newest = run / "checkpoints" / f"ckpt-{COMMITTED}"
+    best = next((run / "best").glob("*.index"))
+    before = tensors(newest)
+    wound(newest.with_name(f"{newest.name}.{suffix}"), how)
+    found = checkpoint.find(run)
+    if found.newest == newest:  # a bit that nothing reads
+        assert tensors(newest) == before
+        return
+    assert found.newest == newest.with_name(f"ckpt-{COMMITTED - 1}")
+    left = [path.name for path in checkpoint._files(newest) if path.exists()]
+    checkpoint.tidy(run, found)
+    assert sorted(path.name for path in (run / "quarantine" / "checkpoints").iterdir()) == sorted(left)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert str(newest) in warning
+    assert "1 steps" in warning
+    assert best.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("checkpoints/ckpt-10.index", "removed"),
+        ("checkpoints/ckpt-10.data-00000-of-00001", "cut to 0.5"),
+        ("checkpoints/checkpoint", "removed"),
+        ("checkpoints/checkpoint", "cut to 0"),
+        ("checkpoints/checkpoint", "bit flipped at 7/20"),
+        ("best/checkpoint", "zeroed"),
+        ("config.flags", "zeroed"),
+        ("manifest.json", "cut to 0.5"),
+        ("vocabulary.txt", "removed"),
+        ("starts.jsonl", "cut to 0.5"),
+    ],
+)
+def test_a_run_with_a_damaged_file_ends_with_the_same_bits(run, cache_dir, twin, name, how):
+    wound(run / name, how)
+    train.run(tiny(run, cache_dir), signals=NoSignals())
+    assert outcome(run) == twin
+
+
+@pytest.mark.parametrize("how", ["removed", "cut to 0.5"])
+def test_a_damaged_best_is_written_anew_from_the_periodic_checkpoint_of_its_step(run, cache_dir, twin, how):
+    (best,) = (run / "best").glob("*.index")
+    shutil.copy(best, run / "checkpoints" / best.name)
+    shutil.copy(best.with_suffix(".data-00000-of-00001"), run / "checkpoints")
+    wound(best, how)
+    train.run(tiny(run, cache_dir), signals=NoSignals())
+    assert outcome(run) == twin
+
+
+def test_a_damaged_checkpoint_in_a_real_process_is_a_warning_and_not_a_traceback(run, cache_dir, twin):
+    wound(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "removed")
+    answer = subprocess.run(command(tiny(run, cache_dir)), capture_output=True, text=True, check=False)
+    assert answer.returncode == 0
+    assert f"ckpt-{COMMITTED} is damaged (its index file is missing): moved to quarantine/; 1 steps are done again." in answer.stderr
+    assert f"Resumed at step {COMMITTED - 1}" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert outcome(run) == twin
+
+
+@pytest.mark.parametrize("pattern", ["*.index", "*.data*"])
+@pytest.mark.parametrize("how", ["removed", "zeroed"])
+def test_when_no_checkpoint_is_whole_the_run_is_never_started_over(run, cache_dir, pattern, how):
+    for path in [*(run / "checkpoints").glob(pattern), *(run / "best").glob(pattern)]:
+        wound(path, how)
+    before = sorted(path for path in run.rglob("*") if path.is_file())
+    with pytest.raises(StorageError, match="none can be read"):
+        train.run(tiny(run, cache_dir), signals=NoSignals())
+    assert sorted(path for path in run.rglob("*") if path.is_file()) == before
+
+
+def test_when_the_checkpoints_are_gone_the_run_is_never_started_over(run, cache_dir):
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(run / "best")
+    with pytest.raises(StorageError, match="no checkpoint"):
+        train.run(tiny(run, cache_dir), signals=NoSignals())
+
+
+def test_a_step_that_is_damaged_twice_is_kept_aside_twice(run):
+    for _ in range(2):
+        shutil.copytree(run / "checkpoints", run / "copy")
+        wound(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "zeroed")
+        checkpoint.tidy(run, checkpoint.find(run))
+        shutil.rmtree(run / "checkpoints")
+        (run / "copy").rename(run / "checkpoints")
+    assert {path.name for path in (run / "quarantine").iterdir()} == {"checkpoints", "checkpoints-2"}
+
+
+# Power loss.
+
+
+class Disk:
+    """What a directory would hold after a power loss: only what was synced is sure to be there.
+
+    It listens at the one place where the trainer syncs. What TensorFlow writes and renames is seen there as it stands.
+    """
+
+    def __init__(self, root, links):
+        self.root = root
+        self.links = links  # a folder of hard links to all files ever synced, so that no inode is used for a second file
+        self.contents = {}  # inode -> bytes at its last sync
+        self.entries = {root: {}}  # directory -> {name: inode} at its last sync
+        self.instants = []
+
+    def listen(self, monkeypatch):
+        sync, real_fsync = workdir.fsync, os.fsync
+
+        def sync_and_note(path):
+            self.note()
+            sync(path)
+            self.synced(pathlib.Path(path))
+            self.note()
+
+        def fsync_and_note(descriptor):
+            real_fsync(descriptor)
+            self.synced(pathlib.Path(f"/proc/self/fd/{descriptor}").resolve())
+
+        monkeypatch.setattr(workdir, "fsync", sync_and_note)
+        monkeypatch.setattr(os, "fsync", fsync_and_note)
+
+    def synced(self, path):
+        if path.is_dir():
+            self.entries[path] = {entry.name: entry.stat().st_ino for entry in path.iterdir()}
+        elif path.exists():
+            inode = path.stat().st_ino
+            if inode not in self.contents:
+                (self.links / str(inode)).hardlink_to(path)
+            self.contents[inode] = path.read_bytes()
+
+    def note(self):
+        """Records the three worst states in which a power loss now could leave the directory."""
+        everything = [path for path in self.root.rglob("*") if path.is_file()]
+        unsynced = {path: path.read_bytes() for path in everything}
+        self.instants.append(self.durable(self.root))
+        for keep in (0.0, 0.5):
+            state = {}
+            for path, content in unsynced.items():
+                known = self.contents.get(path.stat().st_ino)
+                state[path.relative_to(self.root)] = content if known == content else known or content[: int(keep * len(content))]
+            self.instants.append(state)
+
+    def durable(self, directory):
+        state = {}
+        for name, inode in self.entries.get(directory, {}).items():
+            path = directory / name
+            if path in self.entries or path.is_dir():
+                state |= self.durable(path)
+            elif inode in self.contents:
+                state[path.relative_to(self.root)] = self.contents[inode]
+        return state
+
+    @staticmethod
+    def restore(state, directory):
+        for path, content in state.items():
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (directory / path).write_bytes(content)
+
+
+@pytest.mark.parametrize(("step", "last_save"), [(0, "save"), (COMMITTED, "save"), (BEST, "save_best")])
+def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(tmp_path, cache_dir, twin, step, last_save, monkeypatch):
+    root = tmp_path / "run"
+    disk = Disk(root, tmp_path / "links")
+
+    def forget_what_was(save):
+        disk.instants.clear()
+        save()
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        root.mkdir()
+        disk.links.mkdir()
+        disk.listen(patch)
+        if step:  # else what the start writes before its first save is watched too
+            at_step(patch, step, forget_what_was)
+        at_step(patch, step, interrupt, save=last_save)
+        train.run(tiny(root, cache_dir), signals=NoSignals())
+    states = {repr(sorted(state.items())): state for state in disk.instants}
+    assert len(states) > 5
+    for number, state in enumerate(states.values()):
+        again = tmp_path / f"again-{number}"
+        again.mkdir()
+        disk.restore(state, again)
+        train.run(tiny(again, cache_dir), signals=NoSignals())
+        assert outcome(again) == twin
+        shutil.rmtree(again)
+
+
+# A full disk, lost permissions, a directory that goes.
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a filesystem of a given size in MiB; again with another size: resizes it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def mount(size):
+        nonlocal mounted
+        options = ["-o", f"{'remount,' if mounted else ''}size={int(size * 2**20)}"]
+        answer = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True, check=False)
+        if answer.returncode:
+            pytest.skip(f"needs leave to mount a tmpfs: {answer.stderr.strip()}")
+        mounted = True
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Saves are tried again at once."""
+    monkeypatch.setattr(checkpoint, "RETRY_SECS", (0,))
+
+
+def megabytes(directory):
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 2**20
+
+
+@pytest.mark.parametrize("share", [0.02, 0.15, 0.3, 0.45, 0.6, 0.8, 0.95])
+def test_with_room_made_a_full_disk_tells_nothing(small_disk, cache_dir, twin, halfway, impatient, share):
+    folder = small_disk(share * megabytes(halfway))
+    with pytest.raises(StorageError, match=rf"{folder}/.* MiB free in {folder}"):
+        train.run(tiny(folder / "run", cache_dir), signals=NoSignals())
+    committed = checkpoint.find(folder / "run").newest
+    small_disk(64)
+    train.run(tiny(folder / "run", cache_dir), signals=NoSignals())
+    assert outcome(folder / "run") == twin
+    starts = [json.loads(line)["step"] for line in (folder / "run" / "starts.jsonl").read_text().splitlines()]
+    assert starts[-1] == (checkpoint.step_of(committed) if committed else 0)
+
+
+def test_a_save_that_finds_room_in_time_goes_on(small_disk, cache_dir, twin, halfway, monkeypatch, caplog):
+    folder = small_disk(0.6 * megabytes(halfway))
+    monkeypatch.setattr(checkpoint, "RETRY_SECS", (1, 1))
+    monkeypatch.setattr(Checkpoints, "_pause", lambda checkpoints, secs: small_disk(64))
+    train.run(tiny(folder / "run", cache_dir), signals=NoSignals())
+    assert "Trying again in 1 s." in caplog.text
+    assert outcome(folder / "run") == twin
+
+
+def test_a_full_disk_under_the_encoded_corpus_is_named_and_leaves_nothing_half_written(tmp_path, small_disk, twin, cache_dir):
+    folder = small_disk(0.2)
+    shutil.copytree(pathlib.Path(cache_dir) / "sample_reviews", tmp_path / "sample_reviews")
+    (folder / "sample_reviews").symlink_to(tmp_path / "sample_reviews")
+    given = tiny(tmp_path / "run", str(folder), train_split="train", vocab_size=1000)
+    with pytest.raises(StorageError, match=str(folder)):
+        train.run(given, signals=NoSignals())
+    small_disk(64)
+    train.run(given, signals=NoSignals())
+
+
+def test_a_full_disk_ends_a_real_process_with_exit_code_3(small_disk, cache_dir, halfway):
+    folder = small_disk(0.5 * megabytes(halfway))
+    answer = subprocess.run(command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False)
+    assert answer.returncode == 3
+    assert "No space left on device" in answer.stderr
+    assert "Trying again in 10 s." in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_directory_that_goes_while_the_run_writes_ends_it_with_a_sentence(tmp_path, cache_dir, impatient, monkeypatch):
+    root = tmp_path / "run"
+    at_step(monkeypatch, COMMITTED, lambda save: [shutil.rmtree(root), save()])
+    with pytest.raises(StorageError, match=str(root)):
+        train.run(tiny(root, cache_dir), signals=NoSignals())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to lose its permissions")
+def test_permissions_that_go_while_the_run_writes_end_it_and_leave_what_was_committed(tmp_path, cache_dir, twin, impatient, monkeypatch):
+    root = tmp_path / "run"
+
+    def as_nobody(save):
+        os.seteuid(65534)
+        try:
+            save()
+        finally:
+            os.seteuid(0)
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"[Pp]ermission denied"):
+        at_step(patch, COMMITTED, as_nobody)
+        train.run(tiny(root, cache_dir), signals=NoSignals())
+    assert checkpoint.find(root).newest.name == f"ckpt-{COMMITTED - 1}"
+    train.run(tiny(root, cache_dir), signals=NoSignals())
+    assert outcome(root) == twin
+
+
+def test_a_read_only_filesystem_is_one_sentence(small_disk, run, cache_dir):
+    folder = small_disk(64)
+    shutil.copytree(run, folder / "run")
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    answer = subprocess.run(command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert "Read-only file system" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
