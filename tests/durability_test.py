@@ -1,6 +1,5 @@
 """Nothing is lost: damaged files, power loss, a full disk, lost permissions, signals, thousands of saves."""
 
-import contextlib
 import gc
 import json
 import os
@@ -11,13 +10,15 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
+import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoSignals, command, make_state, outcome, scalars, set_step, tensors, tiny
+from fakes import NoSignals, command, make_state, outcome, set_step, tensors, tiny
 
-from trainer import InputError, NonFiniteError, StorageError, train
+from trainer import NonFiniteError, StorageError, train
 from trainer.run import checkpoint, summaries, workdir
 from trainer.run.checkpoint import Checkpoints
 
@@ -397,3 +398,152 @@ def test_a_read_only_filesystem_is_one_sentence(small_disk, run, cache_dir):
     assert answer.returncode == 2
     assert "Read-only file system" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
+
+
+# Signals.
+
+
+@pytest.mark.parametrize(
+    ("words", "committed"),
+    [
+        ("Dataset", None),  # start-up
+        ("Batches", None),  # building
+        ("Negative, with|Positive, with", 0),  # the first trace
+        ("train .* step  3/24", 3),
+        ("validation .* step  5/24", 5),
+        ("Ended at step", 24),
+    ],
+)
+def test_a_signal_ends_any_phase_and_the_resumed_run_ends_with_the_same_bits(tmp_path, cache_dir, twin, words, committed):
+    root = tmp_path / "run"
+    process = subprocess.Popen(command(tiny(root, cache_dir)), stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if re.match(words, line):
+            break
+    process.send_signal(signal.SIGTERM)
+    said = process.stderr.read()
+    assert process.wait() == 143
+    assert said.splitlines()[-1].removeprefix("error: ").startswith("Ended by SIGTERM")
+    newest = checkpoint.find(root).newest
+    assert (newest is None) == (committed is None)
+    assert committed is None or checkpoint.step_of(newest) >= committed
+    train.run(tiny(root, cache_dir), signals=NoSignals())
+    assert outcome(root) == twin
+
+
+def test_a_second_signal_ends_at_once_and_loses_nothing(tmp_path, cache_dir, twin):
+    root = tmp_path / "run"
+    process = subprocess.Popen(command(tiny(root, cache_dir)), stderr=subprocess.DEVNULL)
+    while not (root / "checkpoints" / "ckpt-3.index").exists():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() in (130, 143)
+    train.run(tiny(root, cache_dir), signals=NoSignals())
+    assert outcome(root) == twin
+
+
+# Kills.
+
+
+def test_killed_forty_times_at_random_instants_nothing_tells():
+    seed = random.SystemRandom().randrange(10**6)
+    program = ["scripts/kill_and_resume.py", "--kills=40", f"--seed={seed}"]
+    answer = subprocess.run([sys.executable, *program], capture_output=True, text=True, check=False)
+    print(" ".join(program), answer.stdout, answer.stderr, sep="\n")
+    assert answer.returncode == 0
+    assert "40 kills, 0 differences" in answer.stdout
+
+
+# NaN and infinity.
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_nothing_of_it_saved(tmp_path, cache_dir):
+    root = tmp_path / "run"
+    for _ in range(2):  # the same command arrives at the same step
+        with pytest.raises(NonFiniteError, match=r"at step 2 .* nan; step 1 is saved.*--learning_rate"):
+            train.run(tiny(root, cache_dir, learning_rate=1e38), signals=NoSignals())
+        assert checkpoint.find(root).newest.name == "ckpt-1"
+    assert NonFiniteError.exit_code == 4
+
+
+def test_with_on_nan_continue_the_run_goes_on_and_an_evaluation_that_is_not_finite_is_no_improvement(tmp_path, cache_dir):
+    root = tmp_path / "run"
+    train.run(tiny(root, cache_dir, learning_rate=1e38, on_nan="continue", patience=2), signals=NoSignals())
+    ending = json.loads((root / "result.json").read_text())
+    assert (ending["best_step"], ending["stop_step"]) == (5, 15)
+    assert "no improvement in 2 evaluations" in ending["reason"]
+
+
+@pytest.mark.parametrize("step", [1, COMMITTED, 24])
+@pytest.mark.parametrize("position", [0, 1])
+def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(tmp_path, cache_dir, twin, monkeypatch, step, position):
+    root = tmp_path / "run"
+    make_train_step = train.make_train_step
+
+    def make_failing_step(state, **kwargs):
+        train_step = make_train_step(state, **kwargs)
+
+        def failing_step(batch):
+            values = train_step(batch).numpy()
+            values[position] = np.nan if int(state.step) == step else values[position]
+            return tf.constant(values)
+
+        return failing_step
+
+    with monkeypatch.context() as patch, pytest.raises(NonFiniteError, match=f"at step {step} .*step {step - 1} is saved"):
+        patch.setattr(train, "make_train_step", make_failing_step)
+        train.run(tiny(root, cache_dir), signals=NoSignals())
+    assert checkpoint.find(root).newest.name == f"ckpt-{step - 1}"
+    train.run(tiny(root, cache_dir), signals=NoSignals())
+    assert outcome(root) == twin
+
+
+# Bounds.
+
+
+def test_a_thousand_saves_and_three_hundred_restarts_leave_files_and_memory_as_they_were(tmp_path):
+    def restart():
+        state = make_state()
+        found = checkpoint.find(tmp_path)
+        checkpoint.tidy(tmp_path, found)
+        checkpoints = Checkpoints(run=tmp_path, state=state, max_to_keep=3)
+        if found.newest:
+            checkpoints.restore(found.newest)
+            checkpoints.heal_best()
+            checkpoints.prune()
+        summaries.rewind(tmp_path / "summaries", step=int(state.step))
+        return state, checkpoints, summaries.Summaries(tmp_path / "summaries")
+
+    def train_on(state, checkpoints, events, steps):
+        for _ in range(steps):
+            set_step(state, int(state.step) + 1)
+            if int(state.step) % 5 == 0:
+                state.best_step.assign(state.step)
+                events.write("validation", step=int(state.step), scalars={"loss": 1.0})
+            events.commit()
+            checkpoints.save()
+            if int(state.step) % 5 == 0:
+                checkpoints.save_best()
+
+    def sizes():
+        gc.collect()
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.parent.name != "summaries"]
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+        return len(files), sum(path.stat().st_size for path in files), pages * resource.getpagesize() / 2**20
+
+    train_on(*restart(), steps=100)
+    before = sizes()
+    train_on(*restart(), steps=900)
+    saved = sizes()
+    for _ in range(30):
+        train_on(*restart(), steps=1)
+    warm = sizes()
+    for _ in range(270):
+        train_on(*restart(), steps=1)
+    restarted = sizes()
+    assert before[:1] == saved[:1] == restarted[:1]
+    assert restarted[1] < before[1] * 1.05
+    assert saved[2] - before[2] < 30
+    assert restarted[2] - warm[2] < 30
+    assert len(list((tmp_path / "summaries" / "validation").iterdir())) <= 2
