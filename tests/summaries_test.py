@@ -1,5 +1,13 @@
 """The event log: continuous over kills."""
 
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
 from fakes import scalars
 from tensorboard.backend.event_processing import event_accumulator
 
@@ -80,3 +88,45 @@ def test_a_rewind_killed_before_the_old_file_went_is_healed(tmp_path):
     file.write_bytes(content)
     summaries.rewind(tmp_path, step=2)
     assert all(len(values) == 1 for values in scalars(tmp_path).values())
+
+
+@pytest.fixture(params=["true", "false"], ids=["data server", "Python loader"])
+def served(tmp_path, request):
+    """A TensorBoard on `tmp_path`; called, it tells the points of a curve as it serves them, as [step, value]."""
+    with socket.socket() as unused:
+        unused.bind(("localhost", 0))
+        port = unused.getsockname()[1]
+    arguments = [f"--logdir={tmp_path}", f"--port={port}", f"--load_fast={request.param}", "--reload_interval=1"]
+    server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", *arguments], stderr=subprocess.DEVNULL)
+
+    def points(run, tag):
+        try:
+            with urllib.request.urlopen(f"http://localhost:{port}/data/plugin/scalars/scalars?run={run}&tag={tag}") as answer:
+                return [[step, value] for _, step, value in json.load(answer)]
+        except OSError:  # not up yet, or no such curve yet
+            return None
+
+    yield points
+    server.terminate()
+    server.wait()
+
+
+def wait_until(condition, secs=60):
+    until = time.monotonic() + secs
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.2)
+    return condition()
+
+
+def test_a_tensorboard_that_stays_open_shows_each_step_once(tmp_path, served):
+    expected = [[1, 1.0], [2, 2.0], [3, 3.0], [4, 4.0]]
+    write_steps(tmp_path, [1, 2, 3, 4])
+    assert wait_until(lambda: served("train", "loss") == expected)
+    for restored in (2, 4):
+        time.sleep(1)  # files are named by the second, and a process takes longer than that to start
+        summaries.rewind(tmp_path, step=restored)
+        write_steps(tmp_path, range(restored + 1, restored + 4), offset=0.25)
+        expected = expected[:restored] + [[step, step + 0.25] for step in range(restored + 1, restored + 4)]
+        assert wait_until(lambda wanted=expected: served("train", "loss") == wanted), served("train", "loss")
+    time.sleep(3)
+    assert served("train", "loss") == expected

@@ -72,9 +72,9 @@ def rewind(directory: pathlib.Path, *, step: int) -> int:
 def _write_events(run: pathlib.Path, records: list[bytes]) -> None:
     # A newer name than the old ones', and older than that of the writer to come: TensorBoard reads in the order of names.
     name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.rewound"
-    # The start of a session makes a TensorBoard that has read the old files forget their points.
-    start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-    header = [{"file_version": "brain.Event:2"}, {"session_log": start}]
+    # The start of a second session makes a TensorBoard that has read the old files forget their points.
+    session = {"session_log": tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)}
+    header = [{"file_version": "brain.Event:2"}, session, session]
     temporary = run / f".{name}.tmp"
     with _storage_errors(run / name):
         with tf.io.TFRecordWriter(str(temporary)) as writer:
