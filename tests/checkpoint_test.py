@@ -6,7 +6,8 @@ import shutil
 import keras
 import pytest
 import tensorflow as tf
-from fakes import TinyModel, make_state, set_step, tensors
+from fakes import TinyModel, make_state, set_step
+from kill_and_resume import tensors
 
 from trainer import InputError, StorageError
 from trainer.run import checkpoint

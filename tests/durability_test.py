@@ -16,7 +16,8 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoSignals, command, make_state, outcome, set_step, tensors, tiny
+from fakes import NoSignals, command, make_state, set_step, tiny
+from kill_and_resume import outcome, tensors
 
 from trainer import NonFiniteError, StorageError, train
 from trainer.run import checkpoint, summaries, workdir

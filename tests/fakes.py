@@ -35,27 +35,6 @@ def set_step(state: TrainState, step: int) -> None:
         variable.assign(np.full(variable.shape, step, np.float32))
 
 
-def tensors(prefix: pathlib.Path | str) -> dict[str, bytes]:
-    """Every tensor of a checkpoint, as bytes."""
-    reader = tf.train.load_checkpoint(str(prefix))
-    return {name: _as_bytes(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
-
-
-def _as_bytes(value) -> bytes:
-    return value if isinstance(value, bytes) else np.asarray(value).tobytes()
-
-
-def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float]]:
-    """What the event log below `directory` holds: (run, tag, step) -> its values, as TensorBoard's readers would find them."""
-    points: dict[tuple[str, str, int], list[float]] = {}
-    for path in sorted(directory.glob("*/events.out.tfevents.*")):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = tf.compat.v1.Event.FromString(record)
-            for value in event.summary.value:
-                points.setdefault((path.parent.name, value.tag, event.step), []).append(float(tf.make_ndarray(value.tensor)))
-    return points
-
-
 def relative_error(actual, expected) -> float:
     """The largest difference, relative to the largest expected value."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
@@ -101,12 +80,3 @@ class NoSignals:
 
     wait_for_a_save = False
     received = False
-
-
-def outcome(workdir: pathlib.Path) -> dict:
-    """All that a run leaves and that a kill must not change; rates are the one value that may differ."""
-    newest = max((workdir / "checkpoints").glob("ckpt-*.index"), key=lambda path: int(path.stem.removeprefix("ckpt-"))).with_suffix("")
-    best = {path.stem: tensors(path.with_suffix("")) for path in (workdir / "best").glob("ckpt-*.index")}
-    points = {key: values for key, values in scalars(workdir / "summaries").items() if key[1] != "reviews_per_second"}
-    copies = {name: (workdir / name).read_bytes() for name in ("config.flags", "manifest.json", "vocabulary.txt", "result.json")}
-    return {"newest": newest.name, "state": tensors(newest), "best": best, "points": points, **copies}

@@ -9,7 +9,8 @@ import sys
 import time
 
 import pytest
-from fakes import command, outcome, tiny
+from fakes import command, tiny
+from kill_and_resume import outcome
 
 MAIN = [sys.executable, "-m", "trainer.main"]
 

@@ -4,7 +4,8 @@ import subprocess
 import time
 
 import pytest
-from fakes import NoSignals, command, outcome, tiny
+from fakes import NoSignals, command, tiny
+from kill_and_resume import outcome
 
 from trainer import train
 from trainer.run.checkpoint import Checkpoints

@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from fakes import NoSignals, outcome, tiny
+from fakes import NoSignals, tiny
+from kill_and_resume import outcome
 
 from trainer import InputError, train
 from trainer.run import distribution

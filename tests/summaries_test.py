@@ -8,7 +8,7 @@ import time
 import urllib.request
 
 import pytest
-from fakes import scalars
+from kill_and_resume import scalars
 from tensorboard.backend.event_processing import event_accumulator
 
 from trainer.run import summaries

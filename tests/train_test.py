@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoSignals, scalars, tiny
+from fakes import NoSignals, tiny
+from kill_and_resume import scalars
 
 from trainer import InterruptedBySignalError, train
 from trainer.data.input_pipeline import Batch
