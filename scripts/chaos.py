@@ -43,11 +43,12 @@ def kill_round(number: int, folder: pathlib.Path) -> dict:
     return {"outcome": signum.name, "cases": sum(map(len, seconds.values())), "phases": phases, "wrong": wrong}
 
 
-def damage(path: pathlib.Path, rng: random.Random) -> str:
-    """Damages one file; returns how."""
+def damage(path: pathlib.Path, rng: random.Random, *, keep_size: bool) -> str:
+    """Damages one file, in ways that keep its size or not; returns how."""
     content = path.read_bytes()
     at = rng.randrange(max(1, len(content)))
-    kind = rng.choice(("removed", "emptied", "cut", "zeroed", "flipped", "lengthened", "replaced by a folder"))
+    kinds = ["removed", "emptied", "cut", "lengthened", "replaced by a folder"]
+    kind = rng.choice(kinds + ["zeroed", "flipped"] * keep_size)
     if kind in ("removed", "replaced by a folder"):
         path.unlink()
         if kind != "removed":
@@ -93,7 +94,8 @@ class Damages:
             stores,
         ]
         hurt = {rng.choice(rng.choice(groups)) for _ in range(rng.choice((1, 1, 2)))}
-        hurt = {str(path.relative_to(self.folder if path in stores else workdir)): damage(path, rng) for path in sorted(hurt)}
+        # An encoded corpus is told by its sizes whether it is whole; what a start must not read at length, it cannot check at length.
+        hurt = {path.name: damage(path, rng, keep_size=path not in stores) for path in sorted(hurt)}
         before = {path.name for path in workdir.rglob("ckpt-*") if path.is_file()}
         code = start(workdir, self.flags, folder / "log").wait(120)
         said = (folder / "log").read_text()
