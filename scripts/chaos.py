@@ -96,7 +96,7 @@ class Damages:
         hurt = {rng.choice(rng.choice(groups)) for _ in range(rng.choice((1, 1, 2)))}
         # An encoded corpus is told by its sizes whether it is whole; what a start must not read at length, it cannot check at length.
         hurt = {path.name: damage(path, rng, keep_size=path not in stores) for path in sorted(hurt)}
-        before = {path.name for path in workdir.rglob("ckpt-*") if path.is_file()}
+        before = {path.name for path in workdir.rglob(f"{newest}.*")}
         code = start(workdir, self.flags, folder / "log").wait(120)
         said = (folder / "log").read_text()
         wrong = ["a traceback"] if "Traceback" in said else []

@@ -44,7 +44,7 @@ def tensors(prefix: pathlib.Path | str) -> dict[str, bytes]:
 def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float]]:
     """What the event log below `directory` holds: (run, tag, step) -> its values, as TensorBoard's readers would find them."""
     points: dict[tuple[str, str, int], list[float]] = {}
-    for path in sorted(directory.glob("*/events.out.tfevents.*")):
+    for path in sorted(path for path in directory.glob("*/events.out.tfevents.*") if path.is_file()):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             event = tf.compat.v1.Event.FromString(record)
             for value in event.summary.value:

@@ -127,6 +127,14 @@ def test_when_no_checkpoint_verifies_the_run_is_not_started_over(tmp_path):
     assert names(tmp_path / "checkpoints") == ["ckpt-1", "ckpt-2"]
 
 
+def test_a_first_checkpoint_that_is_damaged_costs_nothing(tmp_path):
+    save_steps(tmp_path, [0])
+    os.truncate(tmp_path / "checkpoints" / "ckpt-0.index", 10)
+    found = checkpoint.find(tmp_path)
+    assert found.newest is None
+    assert [prefix.name for prefix, _ in found.damaged] == ["ckpt-0"]
+
+
 def test_the_newest_may_lie_in_best_alone(tmp_path):
     save_steps(tmp_path, [1, 2], best=[2])
     os.truncate(tmp_path / "checkpoints" / "ckpt-2.index", 10)
@@ -171,6 +179,18 @@ def test_a_best_that_a_kill_or_damage_took_is_written_anew(tmp_path, wound):
     assert tensors(tmp_path / "best" / "ckpt-2") == expected
     assert int(state.step) == 3
     assert state.model.layer.kernel.numpy().tolist() == [[3.0] * 3] * 2
+
+
+def test_what_a_kill_after_a_save_left_of_the_old_ones_is_removed(tmp_path):
+    save_steps(tmp_path, [1, 2, 3, 4], best=[2], max_to_keep=9)
+    shutil.copytree(tmp_path / "best", tmp_path / "old best")
+    save_steps(tmp_path, [5], best=[5], max_to_keep=9)
+    for path in (tmp_path / "old best").glob("ckpt-*"):
+        shutil.copy(path, tmp_path / "best")
+    _, checkpoints = open_checkpoints(tmp_path, max_to_keep=2)
+    checkpoints.prune()
+    assert names(tmp_path / "checkpoints") == ["ckpt-4", "ckpt-5"]
+    assert names(tmp_path / "best") == ["ckpt-5"]
 
 
 def test_a_best_that_nothing_can_bring_back_is_named(tmp_path):

@@ -89,11 +89,27 @@ def test_what_is_no_flag_is_refused_in_one_sentence(argument, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_a_flagfile_that_is_not_text_is_refused(tmp_path):
-    flagfile = tmp_path / "binary.flags"
-    flagfile.write_bytes(b"\xff\xfe--epochs=3")
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\xff\xfe--epochs=3", "UTF-8"),
+        (b"--flagfile={file}", "may not include itself"),
+        (b"--flagfile={folder}", "directory"),
+        (b"--workdir=a\0b", "a single line of text in UTF-8"),
+        (b"a line of prose", "a line of prose"),
+    ],
+)
+def test_a_flagfile_that_is_none_is_refused_in_one_sentence(tmp_path, content, sentence):
+    flagfile = tmp_path / "bad.flags"
+    flagfile.write_bytes(content.replace(b"{file}", bytes(flagfile)).replace(b"{folder}", bytes(tmp_path)))
+    with pytest.raises(InputError, match=sentence) as error:
         parse(f"--flagfile={flagfile}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_text_that_is_not_utf8_is_refused():
+    with pytest.raises(InputError, match="UTF-8"):
+        parse("--sample_text=\udcff")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fakes import NoSignals, command, make_state, set_step, tiny
-from kill_and_resume import outcome, tensors
+from kill_and_resume import outcome, scalars, tensors
 
 from trainer import NonFiniteError, StorageError, train
 from trainer.run import checkpoint, summaries, workdir
@@ -179,6 +179,14 @@ def test_when_the_checkpoints_are_gone_the_run_is_never_started_over(run, cache_
     shutil.rmtree(run / "best")
     with pytest.raises(StorageError, match="no checkpoint"):
         train.run(tiny(run, cache_dir), signals=NoSignals())
+
+
+def test_a_folder_in_the_place_of_an_event_file_is_no_event_file(run, cache_dir):
+    (events,) = (run / "summaries" / "train").iterdir()
+    events.unlink()
+    events.mkdir()
+    train.run(tiny(run, cache_dir), signals=NoSignals())
+    assert min(step for name, _, step in scalars(run / "summaries") if name == "train") > COMMITTED
 
 
 def test_a_step_that_is_damaged_twice_is_kept_aside_twice(run):

@@ -97,7 +97,7 @@ def _storage_errors(directory: pathlib.Path) -> Iterator[None]:
 
 
 def _event_files(run: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(run.glob(_EVENT_FILES))
+    return sorted(path for path in run.glob(_EVENT_FILES) if path.is_file())
 
 
 def _events(paths: list[pathlib.Path]) -> Iterator[tuple[tf.compat.v1.Event, bytes]]:
