@@ -82,6 +82,8 @@ def phase(workdir: pathlib.Path, said: str) -> str:
     leftovers = [path for pattern in ("*/*_temp", "*/checkpoint.tmp*", "**/.*.tmp") for path in workdir.glob(pattern)]
     if "Ended at step" in said:
         return "ending"
+    if "is abandoned" in said:  # by a signal; a kill leaves no word
+        return "evaluation"
     if leftovers:
         return "in a save"
     # The first thing said in training, of a new and of a resumed run.
