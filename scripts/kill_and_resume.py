@@ -72,7 +72,7 @@ def differences(expected: dict, actual: dict, name: str = "") -> list[str]:
 
 def start(workdir: pathlib.Path, flags: list[str], log: pathlib.Path) -> subprocess.Popen:
     """Starts the trainer; what it says goes to `log`."""
-    command = [sys.executable, "-m", "trainer.main", f"--workdir={workdir}", *flags]
+    command = [sys.executable, "-m", "trainer.main", *flags, f"--workdir={workdir}"]
     with log.open("wb") as output:
         return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
 

@@ -6,4 +6,4 @@ set -euo pipefail
 
 ruff format --check .
 ruff check .
-exec python -m pytest "$@"
+exec python -m pytest -n 2 --dist=worksteal "$@"

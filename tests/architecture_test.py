@@ -83,6 +83,15 @@ def test_nothing_of_keras_own_training_is_used():
         assert used.isdisjoint(forbidden), room
 
 
+def test_nothing_on_disk_is_ever_run_as_code():
+    for room, path in ROOMS.items():
+        tree = ast.parse(path.read_text())
+        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert called.isdisjoint({"eval", "exec", "compile", "__import__", "importlib.import_module"}), room
+        assert imports(path).isdisjoint({"pickle", "marshal", "shelve", "dill", "runpy"}), room
+        assert "allow_pickle=True" not in path.read_text(), room
+
+
 def test_the_front_door_is_short():
     tree = ast.parse(ROOMS["trainer.main"].read_text())
     (main,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")

@@ -199,6 +199,29 @@ def test_a_step_that_is_damaged_twice_is_kept_aside_twice(run):
     assert {path.name for path in (run / "quarantine").iterdir()} == {"checkpoints", "checkpoints-2"}
 
 
+# Hostile reviews.
+
+
+class HostileCorpus:
+    """Reviews that no one should write: bytes that are no UTF-8, nothing at all, NUL, a megabyte."""
+
+    name, version, description, citation, element_spec, sources = "hostile", "1.0.0", "", "", "", ()
+    texts = (b"\xff\xfe\xc3 good", b"", b"\0bad\0", b"good movie " * 95_000, b"bad \xed\xa0\x80 movie", b"?!", b"good", b"<br />") * 2
+
+    def examples(self, split):
+        return len(self.texts)
+
+    def reviews(self, split):
+        yield np.array(self.texts, object), np.arange(len(self.texts), dtype=np.uint8) % 2
+
+
+def test_reviews_that_no_one_should_write_do_not_stop_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.data.datasets.open_corpus", lambda **kwargs: HostileCorpus())
+    root = tmp_path / "run"
+    train.run(tiny(root, str(tmp_path / "cache"), epochs=1), signals=NoSignals())
+    assert json.loads((root / "result.json").read_text())["stop_step"] == len(HostileCorpus.texts) // 4
+
+
 # Power loss.
 
 

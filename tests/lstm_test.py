@@ -121,6 +121,14 @@ def test_an_empty_review_gives_zeros_and_takes_no_gradient():
     assert not any(np.any(gradient) for gradient in gradients)
 
 
+def test_what_is_not_kept_is_done_again_to_the_same_bits(monkeypatch):
+    example = make(batch=5, time=150)
+    kept = [value.numpy().tobytes() for value in states_and_gradients(fast, *example)]
+    for segments in (0, 1, 3):
+        monkeypatch.setattr(lstm, "_KEPT_SEGMENTS", segments)
+        assert [value.numpy().tobytes() for value in states_and_gradients(fast, *example)] == kept
+
+
 def test_neighbours_in_a_batch_do_not_see_each_other():
     token_ids, lengths, variables = make(batch=4, time=40)
     together = fast(token_ids, lengths, variables).numpy()

@@ -1,5 +1,6 @@
 """The run directory: one writer, whole files."""
 
+import errno
 import json
 import os
 import signal
@@ -57,6 +58,15 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     with pytest.raises(InputError, match=r"thesis\.tex"), workdir.hold(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_filesystem_that_cannot_lock_is_refused(tmp_path, monkeypatch):
+    def cannot_lock(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(workdir.fcntl, "flock", cannot_lock)
+    with pytest.raises(InputError, match="can lock files"), workdir.hold(tmp_path / "run"):
+        pass
 
 
 def test_a_file_is_refused_as_a_directory(tmp_path):

@@ -7,6 +7,8 @@ The values and gradients are those of `keras.layers.Bidirectional(keras.layers.L
 - A padding token whose input gate is shut keeps a zero state at exactly zero. With padding before each review, no step needs a mask, and
   the state after the last step is the state at the review's end.
 - The backward pass computes its factors for a whole segment at once; left in its loop are one matrix product and three multiplications.
+- What the backward pass needs is kept for the last segments, which are all of a usual review; the others are done again from their start,
+  so that one review of a megabyte costs time and not all of the memory.
 - A segment has a fixed number of steps, so XLA compiles once for each batch size, whatever the lengths.
 """
 
@@ -18,6 +20,7 @@ import tensorflow as tf
 KERNEL_ID = "segments of compiled time steps 1"
 
 _SEGMENT_STEPS = 32
+_KEPT_SEGMENTS = 64
 
 # Far enough below zero for the tanh of a gate to be -1 exactly, whatever a recurrent state adds.
 _SHUT = -1e9
@@ -72,37 +75,54 @@ def _final_state(token_ids: tf.Tensor, embeddings: tf.Tensor, weights: LSTMWeigh
 def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor) -> tf.Tensor:
     # token_ids: [time, batch], time a multiple of a segment; table: [vocab_size + 1, 4 * units]; recurrent: [units, 4 * units].
     segments = tf.shape(token_ids)[0] // _SEGMENT_STEPS
+    first_kept = tf.maximum(segments - _KEPT_SEGMENTS, 0)
     batch_size, units = token_ids.shape[1], recurrent.shape[0]
 
     def ids_of(segment: tf.Tensor) -> tf.Tensor:
         ids = tf.slice(token_ids, [segment * _SEGMENT_STEPS, 0], [_SEGMENT_STEPS, -1])
         return tf.ensure_shape(ids, [_SEGMENT_STEPS, batch_size])
 
-    def array(width: int) -> tf.TensorArray:
-        return tf.TensorArray(tf.float32, segments, clear_after_read=False, element_shape=[_SEGMENT_STEPS, batch_size, width])
+    def array(size: tf.Tensor, *shape: int | None) -> tf.TensorArray:
+        return tf.TensorArray(tf.float32, size, clear_after_read=False, element_shape=shape)
+
+    def write(arrays: tuple[tf.TensorArray, ...], at: tf.Tensor, values: list[tf.Tensor]) -> list[tf.TensorArray]:
+        return [a.write(at, value) for a, value in zip(arrays, values, strict=True)]
 
     @tf.custom_gradient
     def run(table: tf.Tensor, recurrent: tf.Tensor):
         # An eager tape would look into the compiled segments, whose loops it cannot reverse.
         table, recurrent = tf.stop_gradient(table), tf.stop_gradient(recurrent)
 
-        def advance(segment, h, c, gates, hs, cs):
-            h, c, *saved = _forward(table, recurrent, ids_of(segment), h, c)
-            return segment + 1, h, c, *(a.write(segment, s) for a, s in zip((gates, hs, cs), saved, strict=True))
+        def skim(segment, h, c, *starts):
+            starts = write(starts, segment, [h, c])
+            h, c, *_ = _forward(table, recurrent, ids_of(segment), h, c)
+            return segment + 1, h, c, *starts
+
+        def advance(segment, h, c, *saved):
+            h, c, *values = _forward(table, recurrent, ids_of(segment), h, c)
+            return segment + 1, h, c, *write(saved, segment - first_kept, values)
 
         zero = tf.zeros([batch_size or tf.shape(token_ids)[1], units])
-        start = [0, zero, zero, array(4 * units), array(units), array(units)]
-        _, h, _, *saved = tf.while_loop(lambda segment, *_: segment < segments, advance, start)
+        starts = [array(first_kept, batch_size, units) for _ in range(2)]
+        segment, h, c, *starts = tf.while_loop(lambda segment, *_: segment < first_kept, skim, [0, zero, zero, *starts])
+        saved = [array(segments - first_kept, _SEGMENT_STEPS, batch_size, width) for width in (4 * units, units, units)]
+        _, h, _, *saved = tf.while_loop(lambda segment, *_: segment < segments, advance, [segment, h, c, *saved])
 
         def gradients(dh: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            def retreat(segment, dh, dc, d_table, d_recurrent):
-                gates, hs, cs = (a.read(segment) for a in saved)
+            def retreat(segment, gates, hs, cs, dh, dc, d_table, d_recurrent):
                 dh, dc, d_table, d_gates = _backward(recurrent, ids_of(segment), gates, cs, dh, dc, d_table)
                 d_recurrent += tf.matmul(tf.reshape(hs, [-1, units]), d_gates, transpose_a=True)
                 return segment - 1, dh, dc, d_table, d_recurrent
 
-            start = [segments - 1, dh, tf.zeros_like(dh), tf.zeros_like(table), tf.zeros_like(recurrent)]
-            return tuple(tf.while_loop(lambda segment, *_: segment >= 0, retreat, start)[3:])
+            def retreat_kept(segment, *values):
+                return retreat(segment, *(a.read(segment - first_kept) for a in saved), *values)
+
+            def retreat_skimmed(segment, *values):
+                return retreat(segment, *_forward(table, recurrent, ids_of(segment), *(a.read(segment) for a in starts))[2:], *values)
+
+            values = [segments - 1, dh, tf.zeros_like(dh), tf.zeros_like(table), tf.zeros_like(recurrent)]
+            values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
+            return tuple(tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)[3:])
 
         return h, gradients
 
