@@ -61,7 +61,7 @@ def states_and_gradients(kernel, token_ids, lengths, variables):
         states = kernel(token_ids, lengths, variables)
         states, variables = states if isinstance(states, tuple) else (states, variables)
         # Unequal factors, so that no two states can stand in for each other.
-        loss = tf.reduce_sum(states * tf.cast(tf.reshape(tf.linspace(-1.0, 2.0, tf.size(states)), states.shape), states.dtype))
+        loss = tf.reduce_sum(states * tf.cast(tf.reshape(tf.linspace(-1.0, 2.0, tf.size(states)), tf.shape(states)), states.dtype))
     return [states, *(tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables))]
 
 
@@ -150,6 +150,17 @@ def test_one_trace_serves_all_lengths():
     segments = lstm._forward.experimental_get_tracing_count()
     states(*make(batch=4, time=500)[:2])
     assert lstm._forward.experimental_get_tracing_count() == segments
+
+
+def test_a_batch_of_a_known_size_may_follow_one_of_any_size():
+    token_ids, lengths, variables = make(batch=6, time=40, units=5)
+
+    def call(batch):
+        signature = [tf.TensorSpec([batch, None], tf.int32), tf.TensorSpec([batch], tf.int32)]
+        return tf.function(lambda *batch: states_and_gradients(fast, *batch, variables), input_signature=signature)(token_ids, lengths)
+
+    for ours, expected in zip(call(None), call(6), strict=True):
+        assert relative_error(ours, expected) < 1e-6
 
 
 def test_the_same_call_gives_the_same_bits():

@@ -85,6 +85,10 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor) 
     def array(size: tf.Tensor, *shape: int | None) -> tf.TensorArray:
         return tf.TensorArray(tf.float32, size, clear_after_read=False, element_shape=shape)
 
+    def with_known_shape(*states: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        # A segment that was compiled for batches of any size serves those of a known size as well, and forgets it.
+        return tuple(tf.ensure_shape(state, [batch_size, units]) for state in states)
+
     def write(arrays: tuple[tf.TensorArray, ...], at: tf.Tensor, values: list[tf.Tensor]) -> list[tf.TensorArray]:
         return [a.write(at, value) for a, value in zip(arrays, values, strict=True)]
 
@@ -96,11 +100,11 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor) 
         def skim(segment, h, c, *starts):
             starts = write(starts, segment, [h, c])
             h, c, *_ = _forward(table, recurrent, ids_of(segment), h, c)
-            return segment + 1, h, c, *starts
+            return segment + 1, *with_known_shape(h, c), *starts
 
         def advance(segment, h, c, *saved):
             h, c, *values = _forward(table, recurrent, ids_of(segment), h, c)
-            return segment + 1, h, c, *write(saved, segment - first_kept, values)
+            return segment + 1, *with_known_shape(h, c), *write(saved, segment - first_kept, values)
 
         zero = tf.zeros([batch_size or tf.shape(token_ids)[1], units])
         starts = [array(first_kept, batch_size, units) for _ in range(2)]
@@ -112,7 +116,7 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor) 
             def retreat(segment, gates, hs, cs, dh, dc, d_table, d_recurrent):
                 dh, dc, d_table, d_gates = _backward(recurrent, ids_of(segment), gates, cs, dh, dc, d_table)
                 d_recurrent += tf.matmul(tf.reshape(hs, [-1, units]), d_gates, transpose_a=True)
-                return segment - 1, dh, dc, d_table, d_recurrent
+                return segment - 1, *with_known_shape(dh, dc), d_table, d_recurrent
 
             def retreat_kept(segment, *values):
                 return retreat(segment, *(a.read(segment - first_kept) for a in saved), *values)
