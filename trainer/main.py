@@ -20,7 +20,7 @@ from trainer.run import workdir
 class Signals:
     """What SIGINT and SIGTERM ask for.
 
-    Before training there is nothing to save: the process ends at once, and so does it at a second signal; being killed is safe at any
+    Before the first step there is nothing to save: the process ends at once, and so does it at a second signal; being killed is safe at any
     time. In training the first signal is noted, and the loop honours it between two steps or two batches of an evaluation.
     """
 

@@ -36,7 +36,6 @@ def run(given: Mapping[str, Any], *, signals) -> None:
     begin(run)
     if int(run.state.step) == 0:
         classify_sample_texts(run)
-    signals.wait_for_a_save = True
     finish(run, reason or train_and_evaluate(run))
 
 
@@ -89,6 +88,7 @@ def train_and_evaluate(run: Run) -> str:
     with tqdm(total=run.last_step, initial=step, unit="step", disable=None, leave=False, smoothing=0.05) as bar:
         for batch in batches:
             loss_and_norm = train_step(batch).numpy()
+            run.signals.wait_for_a_save = True  # so far, what is saved is all there was
             step += 1
             if config.on_nan == "stop" and not np.isfinite(loss_and_norm).all():
                 raise NonFiniteError(
