@@ -152,10 +152,10 @@ def test_the_direction_of_the_monitor_follows_its_mode(monitor, mode, lower):
 
 def test_the_text_of_a_config_is_a_flagfile_that_gives_the_same_config(tmp_path):
     settings = Config(workdir="w", baseline=0.25, learning_rate=1e-3, sample_text=("one", "two = 2"), train_split="train[:90%]", seed=3)
-    text = config.to_text(settings, FIXED, INEXACT, FREE)
     flagfile = tmp_path / "config.flags"
-    flagfile.write_text(text)
-    assert Config(workdir="w", **config.from_text(text)) == settings
+    flagfile.write_bytes(config.to_file(settings))
+    assert Config(workdir="w", **config.from_text(config.to_text(settings, FIXED, INEXACT, FREE))) == settings
+    assert config.resolve({"workdir": str(tmp_path)}) == dataclasses.replace(settings, workdir=str(tmp_path))
     assert Config(workdir="w", **parse(f"--flagfile={flagfile}")) == settings
 
 
@@ -165,20 +165,25 @@ def test_what_is_not_a_config_text_is_refused():
 
 
 def test_the_runs_own_values_hold_where_nothing_is_given(tmp_path):
-    (tmp_path / "config.flags").write_text(config.to_text(Config(workdir="w", epochs=20, seed=7), FIXED, INEXACT, FREE))
+    (tmp_path / "config.flags").write_bytes(config.to_file(Config(workdir="w", epochs=20, seed=7)))
     settings = config.resolve({"workdir": str(tmp_path), "patience": 9})
     assert (settings.epochs, settings.seed, settings.patience) == (20, 7, 9)
 
 
 def test_the_checkpoint_is_believed_before_its_readable_copy(tmp_path):
-    (tmp_path / "config.flags").write_text("--seed=7\n--epochs=20\n")
+    (tmp_path / "config.flags").write_bytes(config.to_file(Config(workdir="w", epochs=20, seed=7)))
     settings = config.resolve({"workdir": str(tmp_path)}, {"seed": 8})
     assert (settings.epochs, settings.seed) == (20, 8)
 
 
-def test_a_garbled_copy_is_ignored(tmp_path):
-    (tmp_path / "config.flags").write_bytes(b"\xff\x00 garbage")
-    assert config.resolve({"workdir": str(tmp_path)}) == Config(workdir=str(tmp_path))
+def test_a_damaged_copy_is_ignored_wherever_it_is_cut_and_whatever_bit_is_flipped(tmp_path, caplog):
+    whole = config.to_file(Config(workdir="w", epochs=20))
+    flips = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(len(whole))]
+    for content in [b"\xff\x00 garbage", *(whole[:size] for size in range(len(whole))), *flips]:
+        (tmp_path / "config.flags").write_bytes(content)
+        caplog.clear()
+        assert config.resolve({"workdir": str(tmp_path)}) == Config(workdir=str(tmp_path))
+        assert "is not what this program writes" in caplog.text
 
 
 def test_each_changed_setting_is_named_with_both_values():

@@ -7,6 +7,7 @@ default. This is the only room that knows absl's flags.
 import contextlib
 import dataclasses
 import enum
+import hashlib
 import io
 import math
 import pathlib
@@ -207,6 +208,22 @@ def from_text(text: str) -> dict[str, typing.Any]:
     return values
 
 
+_SEAL = "# Written by the trainer; sha256 of the lines above: "
+
+
+def to_file(config: Config) -> bytes:
+    """The content of `config.flags`: a flagfile whose last line tells whether it is whole, since a line cut short may still be a flag."""
+    text = to_text(config, FIXED, INEXACT, FREE)
+    return f"{text}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n".encode()
+
+
+def _from_file(content: bytes) -> dict[str, typing.Any]:
+    text, _, digest = content.decode().rpartition(_SEAL)
+    if digest != hashlib.sha256(text.encode()).hexdigest() + "\n":
+        raise ValueError("its last line is not the sum of the others")
+    return from_text(text)
+
+
 def resolve(given: Mapping[str, typing.Any], frozen: Mapping[str, typing.Any] | None = None) -> Config:
     """The settings of a start: what is given, else the run's own, else the default.
 
@@ -216,7 +233,7 @@ def resolve(given: Mapping[str, typing.Any], frozen: Mapping[str, typing.Any] | 
     """
     copy = pathlib.Path(given.get("workdir", "")) / "config.flags"
     try:
-        stored = from_text(copy.read_text(encoding="utf-8")) if given.get("workdir") and copy.exists() else {}
+        stored = _from_file(copy.read_bytes()) if given.get("workdir") and copy.exists() else {}
     except (OSError, ValueError) as error:
         logging.warning("%s is not what this program writes (%s); it is ignored and written anew.", copy, error)
         stored = {}

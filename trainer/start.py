@@ -14,7 +14,7 @@ from absl import logging
 
 from trainer import InputError, StorageError
 from trainer import config as configuration
-from trainer.config import FIXED, FREE, INEXACT, Config
+from trainer.config import FIXED, INEXACT, Config
 from trainer.data import datasets, input_pipeline, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.evaluate import make_eval_step
@@ -178,7 +178,7 @@ def begin(run: Run) -> None:
     workdir.remove(run.directory / "summaries" / "test")
     recorded = {name: json.loads(getattr(run.state, name).numpy()) for name in ("conditions", "fingerprints")}
     copies = {
-        "config.flags": configuration.to_text(run.config, FIXED, INEXACT, FREE).encode(),
+        "config.flags": configuration.to_file(run.config),
         "manifest.json": (json.dumps(recorded, indent=2) + "\n").encode(),
         "vocabulary.txt": run.vocabulary.to_bytes(),
     }
