@@ -2,11 +2,14 @@
 
 An epoch's shuffled reviews fall into windows. Those of a window are sorted by length and cut into batches, so that little is padded, and
 the batches are served in a random order. One step needs one window, whatever the size of the corpus.
+
+A batch is a handful of slices of a memory-mapped file, made when it is asked for. A tf.data pipeline would only call back into Python, from
+a thread of its own: that costs more than it saves, and can hold up the end of the process for seconds.
 """
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,16 +19,15 @@ from trainer.data.token_store import TokenStore
 
 WINDOW_BATCHES = 200  # pads IMDB at batch 64 by 3 %; 100 would by 6 %, 50 by 10 %
 BATCH_ORDER_ID = f"shuffle-8, windows of {WINDOW_BATCHES}, 1"  # changes when the order does: a run cannot go on exactly across that
-PREFETCH = 16  # batches: more than the train step asks for while a window is made
 
 
 class Batch(NamedTuple):
     """Encoded reviews, as many in each batch; T is the length of its longest, at least 1."""
 
-    token_ids: tf.Tensor  # [batch_size, T] int32, padded with 0 at the end
-    lengths: tf.Tensor  # [batch_size] int32, 0 .. T
-    labels: tf.Tensor  # [batch_size] float32, 0.0 or 1.0
-    weights: tf.Tensor  # [batch_size] float32: 1.0, or 0.0 for an empty review that only fills the batch
+    token_ids: np.ndarray  # [batch_size, T] int32, padded with 0 at the end
+    lengths: np.ndarray  # [batch_size] int32, 0 .. T
+    labels: np.ndarray  # [batch_size] float32, 0.0 or 1.0
+    weights: np.ndarray  # [batch_size] float32: 1.0, or 0.0 for an empty review that only fills the batch
 
 
 class BatchPlan:
@@ -105,20 +107,7 @@ def _gather(store: TokenStore, rows: np.ndarray, max_length: int) -> Batch:
     return Batch(token_ids, lengths, labels, is_real.astype(np.float32))
 
 
-def _dataset(
-    rows: Callable[[int], np.ndarray], *, store: TokenStore, batch_size: int, max_length: int, first_step: int, last_step: int
-) -> tf.data.Dataset:
-    def load(step: tf.Tensor) -> Batch:
-        dtypes = [tf.int32, tf.int32, tf.float32, tf.float32]
-        batch = Batch(*tf.numpy_function(lambda step: _gather(store, rows(int(step)), max_length), [step], dtypes))
-        for values in batch:
-            values.set_shape([batch_size, None] if values is batch.token_ids else [batch_size])
-        return batch
-
-    return tf.data.Dataset.range(first_step, last_step).map(load).prefetch(PREFETCH)
-
-
-def train_batches(*, store: TokenStore, plan: BatchPlan, max_length: int, first_step: int, last_step: int) -> tf.data.Dataset:
+def train_batches(*, store: TokenStore, plan: BatchPlan, max_length: int, first_step: int, last_step: int) -> Iterator[Batch]:
     """The batches of steps first_step .. last_step-1; batch N takes the state from step N to N+1.
 
     Args:
@@ -127,14 +116,11 @@ def train_batches(*, store: TokenStore, plan: BatchPlan, max_length: int, first_
       max_length: tokens of a review that are read, from its start; 0: all.
       first_step: where to begin; at no cost, however far.
       last_step: where to end.
-
-    Returns:
-      A dataset of `Batch`.
     """
-    return _dataset(plan.rows, store=store, batch_size=plan.batch_size, max_length=max_length, first_step=first_step, last_step=last_step)
+    return (_gather(store, plan.rows(step), max_length) for step in range(first_step, last_step))
 
 
-def evaluation_batches(*, store: TokenStore, batch_size: int, max_length: int, examples: int) -> tf.data.Dataset:
+def evaluation_batches(*, store: TokenStore, batch_size: int, max_length: int, examples: int) -> Iterator[Batch]:
     """The first `examples` reviews of the corpus, each exactly once, sorted by length so that little is padded.
 
     Args:
@@ -142,12 +128,8 @@ def evaluation_batches(*, store: TokenStore, batch_size: int, max_length: int, e
       batch_size: rows of a batch; those that are missing in the last one are empty reviews of weight 0.
       max_length: tokens of a review that are read, from its start; 0: all.
       examples: at most as many as `store` holds.
-
-    Returns:
-      A dataset of `Batch`.
     """
     steps = -(-examples // batch_size)
     order = np.full(steps * batch_size, -1)
     order[:examples] = np.argsort(_cut(store.lengths[:examples], max_length), kind="stable")
-    rows = order.reshape(steps, batch_size)
-    return _dataset(rows.__getitem__, store=store, batch_size=batch_size, max_length=max_length, first_step=0, last_step=steps)
+    return (_gather(store, rows, max_length) for rows in order.reshape(steps, batch_size))
