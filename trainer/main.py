@@ -54,7 +54,7 @@ class _Lines(logging.Handler):
         if record.levelno < logging.WARNING and not pathlib.Path(record.pathname).is_relative_to(pathlib.Path(__file__).parent):
             return
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        tqdm.write(prefix + record.getMessage(), file=sys.stderr)
+        tqdm.write(f"{prefix}{record.getMessage()}\n", file=sys.stderr, end="")  # In one write: a signal may end the process after any.
 
 
 @contextlib.contextmanager
