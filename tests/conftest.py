@@ -2,6 +2,16 @@
 
 import pytest
 
+from trainer.config import Config
+from trainer.main import prepare_environment
+
+prepare_environment()
+import tensorflow as tf
+
+# Threads are set once a process, and a test may make a tensor before it trains.
+tf.config.threading.set_intra_op_parallelism_threads(Config.intra_op_threads)
+tf.config.threading.set_inter_op_parallelism_threads(Config.inter_op_threads)
+
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory):

@@ -23,7 +23,6 @@ def test_what_decides_bits_is_recorded():
         "cpu features",
         "cpu caches",
         "usable cores",
-        "intra-op threads",
         "devices",
         "kernel",
     ):

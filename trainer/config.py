@@ -106,6 +106,11 @@ class Config:
     checkpoint_every_secs: float = _flag("Saving", FREE, 60.0, "Seconds between checkpoints; 0: off.", lower=0.0)
     max_to_keep: int = _flag("Saving", FREE, 3, "Newest checkpoints that are kept, beside the best.", lower=1)
 
+    intra_op_threads: int = _flag("Speed", INEXACT, 1, "Threads that share one operation; 0: TensorFlow decides.", lower=0)
+    inter_op_threads: int = _flag(
+        "Speed", INEXACT, 2, "Operations at a time: one for each direction of the LSTM; 0: TensorFlow decides.", lower=0
+    )
+
     log_every_steps: int = _flag("Watching", FREE, 50, "Steps between lines, and between points in TensorBoard.", lower=1)
     sample_text: tuple[str, ...] = _flag(
         "Watching", FREE, (_SAMPLE_TEXT,), "A text to classify before the first step and at the end; may be given several times."

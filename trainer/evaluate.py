@@ -54,9 +54,14 @@ def evaluate(eval_step: Callable[[Batch], tf.Tensor], batches: Iterable[Batch], 
 
 def probabilities(model: classifier.Classifier, vocabulary: Vocabulary, texts: Sequence[str], *, max_length: int) -> list[float]:
     """The probability that each text is a positive review."""
-    token_ids = vocabulary.encode(tf.constant(texts))
-    if max_length:
-        token_ids = token_ids[:, :max_length]
-    padded = tf.pad(token_ids.to_tensor(), [[0, 0], [0, 1]])
-    logits = model(padded, tf.cast(token_ids.row_lengths(), tf.int32))
-    return tf.sigmoid(logits).numpy().tolist()
+    values = []
+    for start in range(0, len(texts), BATCH_SIZE):
+        token_ids = vocabulary.encode(tf.constant(texts[start : start + BATCH_SIZE]))
+        if max_length:
+            token_ids = token_ids[:, :max_length]
+        # In batches as large as those of an evaluation, so that the kernel is compiled once for both.
+        rows = token_ids.nrows()
+        lengths = tf.pad(tf.cast(token_ids.row_lengths(), tf.int32), [[0, BATCH_SIZE - rows]])
+        padded = token_ids.to_tensor(shape=[BATCH_SIZE, tf.maximum(tf.reduce_max(lengths), 1)])
+        values += tf.sigmoid(model(padded, lengths)[:rows]).numpy().tolist()
+    return values

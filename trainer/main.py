@@ -57,6 +57,11 @@ class _Lines(logging.Handler):
         tqdm.write(f"{prefix}{record.getMessage()}\n", file=sys.stderr, end="")  # In one write: a signal may end the process after any.
 
 
+def prepare_environment() -> None:
+    """Sets what TensorFlow reads when it is imported and what decides bits; a value that the user has set stands."""
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
+
+
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Drops what TensorFlow's libraries write while they load, before they heed a log level; TF_CPP_MIN_LOG_LEVEL=0 shows all of it."""
@@ -85,6 +90,7 @@ def main(argv: Sequence[str]) -> int:
         settings = config.resolve(given)
         signals = Signals()
         with workdir.hold(pathlib.Path(settings.workdir)):
+            prepare_environment()
             with _quiet_libraries():
                 from trainer import train  # Only now: importing TensorFlow takes seconds.
             train.run(given, signals=signals)

@@ -71,6 +71,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
     found = checkpoint.find(directory)
     frozen = configuration.from_text(checkpoint.read_text(found.newest, "frozen_flags")) if found.newest else {}
     config = configuration.resolve(given, frozen)
+    distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
     vocabulary, stores = open_data(config)
     texts = {
         "frozen_flags": configuration.to_text(config, FIXED, INEXACT),

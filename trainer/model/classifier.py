@@ -61,19 +61,23 @@ class Classifier(tf.Module):
         Returns:
           float32 [batch], the logits.
         """
-        states = self._encode_with_keras(token_ids, lengths) if self._on_gpu else self._encode(token_ids, lengths)
+        states = (
+            self._encode_with_keras(token_ids, lengths) if self._on_gpu else self._encode(token_ids, lengths, training_step is not None)
+        )
         if self._dropout and training_step is not None:
             seed = tf.random.experimental.stateless_fold_in(tf.constant([self._dropout_seed, 0], tf.int64), training_step)
             states = tf.nn.experimental.stateless_dropout(states, self._dropout, seed=seed, rng_alg="philox")
         return tf.squeeze(self.logit(self.hidden(states)), axis=1)
 
-    def _encode(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    def _encode(self, token_ids: tf.Tensor, lengths: tf.Tensor, training: bool) -> tf.Tensor:
         forward, backward = (
             lstm.LSTMWeights(*(weight.value for weight in (cell.kernel, cell.recurrent_kernel, cell.bias)))
             for cell in (self.bidirectional.forward_layer.cell, self.bidirectional.backward_layer.cell)
         )
         embeddings = self.embedding.embeddings.value
-        return lstm.bidirectional_lstm(token_ids=token_ids, lengths=lengths, embeddings=embeddings, forward=forward, backward=backward)
+        return lstm.bidirectional_lstm(
+            token_ids=token_ids, lengths=lengths, embeddings=embeddings, forward=forward, backward=backward, training=training
+        )
 
     def _encode_with_keras(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         # cuDNN refuses a mask without a single token; an empty review reads one and is set to the zeros that it stands for.

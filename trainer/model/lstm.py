@@ -2,14 +2,17 @@
 
 The values and gradients are those of `keras.layers.Bidirectional(keras.layers.LSTM(units))` over masked embeddings. What makes it fast:
 
-- Tokens are few, positions are many: the product of embeddings and input kernel is taken once a token and step, and looked up by position.
+- Tokens are few, positions are many: the product of embeddings and input kernel is taken once a token and step, and looked up by position;
+  of a large vocabulary, for the tokens that the batch holds.
 - `sigmoid(x) = (tanh(x / 2) + 1) / 2`: with the halves folded into the weights, one tanh serves all four gates.
 - A padding token whose input gate is shut keeps a zero state at exactly zero. With padding before each review, no step needs a mask, and
   the state after the last step is the state at the review's end.
-- The backward pass computes its factors for a whole segment at once; left in its loop are one matrix product and three multiplications.
+- The forward pass keeps what the backward pass multiplies by, made while its parts are at hand; left in the backward loop are one matrix
+  product and four multiplications.
 - What the backward pass needs is kept for the last segments, which are all of a usual review; the others are done again from their start,
   so that one review of a megabyte costs time and not all of the memory.
-- A segment has a fixed number of steps, so XLA compiles once for each batch size, whatever the lengths.
+- A segment has a fixed number of steps, so XLA compiles once for each batch size, whatever the lengths; the first segment of a batch begins
+  at its first token.
 """
 
 from typing import NamedTuple
@@ -17,10 +20,11 @@ from typing import NamedTuple
 import tensorflow as tf
 
 # A condition of exactness (`run/state.py`): raised whenever a change here can change a bit of a result.
-KERNEL_ID = "segments of compiled time steps 1"
+KERNEL_ID = "segments of compiled time steps 2"
 
 _SEGMENT_STEPS = 32
 _KEPT_SEGMENTS = 64
+_SMALL_VOCABULARY = 2048
 
 # Far enough below zero for the tanh of a gate to be -1 exactly, whatever a recurrent state adds.
 _SHUT = -1e9
@@ -38,7 +42,7 @@ class LSTMWeights(NamedTuple):
 
 
 def bidirectional_lstm(
-    *, token_ids: tf.Tensor, lengths: tf.Tensor, embeddings: tf.Tensor, forward: LSTMWeights, backward: LSTMWeights
+    *, token_ids: tf.Tensor, lengths: tf.Tensor, embeddings: tf.Tensor, forward: LSTMWeights, backward: LSTMWeights, training: bool
 ) -> tf.Tensor:
     """Reads each review forwards and backwards.
 
@@ -48,39 +52,52 @@ def bidirectional_lstm(
       embeddings: float32 [vocab_size, embedding_dim].
       forward: the weights of the direction that starts at the first token.
       backward: the weights of the direction that starts at the last.
+      training: whether what a gradient needs is kept; without, a gradient is as exact, but takes longer.
 
     Returns:
       float32 [batch, 2 * units]: the forward direction's state after the last token, the backward direction's after the first. Zeros for an
       empty review.
     """
-    padding = embeddings.shape[0]
-    padded = tf.where(tf.sequence_mask(lengths, tf.shape(token_ids)[1]), token_ids, padding)
+    mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
+    token_ids = tf.where(mask, token_ids, 0)
+    if embeddings.shape[0] > _SMALL_VOCABULARY:
+        token_ids, distinct = _renumbered(token_ids, embeddings.shape[0])
+        embeddings = tf.gather(embeddings, distinct)
+    padded = tf.where(mask, token_ids, tf.shape(embeddings)[0])
     backwards = tf.reverse(padded, [1])
     forwards = tf.reverse(tf.reverse_sequence(padded, lengths, 1), [1])
-    return tf.concat([_final_state(forwards, embeddings, forward), _final_state(backwards, embeddings, backward)], axis=1)
+    ends = (_final_state(forwards, embeddings, forward, training), _final_state(backwards, embeddings, backward, training))
+    return tf.concat(ends, axis=1)
 
 
-def _final_state(token_ids: tf.Tensor, embeddings: tf.Tensor, weights: LSTMWeights) -> tf.Tensor:
-    # token_ids: [batch, time], padded on the left with the id vocab_size.
+def _renumbered(token_ids: tf.Tensor, vocab_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    # The ids as positions in the list of the batch's distinct tokens, and that list; filled up, since XLA compiles for each length of it.
+    distinct, positions = tf.unique(tf.reshape(token_ids, [-1]))
+    sizes = tf.constant([2**k for k in range(10, (vocab_size - 1).bit_length() + 1)])
+    size = tf.reduce_min(tf.boolean_mask(sizes, sizes >= tf.size(distinct)))
+    return tf.reshape(positions, tf.shape(token_ids)), tf.pad(distinct, [[0, size - tf.size(distinct)]])
+
+
+def _final_state(token_ids: tf.Tensor, embeddings: tf.Tensor, weights: LSTMWeights, training: bool) -> tf.Tensor:
+    # token_ids: [batch, time], padded on the left with the number of embeddings.
     units = weights.recurrent_kernel.shape[0]
-    padding = embeddings.shape[0]
     half = tf.repeat([0.5, 0.5, 1.0, 0.5], units)
     shut = tf.repeat([[_SHUT, 0.0, 0.0, 0.0]], units, axis=1)
     table = tf.concat([(embeddings @ weights.kernel + weights.bias) * half, shut], axis=0)
-    missing = -tf.shape(token_ids)[1] % _SEGMENT_STEPS
-    by_time = tf.pad(tf.transpose(token_ids), [[missing, 0], [0, 0]], constant_values=padding)
-    return _run_segments(by_time, table, weights.recurrent_kernel * half)
+    return _run_segments(tf.transpose(token_ids), table, weights.recurrent_kernel * half, _KEPT_SEGMENTS if training else 0)
 
 
-def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor) -> tf.Tensor:
-    # token_ids: [time, batch], time a multiple of a segment; table: [vocab_size + 1, 4 * units]; recurrent: [units, 4 * units].
-    segments = tf.shape(token_ids)[0] // _SEGMENT_STEPS
-    first_kept = tf.maximum(segments - _KEPT_SEGMENTS, 0)
+def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, kept: int) -> tf.Tensor:
+    # token_ids: [time, batch]; table: [tokens + 1, 4 * units]; recurrent: [units, 4 * units]; kept: segments.
     batch_size, units = token_ids.shape[1], recurrent.shape[0]
+    missing = -tf.shape(token_ids)[0] % _SEGMENT_STEPS
+    token_ids = tf.pad(token_ids, [[missing, 0], [0, 0]])
+    segments = tf.shape(token_ids)[0] // _SEGMENT_STEPS
+    first_kept = tf.maximum(segments - kept, 0)
 
-    def ids_of(segment: tf.Tensor) -> tf.Tensor:
+    def ids_of(segment: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ids = tf.slice(token_ids, [segment * _SEGMENT_STEPS, 0], [_SEGMENT_STEPS, -1])
-        return tf.ensure_shape(ids, [_SEGMENT_STEPS, batch_size])
+        return tf.ensure_shape(ids, [_SEGMENT_STEPS, batch_size]), tf.where(segment > 0, 0, missing)
 
     def array(size: tf.Tensor, *shape: int | None) -> tf.TensorArray:
         return tf.TensorArray(tf.float32, size, clear_after_read=False, element_shape=shape)
@@ -99,22 +116,22 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor) 
 
         def skim(segment, h, c, *starts):
             starts = write(starts, segment, [h, c])
-            h, c, *_ = _forward(table, recurrent, ids_of(segment), h, c)
+            h, c = _skim(table, recurrent, *ids_of(segment), h, c)
             return segment + 1, *with_known_shape(h, c), *starts
 
         def advance(segment, h, c, *saved):
-            h, c, *values = _forward(table, recurrent, ids_of(segment), h, c)
+            h, c, *values = _forward(table, recurrent, *ids_of(segment), h, c)
             return segment + 1, *with_known_shape(h, c), *write(saved, segment - first_kept, values)
 
         zero = tf.zeros([batch_size or tf.shape(token_ids)[1], units])
         starts = [array(first_kept, batch_size, units) for _ in range(2)]
         segment, h, c, *starts = tf.while_loop(lambda segment, *_: segment < first_kept, skim, [0, zero, zero, *starts])
-        saved = [array(segments - first_kept, _SEGMENT_STEPS, batch_size, width) for width in (4 * units, units, units)]
+        saved = [array(segments - first_kept, _SEGMENT_STEPS, batch_size, width) for width in (units, 4 * units, units, units)]
         _, h, _, *saved = tf.while_loop(lambda segment, *_: segment < segments, advance, [segment, h, c, *saved])
 
         def gradients(dh: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            def retreat(segment, gates, hs, cs, dh, dc, d_table, d_recurrent):
-                dh, dc, d_table, d_gates = _backward(recurrent, ids_of(segment), gates, cs, dh, dc, d_table)
+            def retreat(segment, hs, by_gates, c_by_h, c_by_c, dh, dc, d_table, d_recurrent):
+                dh, dc, d_table, d_gates = _backward(recurrent, *ids_of(segment), by_gates, c_by_h, c_by_c, dh, dc, d_table)
                 d_recurrent += tf.matmul(tf.reshape(hs, [-1, units]), d_gates, transpose_a=True)
                 return segment - 1, *with_known_shape(dh, dc), d_table, d_recurrent
 
@@ -122,7 +139,7 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor) 
                 return retreat(segment, *(a.read(segment - first_kept) for a in saved), *values)
 
             def retreat_skimmed(segment, *values):
-                return retreat(segment, *_forward(table, recurrent, ids_of(segment), *(a.read(segment) for a in starts))[2:], *values)
+                return retreat(segment, *_forward(table, recurrent, *ids_of(segment), *(a.read(segment) for a in starts))[2:], *values)
 
             values = [segments - 1, dh, tf.zeros_like(dh), tf.zeros_like(table), tf.zeros_like(recurrent)]
             values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
@@ -133,46 +150,64 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor) 
     return run(table, recurrent)
 
 
-def _at(array: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    # XLA reads `array[step]` as a strided slice with an unknown size.
-    return tf.squeeze(tf.slice(array, [step] + [0] * (array.shape.rank - 1), [1, *[-1] * (array.shape.rank - 1)]), axis=0)
+def _steps(array: tf.Tensor) -> tf.TensorArray:
+    # Read with a step that is not known, a TensorArray is one dynamic slice to XLA; `tf.slice` and `array[step]` first copy the array into
+    # one twice as large in each of its axes, so that no slice can end outside.
+    return tf.TensorArray(array.dtype, array.shape[0]).unstack(array)
+
+
+def _step(pre_activations: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    # The tanh of the four gates, and c and its tanh after the step.
+    gates = tf.split(tf.tanh(pre_activations), 4, axis=1)
+    i, f, g, _ = gates
+    c = 0.5 * ((f + 1.0) * c + (i + 1.0) * g)
+    return *gates, c, tf.tanh(c)
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _forward(table, recurrent, token_ids, h, c):
-    # One segment. Returns h and c after it and, of each step: the tanh of its gates, h and c before it.
+def _skim(table, recurrent, token_ids, first, h, c):
+    # One segment from step `first` on. Returns h and c after it.
+    token_ids = _steps(token_ids)
+
+    def step(t, h, c):
+        *_, o, c, tanh_c = _step(tf.gather(table, token_ids.read(t)) + h @ recurrent, c)
+        return t + 1, 0.5 * (o + 1.0) * tanh_c, c
+
+    return tf.while_loop(lambda t, *_: t < token_ids.size(), step, [first, h, c])[1:]
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _forward(table, recurrent, token_ids, first, h, c):
+    # One segment from step `first` on. Returns h and c after it and, of each step: h before it, and by what the backward pass multiplies.
     steps = token_ids.shape[0]
+    token_ids = _steps(token_ids)
 
     def step(t, h, c, *saved):
-        gates = tf.tanh(tf.gather(table, _at(token_ids, t)) + h @ recurrent)
-        saved = [a.write(t, s) for a, s in zip(saved, (gates, h, c), strict=True)]
-        i, f, g, o = tf.split(gates, 4, axis=1)
-        c = 0.5 * ((f + 1.0) * c + (i + 1.0) * g)
-        return t + 1, 0.5 * (o + 1.0) * tf.tanh(c), c, *saved
+        i, f, g, o, new_c, tanh_c = _step(tf.gather(table, token_ids.read(t)) + h @ recurrent, c)
+        by_gates = [g * (1.0 - i * i), c * (1.0 - f * f), (i + 1.0) * (1.0 - g * g), tanh_c * (1.0 - o * o)]
+        values = (h, 0.5 * tf.concat(by_gates, axis=1), 0.5 * (o + 1.0) * (1.0 - tanh_c * tanh_c), 0.5 * (f + 1.0))
+        saved = [a.write(t, value) for a, value in zip(saved, values, strict=True)]
+        return t + 1, 0.5 * (o + 1.0) * tanh_c, new_c, *saved
 
-    start = [0, h, c, *(tf.TensorArray(tf.float32, steps) for _ in range(3))]
-    _, h, c, *saved = tf.while_loop(lambda t, *_: t < steps, step, start)
+    _, h, c, *saved = tf.while_loop(lambda t, *_: t < steps, step, [first, h, c, *(tf.TensorArray(tf.float32, steps) for _ in range(4))])
     return h, c, *(a.stack() for a in saved)
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _backward(recurrent, token_ids, gates, cs, dh, dc, d_table):
+def _backward(recurrent, token_ids, first, by_gates, c_by_h, c_by_c, dh, dc, d_table):
     # One segment, from the gradients of h and c after it to those before it. d_table is added to; d_gates is [steps * batch, 4 * units].
-    steps = token_ids.shape[0]
-    i, f, g, o = tf.split(gates, 4, axis=2)
-    tanh_c = tf.tanh(0.5 * ((f + 1.0) * cs + (i + 1.0) * g))
-    by_gates = 0.5 * tf.concat([g, cs, i + 1.0, tanh_c], axis=2) * (1.0 - tf.square(gates))
-    c_by_h = 0.5 * (o + 1.0) * (1.0 - tf.square(tanh_c))
-    c_by_c = 0.5 * (f + 1.0)
+    steps, _, width = by_gates.shape
+    by_gates, c_by_h, c_by_c = _steps(by_gates), _steps(c_by_h), _steps(c_by_c)
     transposed = tf.transpose(recurrent)
 
-    def step(k, dh, dc, saved):
-        t = steps - 1 - k
-        dc += dh * _at(c_by_h, t)
-        d_gates = tf.concat([dc, dc, dc, dh], axis=1) * _at(by_gates, t)
-        return k + 1, d_gates @ transposed, dc * _at(c_by_c, t), saved.write(t, d_gates)
+    ids = _steps(token_ids)
 
-    start = [0, dh, dc, tf.TensorArray(tf.float32, steps)]
-    _, dh, dc, saved = tf.while_loop(lambda k, *_: k < steps, step, start)
-    d_gates = tf.reshape(saved.stack(), [-1, gates.shape[2]])
-    return dh, dc, tf.tensor_scatter_nd_add(d_table, tf.reshape(token_ids, [-1, 1]), d_gates), d_gates
+    def step(t, dh, dc, d_table, saved):
+        dc += dh * c_by_h.read(t)
+        d_gates = tf.concat([dc, dc, dc, dh], axis=1) * by_gates.read(t)
+        d_table = tf.tensor_scatter_nd_add(d_table, tf.expand_dims(ids.read(t), 1), d_gates)
+        return t - 1, d_gates @ transposed, dc * c_by_c.read(t), d_table, saved.write(t, d_gates)
+
+    start = [steps - 1, dh, dc, d_table, tf.TensorArray(tf.float32, steps)]
+    _, dh, dc, d_table, saved = tf.while_loop(lambda t, *_: t >= first, step, start)
+    return dh, dc, d_table, tf.reshape(saved.stack(), [-1, width])

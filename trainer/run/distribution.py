@@ -15,22 +15,24 @@ _ENVIRONMENT = (
 )
 
 
+def set_threads(*, intra_op: int, inter_op: int) -> None:
+    """Sets how many threads share an operation and how many operations run at a time, before TensorFlow runs any; 0: it decides."""
+    tf.config.threading.set_intra_op_parallelism_threads(intra_op)
+    tf.config.threading.set_inter_op_parallelism_threads(inter_op)
+
+
 def conditions(*, numerics: dict[str, str]) -> dict[str, str]:
     """What has to be equal for a resumed run to have the bits of an uninterrupted one.
 
     Args:
       numerics: the ids of our own code that decides bits, by name.
     """
-    cores = len(os.sched_getaffinity(0))
-    threads = (tf.config.threading.get_intra_op_parallelism_threads(), tf.config.threading.get_inter_op_parallelism_threads())
     devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
     environment = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)]
     return {
         **{package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "numpy")},
         **_cpu(),
-        "usable cores": str(cores),
-        "intra-op threads": str(threads[0] or cores),
-        "inter-op threads": str(threads[1] or cores),
+        "usable cores": str(len(os.sched_getaffinity(0))),
         "devices": " ".join(devices),
         "replicas": "1",
         "environment": " ".join(environment),
