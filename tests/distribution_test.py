@@ -2,6 +2,9 @@
 
 import json
 
+import tensorflow as tf
+
+from trainer.config import Config
 from trainer.run import distribution
 
 
@@ -27,6 +30,16 @@ def test_what_decides_bits_is_recorded():
         "kernel",
     ):
         assert recorded[name]
+
+
+def test_what_main_sets_before_tensorflow_is_imported_is_recorded():
+    assert "XLA_FLAGS=--xla_cpu_prefer_vector_width=512" in conditions()["environment"]
+
+
+def test_threads_are_those_that_are_asked_for():
+    threads = (tf.config.threading.get_intra_op_parallelism_threads(), tf.config.threading.get_inter_op_parallelism_threads())
+    assert threads == (Config.intra_op_threads, Config.inter_op_threads)
+    distribution.set_threads(intra_op=Config.intra_op_threads, inter_op=Config.inter_op_threads)
 
 
 def test_a_difference_is_named_with_both_values():
