@@ -138,3 +138,13 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, cache_
     first.wait()
     assert second.returncode == 2
     assert f"process {first.pid} on " in second.stderr
+
+
+def test_a_start_imports_nothing_that_training_does_not_need(finished):
+    program = "import sys; from trainer import main; code = main.main(sys.argv); print(*sys.modules, sep='\\n'); sys.exit(code)"
+    answer = run([sys.executable, "-c", program, *command({**finished, "epochs": 4, "patience": 0})[3:]])
+    assert answer.returncode == 0
+    imported = set(answer.stdout.splitlines())
+    assert {"tensorflow", "keras", "trainer.train"} <= imported
+    assert not imported & {f"trainer.{name}" for name in ("predict", "export", "inspect_run")}
+    assert not imported & {"tensorboard", "pandas", "scipy", "sklearn", "matplotlib", "IPython", "torch", "jax"}
