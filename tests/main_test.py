@@ -147,4 +147,4 @@ def test_a_start_imports_nothing_that_training_does_not_need(finished):
     imported = set(answer.stdout.splitlines())
     assert {"tensorflow", "keras", "trainer.train"} <= imported
     assert not imported & {f"trainer.{name}" for name in ("predict", "export", "inspect_run")}
-    assert not imported & {"tensorboard", "pandas", "scipy", "sklearn", "matplotlib", "IPython", "torch", "jax"}
+    assert not imported & {"pandas", "scipy", "sklearn", "matplotlib", "IPython", "torch", "jax"}
