@@ -3,8 +3,9 @@
     python scripts/bench_kernel.py [--batch_sizes=64,256] [--times=50,250,1000] [--rounds=5]
 
 Each round times every kernel once, one after the other, so that a machine that slows down slows all of them; the table has medians and, as
-ratios, the medians of the rounds' ratios. The floor is what the parts of our kernel cost alone, in cache: the three matrix products, the
-activations, the products of the backward pass, the look-ups and their sum; for one direction, since each of the two has a core of its own.
+ratios, the medians of the rounds' ratios. The floor of a train step is what its parts cost alone, in cache: the three matrix products of a
+time step, the activations, the products of the backward pass, the look-ups and their sum; once a step, the product of embeddings and input
+kernel with its gradients, and the update of the weights. Each part is done twice at once, as the two directions do it.
 """
 
 import argparse
@@ -108,8 +109,8 @@ SEGMENTS, SEGMENT_STEPS = 8, 32
 STEPS = SEGMENTS * SEGMENT_STEPS
 
 
-def parts(batch_size: int, vocab_size: int) -> Mapping[str, Callable[[], None]]:
-    """What the time steps of one direction are made of, each part alone, done `STEPS` times on the same few kilobytes."""
+def parts(batch_size: int, vocab_size: int) -> tuple[Mapping[str, Callable[[], None]], Mapping[str, Callable[[], None]]]:
+    """What a train step is made of, each part alone: those of `STEPS` time steps, and, done `SEGMENTS` times, those that it does once."""
     random = np.random.default_rng(0)
 
     def values(*shape: int) -> tf.Tensor:
@@ -120,7 +121,12 @@ def parts(batch_size: int, vocab_size: int) -> Mapping[str, Callable[[], None]]:
         def loop(*start):
             return tf.while_loop(lambda i, *_: i < times, lambda i, *values: (i + 1, *body(*values)), [0, *start])
 
-        return lambda: loop(*start)[1].numpy()
+        @tf.function
+        def twice(*starts):
+            return [loop(*starts[: len(start)])[1], loop(*starts[len(start) :])[1]]
+
+        starts = [*start, *(value + 1e-3 for value in start)]
+        return lambda: [value.numpy() for value in twice(*starts)]
 
     def activations(gates, c):
         i, f, g, o = tf.split(tf.tanh(gates + c[0, 0]), 4, axis=1)
@@ -132,18 +138,27 @@ def parts(batch_size: int, vocab_size: int) -> Mapping[str, Callable[[], None]]:
         d_gates = tf.concat([dc, dc, dc, dh], axis=1) * gates
         return sum(tf.split(d_gates, 4, axis=1)), dc * state
 
+    def projection(embeddings, kernel):
+        table = embeddings @ kernel
+        return tf.matmul(table, kernel, transpose_b=True), tf.matmul(embeddings, table, transpose_a=True)
+
+    def update(weights, m, v):
+        m, v = m + 0.1 * (weights - m), v + 0.001 * (weights * weights - v)
+        return weights - 1e-4 * m / (tf.sqrt(v) + 1e-7), m, v
+
     rows = batch_size * SEGMENT_STEPS
     token_ids = tf.constant(random.integers(0, vocab_size, [rows, 1]), tf.int32)
-    table, recurrent = values(vocab_size, 4 * UNITS), values(UNITS, 4 * UNITS)
+    embeddings, table, recurrent = values(vocab_size, DIM), values(vocab_size, 4 * UNITS), values(UNITS, 4 * UNITS)
     state, gates = values(batch_size, UNITS), values(batch_size, 4 * UNITS)
     states_of_segment, gates_of_segment = values(rows, UNITS), values(rows, 4 * UNITS)
-    transposed = tf.transpose(recurrent)
-    return {
+    transposed, half_the_weights = tf.transpose(recurrent), values(vocab_size * DIM // 2 + (DIM + UNITS + 1) * 4 * UNITS)
+    each_time_step = {
         "h U": repeated(lambda h: [(h @ recurrent)[:, :UNITS]], state),
         "dz U'": repeated(lambda dz: [tf.tile(dz @ transposed, [1, 4])], gates),
         "h' dz": repeated(
-            lambda sums: [sums + tf.matmul(states_of_segment, gates_of_segment, transpose_a=True)],
-            recurrent,
+            # Two operands that change places, or the product would be taken once.
+            lambda sums, one, other: [sums + tf.matmul(states_of_segment, one, transpose_a=True), other, one],
+            *(recurrent, gates_of_segment, values(rows, 4 * UNITS)),
             times=SEGMENTS,
             jit_compile=False,
         ),
@@ -151,6 +166,10 @@ def parts(batch_size: int, vocab_size: int) -> Mapping[str, Callable[[], None]]:
         "backward products": repeated(products, state, state),
         "look-up": repeated(lambda gates: [tf.gather(table, token_ids[:batch_size, 0]) + gates], gates),
         "sum by token": repeated(lambda sums: [tf.tensor_scatter_nd_add(sums, token_ids, gates_of_segment)], table, times=SEGMENTS),
+    }
+    return each_time_step, {
+        "projection": repeated(projection, embeddings, recurrent, times=SEGMENTS, jit_compile=False),
+        "update": repeated(update, *3 * [half_the_weights], times=SEGMENTS),
     }
 
 
@@ -169,17 +188,20 @@ def compare(batch_size: int, time_steps: int, vocab_size: int, rounds: int) -> d
     example = Example(batch_size, time_steps, vocab_size)
     calls = {"train step": train_step(batch_size, time_steps, vocab_size), "forward": forward(ours, example)}
     calls |= {kernel.__name__: forward_and_backward(kernel, example) for kernel in (ours, keras_lstm, block_lstm)}
-    components = parts(batch_size, vocab_size)
-    calls |= components
+    each_time_step, once = parts(batch_size, vocab_size)
+    calls |= each_time_step | once
     for call in calls.values():
         call()
     times = [{name: milliseconds(call, 3) for name, call in calls.items()} for _ in range(rounds)]
     for row in times:
-        row["floor"] = sum(row[name] for name in components) * time_steps / STEPS
-        row |= {f"{name} / floor": row[name] / row["floor"] for name in ("train step", "ours")}
+        row["floor"] = sum(row[name] for name in each_time_step) * time_steps / STEPS + sum(row[name] for name in once) / SEGMENTS
+        row["train step / floor"] = row["train step"] / row["floor"]
         row |= {f"{name} / ours": row[name] / row["ours"] for name in ("keras_lstm", "block_lstm")}
     result = {name: statistics.median(row[name] for row in times) for name in times[0]}
-    return result | {"parts": {name: 1000 * result[name] / STEPS for name in components}}
+    return result | {
+        "each time step": {name: 1000 * result[name] / STEPS for name in each_time_step},
+        "once": {name: 1000 * result[name] / SEGMENTS for name in once},
+    }
 
 
 def profile(logdir: str, batch_size: int, time_steps: int, vocab_size: int) -> None:
@@ -192,7 +214,7 @@ def profile(logdir: str, batch_size: int, time_steps: int, vocab_size: int) -> N
                 call()
 
 
-COLUMNS = ("train step", "ours", "forward", "floor", "train step / floor", "ours / floor", "keras_lstm / ours", "block_lstm / ours")
+COLUMNS = ("train step", "floor", "train step / floor", "ours", "forward", "keras_lstm / ours", "block_lstm / ours")
 
 
 def main() -> None:
@@ -219,12 +241,11 @@ def main() -> None:
     shares = {}
     for batch_size, time_steps in itertools.product(given.batch_sizes, given.times):
         row = compare(batch_size, time_steps, given.vocab_size, given.rounds)
-        shares[batch_size] = row["parts"]
+        shares[batch_size] = {use: ", ".join(f"{name} {cost:.1f}" for name, cost in row[use].items()) for use in ("each time step", "once")}
         cells = [f"{row[name]:.2f}" if "/" in name else f"{row[name]:.1f}" for name in COLUMNS]
         print(f"| {batch_size} x {time_steps} | {' | '.join(cells)} |", flush=True)
-    for batch_size, components in shares.items():
-        costs = ", ".join(f"{name} {microseconds:.1f}" for name, microseconds in components.items())
-        print(f"\nThe floor of batch {batch_size}, microseconds a time step and direction: {costs}.")
+    for batch_size, costs in shares.items():
+        print(f"\nThe floor of batch {batch_size} in microseconds: each time step {costs['each time step']}; once a step {costs['once']}.")
 
 
 if __name__ == "__main__":

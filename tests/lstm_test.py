@@ -69,9 +69,10 @@ def states_and_gradients(kernel, token_ids, lengths, variables):
 CASES = {
     "one token": {"batch": 1, "time": 1},
     "shorter than a segment": {},
-    "a segment exactly": {"batch": 3, "time": lstm._SEGMENT_STEPS},
-    "a token more than a segment": {"batch": 3, "time": lstm._SEGMENT_STEPS + 1},
-    "three segments": {"batch": 5, "time": 3 * lstm._SEGMENT_STEPS - 2},
+    "a segment exactly": {"batch": 3, "time": lstm.segment_steps(3)},
+    "a token more than a segment": {"batch": 3, "time": lstm.segment_steps(3) + 1},
+    "three segments": {"batch": 5, "time": 3 * lstm.segment_steps(5) - 2},
+    "many reviews in short segments": {"batch": 700, "time": 12},
     "one unit": {"units": 1, "dim": 3},
     "a vocabulary larger than the batch": {"vocab_size": 5000},
     "a batch that holds most of a large vocabulary": {"vocab_size": 2100, "batch": 40, "time": 200, "dim": 2, "units": 2},
@@ -124,7 +125,7 @@ def test_an_empty_review_gives_zeros_and_takes_no_gradient():
 
 
 def test_what_is_not_kept_is_done_again_to_the_same_bits(monkeypatch):
-    example = make(batch=5, time=150)
+    example = make(batch=5, time=250)
     kept = [value.numpy().tobytes() for value in states_and_gradients(fast, *example)]
     for segments in (0, 1, 3):
         monkeypatch.setattr(lstm, "_KEPT_SEGMENTS", segments)

@@ -11,8 +11,8 @@ The values and gradients are those of `keras.layers.Bidirectional(keras.layers.L
   product and four multiplications.
 - What the backward pass needs is kept for the last segments, which are all of a usual review; the others are done again from their start,
   so that one review of a megabyte costs time and not all of the memory.
-- A segment has a fixed number of steps, so XLA compiles once for each batch size, whatever the lengths; the first segment of a batch begins
-  at its first token.
+- For each batch size a segment has a number of steps that fits the caches, and XLA compiles once, whatever the lengths; the first segment
+  of a batch begins at its first token.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,9 @@ import tensorflow as tf
 # A condition of exactness (`run/state.py`): raised whenever a change here can change a bit of a result.
 KERNEL_ID = "segments of compiled time steps 2"
 
-_SEGMENT_STEPS = 32
+# A segment of more rows, which is time steps times reviews, no longer fits the caches; one of fewer is called too often.
+_SEGMENT_ROWS = 4096
+_MOST_SEGMENT_STEPS = 64
 _KEPT_SEGMENTS = 64
 _SMALL_VOCABULARY = 2048
 
@@ -87,17 +89,23 @@ def _final_state(token_ids: tf.Tensor, embeddings: tf.Tensor, weights: LSTMWeigh
     return _run_segments(tf.transpose(token_ids), table, weights.recurrent_kernel * half, _KEPT_SEGMENTS if training else 0)
 
 
+def segment_steps(batch_size: int | None) -> int:
+    """The time steps of a segment; `batch_size` is None where it is known only to the running graph."""
+    return min(_MOST_SEGMENT_STEPS, max(4, _SEGMENT_ROWS // (batch_size or _MOST_SEGMENT_STEPS)))
+
+
 def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, kept: int) -> tf.Tensor:
     # token_ids: [time, batch]; table: [tokens + 1, 4 * units]; recurrent: [units, 4 * units]; kept: segments.
     batch_size, units = token_ids.shape[1], recurrent.shape[0]
-    missing = -tf.shape(token_ids)[0] % _SEGMENT_STEPS
+    steps = segment_steps(batch_size)
+    missing = -tf.shape(token_ids)[0] % steps
     token_ids = tf.pad(token_ids, [[missing, 0], [0, 0]])
-    segments = tf.shape(token_ids)[0] // _SEGMENT_STEPS
+    segments = tf.shape(token_ids)[0] // steps
     first_kept = tf.maximum(segments - kept, 0)
 
     def ids_of(segment: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        ids = tf.slice(token_ids, [segment * _SEGMENT_STEPS, 0], [_SEGMENT_STEPS, -1])
-        return tf.ensure_shape(ids, [_SEGMENT_STEPS, batch_size]), tf.where(segment > 0, 0, missing)
+        ids = tf.slice(token_ids, [segment * steps, 0], [steps, -1])
+        return tf.ensure_shape(ids, [steps, batch_size]), tf.where(segment > 0, 0, missing)
 
     def array(size: tf.Tensor, *shape: int | None) -> tf.TensorArray:
         return tf.TensorArray(tf.float32, size, clear_after_read=False, element_shape=shape)
@@ -126,7 +134,7 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
         zero = tf.zeros([batch_size or tf.shape(token_ids)[1], units])
         starts = [array(first_kept, batch_size, units) for _ in range(2)]
         segment, h, c, *starts = tf.while_loop(lambda segment, *_: segment < first_kept, skim, [0, zero, zero, *starts])
-        saved = [array(segments - first_kept, _SEGMENT_STEPS, batch_size, width) for width in (units, 4 * units, units, units)]
+        saved = [array(segments - first_kept, steps, batch_size, width) for width in (units, 4 * units, units, units)]
         _, h, _, *saved = tf.while_loop(lambda segment, *_: segment < segments, advance, [segment, h, c, *saved])
 
         def gradients(dh: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
