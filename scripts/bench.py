@@ -10,7 +10,7 @@ fair    Keras `fit` on this trainer's encoded, sorted batches, with a mask.
 ours    This trainer: its flags, its loop, its logs and saves.
 
 A step is timed from its start to the start of the next. An epoch of `usual` and of `fair` is extrapolated from the steps taken, at least
-50; that of `ours` is taken whole. So is the evaluation of `usual` extrapolated from 100 batches.
+50; that of `ours` is taken whole. Evaluations are taken whole, after a first one that compiles.
 """
 
 import argparse
@@ -57,15 +57,13 @@ class Turns:
         self.order, _, argument = sys.stdin.readline().strip().partition(" ")
         self._steps_left = int(argument or 0)
 
-    def is_over(self, again: Callable[[], float] | None = None) -> bool:
+    def is_over(self) -> bool:
         """Between two steps: whether training ends here. Waits when the steps of the order are taken."""
         if not self._steps_left:
             steps, self.steps = self.steps, []
             self.answer(steps=steps)
-            while self.order == "again":
-                self.answer(seconds=again())
         self._steps_left -= 1
-        return self.order != "train"
+        return self.order not in ("train", "repeat")
 
 
 def usual(turns: Turns | None, seed: int, cache_dir: str) -> None:
@@ -87,11 +85,9 @@ def usual(turns: Turns | None, seed: int, cache_dir: str) -> None:
         model.fit(train, epochs=30, validation_data=test, validation_steps=VALIDATION_BATCHES, callbacks=[until_target()], verbose=2)
         return
     model.fit(train.repeat(), epochs=1, steps_per_epoch=10**6, callbacks=[paced(turns)], verbose=0)
+    model.evaluate(test, steps=2, verbose=0)
     while turns.order == "evaluate":
-        batches = 100
-        start = time.perf_counter()
-        model.evaluate(test, steps=batches, verbose=0)
-        turns.answer(seconds=(time.perf_counter() - start) * len(test) / batches)
+        turns.answer(seconds=seconds(lambda: model.evaluate(test, verbose=0)))
 
 
 def fair(turns: Turns, seed: int, cache_dir: str) -> None:
@@ -168,47 +164,58 @@ def ours(turns: Turns, seed: int, cache_dir: str) -> None:
     signals, make_train_step = Signals(), train.make_train_step
 
     def make_timed_step(*args, **kwargs):
-        step, begun, batches = make_train_step(*args, **kwargs), {}, []
-
-        def again():
-            began = time.perf_counter()
-            for batch in batches:
-                step(batch)
-            batches.clear()
-            return time.perf_counter() - began
+        step, last = make_train_step(*args, **kwargs), {}
 
         def timed(batch):
-            if begun:
-                turns.steps.append({"seconds": time.perf_counter() - begun["at"], "in_step": begun["took"], "length": begun["length"]})
-            if turns.is_over(again):
+            if last:
+                last["seconds"] = time.perf_counter() - last["began"]
+                if turns.order == "repeat":
+                    last["repeated"] = seconds(lambda: step(last["batch"]))
+                turns.steps.append({name: last.get(name) for name in ("seconds", "in_step", "repeated", "length")})
+            if turns.is_over():
                 os.kill(os.getpid(), signal.SIGTERM)
-            batches.append(batch)
-            begun["length"], begun["at"] = batch.token_ids.shape[1], time.perf_counter()
+            last.update(batch=batch, length=batch.token_ids.shape[1], began=time.perf_counter())
             result = step(batch)
-            begun["took"] = time.perf_counter() - begun["at"]
+            last["in_step"] = time.perf_counter() - last["began"]
             return result
 
         return timed
 
     train.make_train_step = make_timed_step
     with tempfile.TemporaryDirectory() as folder:
-        given = config.parse([*PROGRAM[2:], f"--workdir={folder}/run", f"--cache_dir={cache_dir}", f"--seed={seed}"])
+        # While others take their turns a minute passes often: saves are timed on their own. So are evaluations.
+        flags = [
+            f"--workdir={folder}/run",
+            f"--cache_dir={cache_dir}",
+            f"--seed={seed}",
+            "--checkpoint_every_secs=0",
+            "--eval_every_steps=100000",
+        ]
+        given = config.parse([*PROGRAM[2:], *flags])
         run = start.open_run(given, signals=signals)
         start.begin(run)
         with contextlib.suppress(InterruptedBySignalError):
             train.train_and_evaluate(run)
+        train.evaluate_split(run, "test", 1, lambda: None)
         while turns.order == "evaluate":
-            began = time.perf_counter()
-            train.evaluate_split(run, "test", 0, lambda: None)
-            turns.answer(seconds=time.perf_counter() - began)
+            turns.answer(seconds=seconds(lambda: train.evaluate_split(run, "test", 0, lambda: None)))
+
+        def save():
+            run.events.commit()
+            run.checkpoints.save()
+
         saves = []
         for _ in range(10):
             run.state.step.assign_add(1)
-            began = time.perf_counter()
-            run.events.commit()
-            run.checkpoints.save()
-            saves.append(time.perf_counter() - began)
+            saves.append(seconds(save))
         turns.answer(seconds=statistics.median(saves))
+
+
+def seconds(function: Callable) -> float:
+    """How long a call takes."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
 
 
 def reference(argv: list[str]) -> None:
@@ -258,37 +265,38 @@ def compare_steps(rounds: int) -> dict:
         contenders = {name: Contender(name, cache_dir) for name in ("ours", "fair", "usual")}
         for contender in contenders.values():
             contender.order("train 3")
-        contenders["ours"].order("again")
         taken: dict[str, list] = {name: [] for name in contenders}
-        real_to_repeated = []
         for number in tqdm(range(rounds), unit="round", disable=None):
             left = STEPS_AN_EPOCH - 3
             counts = {"ours": left * (number + 1) // rounds - left * number // rounds, "fair": 25, "usual": max(10, -(-50 // rounds))}
             for name, contender in contenders.items():
                 taken[name].append(contender.order(f"train {counts[name]}")["steps"])
-            again = contenders["ours"].order("again")["seconds"]
-            real_to_repeated.append(sum(step["seconds"] for step in taken["ours"][-1]) / again)
-        tqdm.write("Evaluation, start, saves, memory ...", file=sys.stderr)
-        evaluation = {name: contenders[name].order("evaluate")["seconds"] for name in ("ours", "usual")}
+        tqdm.write("An epoch on end, evaluation, start, saves, memory ...", file=sys.stderr)
+        on_end = contenders["ours"].order(f"repeat {STEPS_AN_EPOCH}")["steps"]
+        evaluations = [{name: contenders[name].order("evaluate")["seconds"] for name in ("ours", "usual")} for _ in range(2)]
         save = contenders["ours"].order("end")["seconds"]
         peak = {name: contender.order("end")["peak_mib"] for name, contender in contenders.items()}
         starts = measure_starts(cache_dir)
     tokens = sum(step["length"] for steps in taken["ours"] for step in steps) * STEPS_AN_EPOCH // (STEPS_AN_EPOCH - 3)
     epochs = {name: seconds_an_epoch(steps, tokens) for name, steps in taken.items()}
-    ours = [step for steps in taken["ours"] for step in steps]
     figures = {
         **machine(),
         "epochs": epochs,
-        "evaluation": evaluation,
+        "evaluation": {name: [taken[name] for taken in evaluations] for name in ("ours", "usual")},
         "save": save,
         "peak_mib": peak,
         "starts": starts,
-        "not_the_step": 1 - sum(step["in_step"] for step in ours) / sum(step["seconds"] for step in ours),
-        "real_to_repeated": real_to_repeated,
+        "not_the_step": 1 - total(on_end, "in_step") / total(on_end, "seconds"),
+        "real_to_repeated": total(on_end, "seconds") / total(on_end, "repeated"),
         "by_length": by_length(taken["ours"], taken["fair"]),
     }
     print(table(figures))
     return figures
+
+
+def total(steps: list[dict], name: str) -> float:
+    """The sum of one figure of some steps."""
+    return sum(step[name] for step in steps)
 
 
 def by_length(ours: list[list[dict]], fair: list[list[dict]]) -> dict[str, tuple[float, float]]:
@@ -331,6 +339,7 @@ def seconds_until(command: list[str], is_it: Callable[[str], bool]) -> float:
 def table(figures: dict) -> str:
     """The figures of `compare_steps` in Markdown."""
     epochs, evaluation, starts, peak = (figures[name] for name in ("epochs", "evaluation", "starts", "peak_mib"))
+    evaluation |= {"ratio": [theirs / our for theirs, our in zip(evaluation["usual"], evaluation["ours"], strict=True)]}
     ratios = {name: [theirs / our for theirs, our in zip(epochs[name], epochs["ours"], strict=True)] for name in ("usual", "fair")}
     lines = [
         f"{figures['cpu']}, {figures['cores']} cores, {figures['date']}; median of the rounds (least-most)",
@@ -340,8 +349,7 @@ def table(figures: dict) -> str:
         f"| seconds an epoch | {spread(epochs['usual'])} | {spread(epochs['fair'])} | {spread(epochs['ours'])} "
         f"| {spread(ratios['usual'])} | {spread(ratios['fair'])} |",
         f"| reviews a second | {' | '.join(f'{25_000 / statistics.median(epochs[name]):.0f}' for name in ('usual', 'fair', 'ours'))} | | |",
-        f"| seconds to evaluate 25,000 reviews | {evaluation['usual']:.1f} | | {evaluation['ours']:.1f} "
-        f"| {evaluation['usual'] / evaluation['ours']:.1f} | |",
+        f"| seconds to evaluate 25,000 reviews | {spread(evaluation['usual'])} | | {spread(evaluation['ours'])} | {spread(evaluation['ratio'])} | |",
         f"| peak memory, MiB | {peak['usual']:.0f} | {peak['fair']:.0f} | {peak['ours']:.0f} "
         f"| {peak['usual'] / peak['ours']:.2f} | {peak['fair'] / peak['ours']:.2f} |",
     ]
@@ -350,7 +358,7 @@ def table(figures: dict) -> str:
     lines += [
         "",
         f"Training time that is not the step: {figures['not_the_step']:.1%}. With real batches a step takes "
-        f"{statistics.median(figures['real_to_repeated']):.3f} times as long as with the same batches from memory.",
+        f"{figures['real_to_repeated']:.3f} times as long as with the same batch repeated.",
         f"First step {starts['new']:.1f} s after the process' start, {starts['resumed']:.1f} s when it resumes; "
         f"`import tensorflow` alone takes {starts['import']:.1f} s.",
         f"A save stalls training for {1000 * figures['save']:.0f} ms: {figures['save'] / 60:.2%} of the 60 s between two saves.",

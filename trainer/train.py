@@ -101,7 +101,7 @@ def train_and_evaluate(run: Run) -> str:
                 log_training(run, step, float(loss_and_norm[1]), reviews_per_second=clock.reviews_per_second(step))
             evaluation_due = step % (config.eval_every_steps or run.plan.steps_per_epoch) == 0
             is_best = evaluation_due and evaluate_and_judge(run, step, committed=clock.saved_step)
-            reason = run.stop_reason()
+            reason = run.stop_reason() if evaluation_due or step == run.last_step else None
             if evaluation_due or reason or clock.is_save_due(step) or run.signals.received:
                 run.events.commit()
                 run.checkpoints.save()
