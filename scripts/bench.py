@@ -156,10 +156,10 @@ def is_reached(metrics: dict[str, float]) -> bool:
 def ours(turns: Turns, seed: int, cache_dir: str) -> None:
     """Our own start, loop and evaluation; the step and the saves are timed from outside."""
     from trainer import InterruptedBySignalError, config
-    from trainer.main import Signals, prepare_environment
+    from trainer.main import Signals, importing_tensorflow
 
-    prepare_environment()
-    from trainer import start, train
+    with importing_tensorflow():
+        from trainer import start, train
 
     signals, make_train_step = Signals(), train.make_train_step
 

@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Mapping
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from trainer.main import prepare_environment
+from trainer.main import importing_tensorflow
 
-prepare_environment()
-import keras
-import numpy as np
-import tensorflow as tf
+with importing_tensorflow():
+    import keras
+    import numpy as np
+    import tensorflow as tf
 
 from trainer import start, train
 from trainer.config import Config

@@ -9,7 +9,6 @@ of KILL show how long the trainer takes to end by itself.
 
 import argparse
 import collections
-import os
 import pathlib
 import random
 import shutil
@@ -20,10 +19,13 @@ import tempfile
 import time
 
 import numpy as np
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-import tensorflow as tf
 from tqdm import tqdm
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from trainer.main import importing_tensorflow
+
+with importing_tensorflow():
+    import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL_RUN = [

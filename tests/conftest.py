@@ -3,10 +3,10 @@
 import pytest
 
 from trainer.config import Config
-from trainer.main import prepare_environment
+from trainer.main import importing_tensorflow
 
-prepare_environment()
-import tensorflow as tf
+with importing_tensorflow():
+    import tensorflow as tf
 
 # Threads are set once a process, and a test may make a tensor before it trains.
 tf.config.threading.set_intra_op_parallelism_threads(Config.intra_op_threads)

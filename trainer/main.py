@@ -57,14 +57,13 @@ class _Lines(logging.Handler):
         tqdm.write(f"{prefix}{record.getMessage()}\n", file=sys.stderr, end="")  # In one write: a signal may end the process after any.
 
 
-def prepare_environment() -> None:
-    """Sets what TensorFlow reads when it is imported and what decides bits; a value that the user has set stands."""
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
-
-
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Drops what TensorFlow's libraries write while they load, before they heed a log level; TF_CPP_MIN_LOG_LEVEL=0 shows all of it."""
+def importing_tensorflow() -> Iterator[None]:
+    """Within it TensorFlow is imported: sets what it reads then and what decides bits, where the user has not set it, and keeps it quiet.
+
+    TensorFlow's libraries write while they load, before they heed a log level; TF_CPP_MIN_LOG_LEVEL=0 shows all of it.
+    """
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield
         return
@@ -90,8 +89,7 @@ def main(argv: Sequence[str]) -> int:
         settings = config.resolve(given)
         signals = Signals()
         with workdir.hold(pathlib.Path(settings.workdir)):
-            prepare_environment()
-            with _quiet_libraries():
+            with importing_tensorflow():
                 from trainer import train  # Only now: importing TensorFlow takes seconds.
             train.run(given, signals=signals)
     except TrainerError as error:
