@@ -218,12 +218,18 @@ def seconds(function: Callable) -> float:
     return time.perf_counter() - began
 
 
-def reference(argv: list[str]) -> None:
-    """Our program with Keras' LSTM in the place of our kernel."""
+def variant(name: str, argv: list[str]) -> None:
+    """Our program as it is: "ours"; with Keras' LSTM in the place of our kernel: "Keras"; with batches in random order: "unsorted"."""
     from trainer import main
-    from trainer.model.classifier import Classifier
 
-    Classifier._encode = lambda self, token_ids, lengths, training: self._encode_with_keras(token_ids, lengths)
+    with main.importing_tensorflow():
+        from trainer.data import input_pipeline
+        from trainer.model.classifier import Classifier
+
+    if name == "Keras":
+        Classifier._encode = lambda self, token_ids, lengths, training: self._encode_with_keras(token_ids, lengths)
+    if name == "unsorted":
+        input_pipeline.WINDOW_BATCHES = 1
     main.main(argv)
 
 
@@ -382,12 +388,12 @@ def compare_trainings(seeds: int, report: pathlib.Path | None) -> dict:
 
     print(f"{figures['cpu']}, {figures['cores']} cores, {figures['date']}\n")
     print("Loss and accuracy on the 25,000 test reviews after each epoch of this trainer\n")
-    print("| seed | kernel | " + " | ".join(str(epoch) for epoch in range(1, 6)) + " |\n" + "| --- " * 7 + "|", flush=True)
+    print("| seed | variant | " + " | ".join(str(epoch) for epoch in range(1, 6)) + " |\n" + "| --- " * 7 + "|", flush=True)
     with tempfile.TemporaryDirectory() as cache_dir:
-        for seed, kernel in itertools.product(range(seeds), ("Keras", "ours")):
-            metrics = measured("quality", f"{seed} {kernel}", lambda seed=seed, kernel=kernel: five_epochs(seed, kernel, cache_dir))
+        for name, seed in itertools.product(("ours", "Keras", "unsorted"), range(seeds)):
+            metrics = measured("quality", f"{seed} {name}", lambda seed=seed, name=name: five_epochs(seed, name, cache_dir))
             cells = " | ".join(f"{epoch['val_loss']:.3f} {epoch['val_accuracy']:.3f}" for epoch in metrics)
-            print(f"| {seed} | {kernel} | {cells} |", flush=True)
+            print(f"| {seed} | {name} | {cells} |", flush=True)
     target = " and ".join(f"{name} {value}" for name, value in TARGET.items())
     print(f"\nSeconds from the process' start, with nothing cached, to {target}\n")
     print("| seed | usual Keras script | this trainer | ratio |\n| --- | --- | --- | --- |", flush=True)
@@ -408,8 +414,8 @@ def times_to_target(seed: int) -> tuple[float, float]:
         return usual, seconds_until(command, lambda line: line.startswith("validation") and is_reached(validation(line)))
 
 
-def five_epochs(seed: int, kernel: str, cache_dir: str) -> list[dict[str, float]]:
-    """The test metrics after each of five epochs of this trainer, with its own kernel or with Keras' LSTM."""
+def five_epochs(seed: int, name: str, cache_dir: str) -> list[dict[str, float]]:
+    """The test metrics after each of five epochs of a variant of this trainer."""
     with tempfile.TemporaryDirectory() as folder:
         flags = [
             "--epochs=5",
@@ -419,7 +425,7 @@ def five_epochs(seed: int, kernel: str, cache_dir: str) -> list[dict[str, float]
             f"--workdir={folder}/run",
             f"--cache_dir={cache_dir}",
         ]
-        command = [*PROGRAM, *flags] if kernel == "ours" else [sys.executable, __file__, "--play=reference", "--", *PROGRAM[2:], *flags]
+        command = [sys.executable, __file__, f"--play=variant {name}", "--", *PROGRAM[2:], *flags]
         said = subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.PIPE, text=True).stderr
     return [validation(line) for line in said.splitlines() if line.startswith("validation")]
 
@@ -443,15 +449,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--play", choices=("usual", "fair", "ours", "usual to target", "reference"), help=argparse.SUPPRESS)
+    parser.add_argument("--play", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--cache_dir", help=argparse.SUPPRESS)
     parser.add_argument("argv", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.play == "usual to target":
         usual(None, given.seed, given.cache_dir)
-    elif given.play == "reference":
-        reference(given.argv)
+    elif given.play and given.play.startswith("variant "):
+        variant(given.play.removeprefix("variant "), given.argv)
     elif given.play:
         turns = Turns()
         {"usual": usual, "fair": fair, "ours": ours}[given.play](turns, given.seed, given.cache_dir)
