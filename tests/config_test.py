@@ -74,8 +74,8 @@ def test_help_is_asked_for_and_names_every_flag_with_its_default():
     ("argument", "sentence"),
     [
         ("--epoch=3", "Unknown command line flag 'epoch'"),
-        ("--epochs=many", "an integer of at least 1"),
-        ("--epochs=2.5", "an integer of at least 1"),
+        ("--epochs=many", "an integer from 1 to 2147483647"),
+        ("--epochs=2.5", "an integer from 1 to 2147483647"),
         ("--learning_rate=fast", "a finite number above 0"),
         ("--allow_inexact_resume=perhaps", "allow_inexact_resume"),
         ("--flagfile=missing.flags", "missing.flags"),
@@ -115,8 +115,10 @@ def test_a_text_that_is_not_utf8_is_refused():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"epochs": 0}, "--epochs must be an integer of at least 1, but --epochs=0"),
+        ({"epochs": 0}, "--epochs must be an integer from 1 to 2147483647, but --epochs=0"),
         ({"batch_size": 0}, "--batch_size"),
+        ({"batch_size": 99_999_999_999}, "--batch_size must be an integer from 1 to 65536"),
+        ({"intra_op_threads": 257}, "--intra_op_threads"),
         ({"dropout": 1.0}, "--dropout must be a finite number from 0.0 to 0.99"),
         ({"learning_rate": 0.0}, "--learning_rate must be a finite number above 0.0"),
         ({"learning_rate": float("nan")}, "--learning_rate"),
@@ -136,6 +138,13 @@ def test_a_text_that_is_not_utf8_is_refused():
 def test_a_setting_out_of_bounds_or_at_odds_with_another_is_refused_by_name(settings, sentence):
     with pytest.raises(InputError, match=sentence):
         Config(**{"workdir": "w", **settings})
+
+
+def test_every_integer_has_bounds_that_the_libraries_below_can_count_to():
+    for name, field in config.FIELDS.items():
+        if field.type is int:
+            with pytest.raises(InputError, match=f"--{name} must be an integer from"):
+                Config(**{"workdir": "w", name: 2**31})
 
 
 def test_without_validation_the_training_metrics_may_be_monitored():

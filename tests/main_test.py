@@ -66,6 +66,13 @@ def test_an_unknown_dataset_or_split_is_one_sentence(tmp_path, cache_dir, settin
     assert "Traceback" not in answer.stderr
 
 
+def test_a_model_larger_than_the_memory_is_one_sentence(tmp_path, cache_dir):
+    answer = run(command(tiny(tmp_path / "run", cache_dir, lstm_units=1_000_000)))
+    assert answer.returncode == 2
+    assert "error: The memory must hold a step" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_a_run_says_what_it_does_and_writes_its_ending(tmp_path, cache_dir):
     answer = run(command(tiny(tmp_path / "run", cache_dir)))
     assert answer.returncode == 0

@@ -32,6 +32,8 @@ class OnResume(enum.Enum):
 
 def _flag(section, on_resume, default, help, *, lower=None, above=None, upper=None, choices=None):
     metadata = {"section": section, "on_resume": on_resume, "help": help}
+    if isinstance(default, int) and not isinstance(default, bool) and upper is None:
+        upper = 2**31 - 1
     metadata |= {"lower": lower, "above": above, "upper": upper, "choices": choices}
     return dataclasses.field(default=default, metadata=types.MappingProxyType(metadata))
 
@@ -53,7 +55,7 @@ class Config:
     allow_inexact_resume: bool = _flag(
         "Run", NOT_STORED, False, "Go on although the versions, the machine or inexact flags differ from those that the run was begun with."
     )
-    seed: int = _flag("Run", FIXED, 0, "Decides initial weights, order of reviews and dropout.", lower=0, upper=2**31 - 1)
+    seed: int = _flag("Run", FIXED, 0, "Decides initial weights, order of reviews and dropout.", lower=0)
 
     dataset: str = _flag(
         "Data", FIXED, "sample_reviews", "'sample_reviews' (synthetic, generated here) or the name of a TFDS text dataset."
@@ -63,7 +65,7 @@ class Config:
     train_split: str = _flag("Data", FIXED, "train", "Reviews to train on and to count the vocabulary from, in TFDS' split syntax.")
     validation_split: str = _flag("Data", FIXED, "validation", "Reviews that decide best and patience; empty: no evaluation.")
     test_split: str = _flag("Data", FIXED, "test", "Reviews that the best checkpoint is evaluated on at the end; empty: none.")
-    vocab_size: int = _flag("Data", FIXED, 1000, "Size of the vocabulary, '' and '[UNK]' included.", lower=3, upper=2**31 - 1)
+    vocab_size: int = _flag("Data", FIXED, 1000, "Size of the vocabulary, '' and '[UNK]' included.", lower=3)
     max_length: int = _flag("Data", FIXED, 0, "Tokens of a review that are read, from its start; 0: all.", lower=0)
 
     embedding_dim: int = _flag("Model", FIXED, 64, "Size of a token's embedding.", lower=1)
@@ -72,7 +74,7 @@ class Config:
     dropout: float = _flag("Model", INEXACT, 0.0, "Share of the recurrent output that is dropped in training.", lower=0.0, upper=0.99)
 
     epochs: int = _flag("Training", FREE, 10, "Passes over the training reviews, in all.", lower=1)
-    batch_size: int = _flag("Training", FIXED, 64, "Reviews in a training step.", lower=1)
+    batch_size: int = _flag("Training", FIXED, 64, "Reviews in a training step.", lower=1, upper=2**16)
     learning_rate: float = _flag("Training", INEXACT, 1e-4, "Adam's learning rate, constant.", above=0.0)
     clip_norm: float = _flag("Training", INEXACT, 0.0, "Global norm that gradients are clipped to; 0: not clipped.", lower=0.0)
 
@@ -106,9 +108,9 @@ class Config:
     checkpoint_every_secs: float = _flag("Saving", FREE, 60.0, "Seconds between checkpoints; 0: off.", lower=0.0)
     max_to_keep: int = _flag("Saving", FREE, 3, "Newest checkpoints that are kept, beside the best.", lower=1)
 
-    intra_op_threads: int = _flag("Speed", INEXACT, 1, "Threads that share one operation; 0: TensorFlow decides.", lower=0)
+    intra_op_threads: int = _flag("Speed", INEXACT, 1, "Threads that share one operation; 0: TensorFlow decides.", lower=0, upper=256)
     inter_op_threads: int = _flag(
-        "Speed", INEXACT, 2, "Operations at a time: one for each direction of the LSTM; 0: TensorFlow decides.", lower=0
+        "Speed", INEXACT, 2, "Operations at a time: one for each direction of the LSTM; 0: TensorFlow decides.", lower=0, upper=256
     )
 
     log_every_steps: int = _flag("Watching", FREE, 50, "Steps between lines, and between points in TensorBoard.", lower=1)

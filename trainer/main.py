@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from trainer import InterruptedBySignalError, TrainerError, config
+from trainer import InputError, InterruptedBySignalError, TrainerError, config
 from trainer.run import workdir
 
 
@@ -78,6 +78,11 @@ def importing_tensorflow() -> Iterator[None]:
         os.close(kept)
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    tensorflow = sys.modules.get("tensorflow")
+    return isinstance(error, MemoryError) or bool(tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError))
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the program; returns its exit code."""
     logging.basicConfig(handlers=[_Lines()])
@@ -95,6 +100,11 @@ def main(argv: Sequence[str]) -> int:
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)
         return error.exit_code
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        logging.getLogger("absl").error("The memory must hold a step, but it does not; try a smaller --batch_size, --max_length or model.")
+        return InputError.exit_code
     return 0
 
 
