@@ -78,9 +78,16 @@ def importing_tensorflow() -> Iterator[None]:
         os.close(kept)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    tensorflow = sys.modules.get("tensorflow")
-    return isinstance(error, MemoryError) or bool(tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError))
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Within it too little memory for a tensor or an array is the user's to mend."""
+    try:
+        yield
+    except Exception as error:
+        tensorflow = sys.modules.get("tensorflow")
+        if isinstance(error, MemoryError) or tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError):
+            raise InputError("The memory must hold a step, but it does not; try a smaller --batch_size, --max_length or model.") from error
+        raise
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,18 +100,13 @@ def main(argv: Sequence[str]) -> int:
             return 0
         settings = config.resolve(given)
         signals = Signals()
-        with workdir.hold(pathlib.Path(settings.workdir)):
+        with _enough_memory(), workdir.hold(pathlib.Path(settings.workdir)):
             with importing_tensorflow():
                 from trainer import train  # Only now: importing TensorFlow takes seconds.
             train.run(given, signals=signals)
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)
         return error.exit_code
-    except Exception as error:
-        if not _is_out_of_memory(error):
-            raise
-        logging.getLogger("absl").error("The memory must hold a step, but it does not; try a smaller --batch_size, --max_length or model.")
-        return InputError.exit_code
     return 0
 
 
