@@ -85,7 +85,7 @@ def _enough_memory() -> Iterator[None]:
         yield
     except Exception as error:
         tensorflow = sys.modules.get("tensorflow")
-        if isinstance(error, MemoryError) or tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError):
+        if isinstance(error, MemoryError) or (tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError)):
             raise InputError("The memory must hold a step, but it does not; try a smaller --batch_size, --max_length or model.") from error
         raise
 
