@@ -12,14 +12,16 @@ NAMES = (
     "mode workdir dataset data_dir train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units "
     "dropout batch_size epochs learning_rate clip_norm seed monitor monitor_mode patience min_delta baseline start_from_epoch initial_best "
     "eval_every_steps validation_steps checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text cache_dir "
-    "allow_inexact_resume on_nan intra_op_threads inter_op_threads"
+    "allow_inexact_resume on_nan intra_op_threads inter_op_threads checkpoint split input text bad_rows output init_from init_optimizer "
+    "init_best_metric"
 )
 ON_RESUME = {
     FIXED: "seed dataset train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units batch_size",
     INEXACT: "dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta baseline start_from_epoch "
     "on_nan intra_op_threads inter_op_threads",
     FREE: "epochs eval_every_steps patience checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text",
-    NOT_STORED: "mode workdir allow_inexact_resume data_dir cache_dir",
+    NOT_STORED: "mode workdir allow_inexact_resume data_dir cache_dir checkpoint split input text bad_rows output init_from init_optimizer "
+    "init_best_metric",
 }
 
 
@@ -107,6 +109,20 @@ def test_a_flagfile_that_is_none_is_refused_in_one_sentence(tmp_path, content, s
     assert "\n" not in str(error.value)
 
 
+def test_a_flag_of_another_mode_is_refused():
+    with pytest.raises(InputError, match="--text is for --mode=predict, but the mode is train"):
+        parse("--workdir=w", "--text=good")
+
+
+def test_a_flag_of_other_modes_is_refused_with_all_of_them():
+    with pytest.raises(InputError, match="--output is for --mode=evaluate or predict or inspect, but the mode is export"):
+        parse("--workdir=w", "--mode=export", "--output=-")
+
+
+def test_a_flag_of_the_mode_may_stand_before_it():
+    assert parse("--text=good", "--mode=predict") == {"mode": "predict", "text": ("good",)}
+
+
 def test_a_text_that_is_not_utf8_is_refused():
     with pytest.raises(InputError, match="UTF-8"):
         parse("--sample_text=\udcff")
@@ -133,6 +149,8 @@ def test_a_text_that_is_not_utf8_is_refused():
         ({"train_split": ""}, "--train_split"),
         ({"validation_split": ""}, "--monitor=val_loss needs validation reviews"),
         ({"validation_split": "", "monitor": "loss", "validation_steps": 3}, "--validation_steps=3 needs validation reviews"),
+        ({"text": ("good",), "input": "a.txt", "mode": "predict"}, r"--text and --input both"),
+        ({"init_optimizer": True}, r"--init_optimizer .* --init_from names"),
     ],
 )
 def test_a_setting_out_of_bounds_or_at_odds_with_another_is_refused_by_name(settings, sentence):

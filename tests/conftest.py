@@ -1,4 +1,6 @@
-"""What the tests share: a cache folder, so that the synthetic corpus is generated once a session."""
+"""What the tests share: a cache folder, so that the synthetic corpus is generated once a session, and a disk that can be full."""
+
+import subprocess
 
 import pytest
 
@@ -21,3 +23,24 @@ def cache_dir(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _hear_what_is_said(caplog):
     caplog.set_level("INFO", logger="absl")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a filesystem of a given size in MiB; again with another size: resizes it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def mount(size):
+        nonlocal mounted
+        options = ["-o", f"{'remount,' if mounted else ''}size={int(size * 2**20)}"]
+        answer = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True, check=False)
+        if answer.returncode:
+            pytest.skip(f"needs leave to mount a tmpfs: {answer.stderr.strip()}")
+        mounted = True
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -324,27 +324,6 @@ def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(tmp_path, c
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a filesystem of a given size in MiB; again with another size: resizes it."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = False
-
-    def mount(size):
-        nonlocal mounted
-        options = ["-o", f"{'remount,' if mounted else ''}size={int(size * 2**20)}"]
-        answer = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True, check=False)
-        if answer.returncode:
-            pytest.skip(f"needs leave to mount a tmpfs: {answer.stderr.strip()}")
-        mounted = True
-        return folder
-
-    yield mount
-    if mounted:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-@pytest.fixture
 def impatient(monkeypatch):
     """Saves are tried again at once."""
     monkeypatch.setattr(checkpoint, "RETRY_SECS", (0,))

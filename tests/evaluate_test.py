@@ -1,12 +1,15 @@
-"""Exact sums, and the probability of a text."""
+"""Exact sums, and the figures of a trained model."""
+
+import json
+import pathlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from fakes import NoSignals, tiny
 
-from trainer import evaluate
+from trainer import InputError, evaluate, train
 from trainer.data.input_pipeline import Batch
-from trainer.data.vocabulary import Vocabulary
 from trainer.model import classifier
 from trainer.model.classifier import Classifier
 
@@ -53,19 +56,61 @@ def test_evaluation_can_be_abandoned_between_two_batches(model):
     assert len(looks) == 2
 
 
-VOCABULARY = Vocabulary(tokens=(b"", b"[UNK]", b"the", b"movie", b"was", b"good"))
+def test_a_report_counts_what_is_said_and_what_is():
+    logits, labels = np.array([2.0, 1.0, -1.0, 0.5, -2.0, -0.1, 3.0], np.float32), np.array([1, 0, 0, 1, 1, 0, 1])
+    report = evaluate.report(logits, labels)
+    assert (report.true_positives, report.false_positives, report.true_negatives, report.false_negatives) == (3, 1, 2, 1)
+    assert (report.accuracy, report.precision, report.recall, report.f1) == (5 / 7, 3 / 4, 3 / 4, 3 / 4)
+    assert report.loss == pytest.approx(float(tf.reduce_mean(classifier.losses(logits, labels.astype(np.float32)))), rel=1e-6)
 
 
-def test_a_text_has_the_probability_of_its_tokens(model):
-    token_ids = tf.constant([[2, 3, 4, 1]])
-    expected = tf.sigmoid(model(token_ids, tf.constant([4]))).numpy()[0]
-    assert evaluate.probabilities(model, VOCABULARY, ["The movie was ODD!"], max_length=0) == pytest.approx([expected], rel=1e-6)
+def test_auc_is_the_share_of_pairs_in_order_with_ties_half():
+    random = np.random.default_rng(0)
+    logits, labels = np.round(random.normal(size=200), 1).astype(np.float32), random.integers(0, 2, 200)
+    pairs = [(p > n) + (p == n) / 2 for p in logits[labels == 1] for n in logits[labels == 0]]
+    assert evaluate.report(logits, labels).auc == pytest.approx(np.mean(pairs), rel=1e-12)
 
 
-def test_a_text_is_read_as_far_as_training_reads(model):
-    long, short = evaluate.probabilities(model, VOCABULARY, ["the movie was good", "the movie"], max_length=2)
-    assert long == pytest.approx(short, rel=1e-6)
+def test_a_report_of_one_kind_of_review_has_no_auc_and_divides_by_no_zero():
+    report = evaluate.report(np.array([-1.0], np.float32), np.array([0]))
+    assert report.auc is None
+    assert "auc                -" in evaluate.table(report)
+    assert (report.precision, report.recall, report.f1, report.accuracy) == (0.0, 0.0, 0.0, 1.0)
 
 
-def test_texts_without_a_token_have_a_probability(model):
-    assert all(0 < probability < 1 for probability in evaluate.probabilities(model, VOCABULARY, ["", "?!"], max_length=0))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache_dir):
+    given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
+    train.run(given, signals=NoSignals())
+    return {"workdir": given["workdir"], "cache_dir": cache_dir}
+
+
+def answer(given, tmp_path):
+    evaluate.run({**given, "output": str(tmp_path / "answer.json")}, signals=NoSignals())
+    return json.loads((tmp_path / "answer.json").read_text())
+
+
+def test_the_test_split_has_the_figures_of_the_ending(finished, tmp_path, capsys):
+    ending = json.loads((pathlib.Path(finished["workdir"]) / "result.json").read_text())
+    figures = answer(finished, tmp_path)
+    assert figures["accuracy"] == ending["test"]["accuracy"]
+    assert figures["loss"] == pytest.approx(ending["test"]["loss"], rel=1e-6)
+    assert "said positive" in capsys.readouterr().out
+
+
+def test_another_split_or_file_may_be_named(finished, tmp_path):
+    assert answer({**finished, "split": "validation[:7]"}, tmp_path)["reviews"] == 7
+    file = tmp_path / "own.csv"
+    file.write_text("text,label\nA wonderful film.,pos\nDull.,neg\n")
+    assert answer({**finished, "input": str(file)}, tmp_path)["reviews"] == 2
+
+
+def test_a_split_that_is_not_there_is_one_sentence(finished, tmp_path):
+    with pytest.raises(InputError, match="validation"):
+        answer({**finished, "split": "tests"}, tmp_path)
+
+
+def test_a_file_without_reviews_is_one_sentence(finished, tmp_path):
+    (tmp_path / "own.csv").write_text("text,label\n")
+    with pytest.raises(InputError, match="has none"):
+        answer({**finished, "input": str(tmp_path / "own.csv")}, tmp_path)

@@ -18,7 +18,7 @@ def make_store(lengths):
     """Review i is `lengths[i]` times the token i + 1; its label is whether i is odd."""
     numbers = np.arange(len(lengths))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return TokenStore(np.repeat(numbers + 1, lengths).astype(np.uint16), offsets, (numbers % 2).astype(np.uint8), "")
+    return TokenStore(np.repeat(numbers + 1, lengths).astype(np.uint16), offsets, (numbers % 2).astype(np.uint8), path=None, fingerprint="")
 
 
 def random_lengths(count, seed=0):

@@ -30,16 +30,22 @@ class OnResume(enum.Enum):
     NOT_STORED = "not stored"
 
 
-def _flag(section, on_resume, default, help, *, lower=None, above=None, upper=None, choices=None):
-    metadata = {"section": section, "on_resume": on_resume, "help": help}
+FIXED, INEXACT, FREE, NOT_STORED = OnResume
+
+
+def _flag(section, on_resume, default, help, *, lower=None, above=None, upper=None, choices=None, modes=()):
+    metadata = {"section": section, "on_resume": on_resume, "help": help, "modes": modes}
     if isinstance(default, int) and not isinstance(default, bool) and upper is None:
         upper = 2**31 - 1
     metadata |= {"lower": lower, "above": above, "upper": upper, "choices": choices}
     return dataclasses.field(default=default, metadata=types.MappingProxyType(metadata))
 
 
+def _after_training(default, help, *modes, choices=None):
+    return _flag("After training", NOT_STORED, default, help, choices=choices, modes=modes)
+
+
 _SAMPLE_TEXT = "The movie was cool. The animation and the graphics were out of this world. I would recommend this movie."
-FIXED, INEXACT, FREE, NOT_STORED = OnResume
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,7 @@ class Config:
       InputError: when settings contradict each other; the sentence names the flags.
     """
 
-    mode: str = _flag("Run", NOT_STORED, "train", "What to do.", choices=("train",))
+    mode: str = _flag("Run", NOT_STORED, "train", "What to do with the run.", choices=("train", "evaluate", "predict", "export", "inspect"))
     workdir: str = _flag("Run", NOT_STORED, "", "Run directory; the same command again resumes from it. Required.")
     allow_inexact_resume: bool = _flag(
         "Run", NOT_STORED, False, "Go on although the versions, the machine or inexact flags differ from those that the run was begun with."
@@ -73,6 +79,11 @@ class Config:
     dense_units: int = _flag("Model", FIXED, 64, "Units of the dense layer before the logit.", lower=1)
     dropout: float = _flag("Model", INEXACT, 0.0, "Share of the recurrent output that is dropped in training.", lower=0.0, upper=0.99)
 
+    init_from: str = _flag(
+        "Training", NOT_STORED, "", "Another run, of which the best is taken, or one of its checkpoints: a new run begins with its weights."
+    )
+    init_optimizer: bool = _flag("Training", NOT_STORED, False, "Of --init_from, take the optimizer as well.")
+    init_best_metric: bool = _flag("Training", NOT_STORED, False, "Of --init_from, take the metric that has to be beaten as well.")
     epochs: int = _flag("Training", FREE, 10, "Passes over the training reviews, in all.", lower=1)
     batch_size: int = _flag("Training", FIXED, 64, "Reviews in a training step.", lower=1, upper=2**16)
     learning_rate: float = _flag("Training", INEXACT, 1e-4, "Adam's learning rate, constant.", above=0.0)
@@ -118,10 +129,27 @@ class Config:
         "Watching", FREE, (_SAMPLE_TEXT,), "A text to classify before the first step and at the end; may be given several times."
     )
 
+    checkpoint: str = _after_training("best", "best, latest, or one as runs/imdb/checkpoints/ckpt-1200.", "evaluate", "predict", "export")
+    split: str = _after_training("", "Reviews to evaluate, in TFDS' split syntax; empty: those of --test_split.", "evaluate")
+    input: str = _after_training(
+        "", "Reviews or texts: a .csv, .jsonl or .txt; empty: --split, and to predict --text or standard input.", "evaluate", "predict"
+    )
+    text: tuple[str, ...] = _after_training((), "A text to predict; may be given several times.", "predict")
+    bad_rows: str = _after_training("skip", "At a row of --input that holds no review.", "evaluate", "predict", choices=("skip", "stop"))
+    output: str = _after_training(
+        "", "Where the answer goes as JSON, to predict a line each; -: standard output.", "evaluate", "predict", "inspect"
+    )
+
     def __post_init__(self) -> None:
         for name, field in FIELDS.items():
             if not _within_bounds(getattr(self, name), field.metadata):
                 raise InputError(f"--{name} must be {_requirement(field)}, but --{name}={getattr(self, name)} was given.")
+        for flag, other in (("text", "input"), ("split", "input")):
+            if getattr(self, flag) and getattr(self, other):
+                raise InputError(f"--{flag} and --{other} both name what to read, but only one of them can be read at a time; give one.")
+        for flag in ("init_optimizer", "init_best_metric"):
+            if getattr(self, flag) and not self.init_from:
+                raise InputError(f"--{flag} takes something from the run that --init_from names, but it names none.")
         if not self.workdir:
             raise InputError("--workdir is required, but none was given; name a directory for the run, as in --workdir=runs/first.")
         if not self.train_split:
@@ -273,7 +301,8 @@ def parse(argv: Sequence[str]) -> dict[str, typing.Any] | None:
     """The settings that a command line gives, without those it leaves open; None when it asks for help.
 
     Raises:
-      InputError: for a flag that is unknown or of a wrong type, a flagfile that cannot be read, or an argument that is no flag.
+      InputError: for a flag that is unknown or of a wrong type, a flagfile that cannot be read, an argument that is no flag, or a flag
+        of another mode.
     """
     try:
         # absl only mutters on standard error when a flagfile includes itself.
@@ -292,6 +321,11 @@ def parse(argv: Sequence[str]) -> dict[str, typing.Any] | None:
     if flags.FLAGS.help:
         return None
     given = {name: flags.FLAGS[name].value for name in FIELDS if flags.FLAGS[name].present}
+    mode = given.get("mode", FIELDS["mode"].default)
+    for name in given:
+        modes = FIELDS[name].metadata["modes"]
+        if modes and mode not in modes:
+            raise InputError(f"--{name} is for --mode={' or '.join(modes)}, but the mode is {mode}.")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
@@ -309,6 +343,7 @@ def help_text() -> str:
             section = metadata["section"]
             lines += ["", section]
         kind = f"; {_requirement(field)}" if field.type not in (str, bool, tuple[str, ...]) or metadata["choices"] else ""
-        text = f"{metadata['help']} [{metadata['on_resume'].value}{kind}]"
+        use = f"--mode={' or '.join(metadata['modes'])}" if metadata["modes"] else metadata["on_resume"].value
+        text = f"{metadata['help']} [{use}{kind}]"
         lines += [f"  --{name}={_as_text(field.default)}", *textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)]
     return "\n".join(lines) + "\n"

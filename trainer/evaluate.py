@@ -1,15 +1,54 @@
-"""Exact metrics over a split, and the probability of a text."""
+"""Exact metrics over a split: those that training needs, and all of them for a trained model."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
+from trainer import InputError
+from trainer.config import Config
+from trainer.data import datasets, review_files, token_store
 from trainer.data.input_pipeline import Batch
-from trainer.data.vocabulary import Vocabulary
 from trainer.model import classifier
+from trainer.trained import BATCH_SIZE, logits, make_predict_step, open_trained, write_answer
 
-BATCH_SIZE = 256
+
+def run(given: Mapping[str, Any], *, signals) -> None:
+    """Evaluates a trained model on a split, or on a file of the user's own; prints a table, and writes JSON where --output says."""
+    del signals
+    trained = open_trained(given)
+    config = trained.config
+    name, reviews = _reviews(config)
+    predict_step = make_predict_step(trained.model)
+    values, truth = [], []
+    with tqdm(desc=name, unit="review", disable=None, leave=False) as bar:
+        for texts, labels in reviews:
+            values.append(logits(predict_step, trained.vocabulary, texts, max_length=config.max_length))
+            truth.append(labels)
+            bar.update(len(texts))
+    if not values:
+        raise InputError(f"There must be reviews to evaluate, but {name} has none.")
+    figures = report(np.concatenate(values), np.concatenate(truth))
+    if config.output != "-":
+        sys.stdout.write(f"step {trained.step} of {config.workdir} on {name}\n\n{table(figures)}\n")
+    write_answer(config.output, {"checkpoint": str(trained.prefix), "reviews_of": name, **figures._asdict()})
+
+
+def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes], np.ndarray]]]:
+    # What the reviews are called, and batches of them: texts and labels, 0 or 1.
+    if config.input:
+        rows = review_files.read(config.input, labelled=True, bad_rows=config.bad_rows)
+        chunks = review_files.chunks(rows)
+        return config.input, (([row.text for row in chunk], np.array([row.label for row in chunk])) for chunk in chunks)
+    split = config.split or config.test_split
+    if not split:
+        raise InputError("--mode=evaluate needs reviews, but the run has no --test_split; name some by --split or --input.")
+    corpus = datasets.open_corpus(name=config.dataset, data_dir=config.data_dir or None, cache_dir=token_store.folder_of(config.cache_dir))
+    corpus.examples(split)
+    return f"{config.dataset} {split}", corpus.reviews(split)
 
 
 class Metrics(NamedTuple):
@@ -52,16 +91,65 @@ def evaluate(eval_step: Callable[[Batch], tf.Tensor], batches: Iterable[Batch], 
     return Metrics(loss=float(loss / reviews), accuracy=float(correct / reviews), reviews=int(reviews))
 
 
-def probabilities(model: classifier.Classifier, vocabulary: Vocabulary, texts: Sequence[str], *, max_length: int) -> list[float]:
-    """The probability that each text is a positive review."""
-    values = []
-    for start in range(0, len(texts), BATCH_SIZE):
-        token_ids = vocabulary.encode(tf.constant(texts[start : start + BATCH_SIZE]))
-        if max_length:
-            token_ids = token_ids[:, :max_length]
-        # In batches as large as those of an evaluation, so that the kernel is compiled once for both.
-        rows = token_ids.nrows()
-        lengths = tf.pad(tf.cast(token_ids.row_lengths(), tf.int32), [[0, BATCH_SIZE - rows]])
-        padded = token_ids.to_tensor(shape=[BATCH_SIZE, tf.maximum(tf.reduce_max(lengths), 1)])
-        values += tf.sigmoid(model(padded, lengths)[:rows]).numpy().tolist()
-    return values
+class Report(NamedTuple):
+    """How a model does on reviews; a ratio with nothing below its line is 0, and `auc` is None where all reviews are of one kind."""
+
+    reviews: int
+    loss: float
+    accuracy: float
+    auc: float | None
+    precision: float
+    recall: float
+    f1: float
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+
+
+def report(logits: np.ndarray, labels: np.ndarray) -> Report:
+    """All figures of a set of reviews.
+
+    Args:
+      logits: float32 [reviews]; above 0 means positive.
+      labels: [reviews], 0 or 1.
+    """
+    logits, positive = logits.astype(np.float64), labels.astype(bool)
+    said = logits > 0
+    tp, fp, tn, fn = (int(np.sum(a & b)) for a, b in ((said, positive), (said, ~positive), (~said, ~positive), (~said, positive)))
+    return Report(
+        reviews=len(labels),
+        loss=float(np.mean(np.logaddexp(0.0, np.where(positive, -logits, logits)))),
+        accuracy=(tp + tn) / len(labels),
+        auc=_auc(logits, positive),
+        precision=tp / max(1, tp + fp),
+        recall=tp / max(1, tp + fn),
+        f1=2 * tp / max(1, 2 * tp + fp + fn),
+        true_positives=tp,
+        false_positives=fp,
+        true_negatives=tn,
+        false_negatives=fn,
+    )
+
+
+def _auc(scores: np.ndarray, positive: np.ndarray) -> float | None:
+    # The share of pairs of a positive and a negative review that are in order, ties counted half: Mann and Whitney's U over their number.
+    _, of_review, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[of_review]
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return None
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def table(figures: Report) -> str:
+    """The figures for people, with the confusion of what is and what was said."""
+    said = {
+        name: "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+        for name, value in figures._asdict().items()
+    }
+    lines = [f"{name:<10} {said[name]:>9}" for name in figures._fields[:7]]
+    lines += ["", f"{'':<10} {'said positive':>14} {'said negative':>14}"]
+    lines += [f"{'positive':<10} {figures.true_positives:>14,} {figures.false_negatives:>14,}"]
+    lines += [f"{'negative':<10} {figures.false_positives:>14,} {figures.true_negatives:>14,}"]
+    return "\n".join(lines)

@@ -9,7 +9,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -24,7 +24,8 @@ class Signals:
     time. In training the first signal is noted, and the loop honours it between two steps or two batches of an evaluation.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hint: str = "") -> None:
+        self._hint = hint
         self.wait_for_a_save = False
         self._received: int | None = None
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -33,7 +34,7 @@ class Signals:
     def _receive(self, signum: int, frame) -> None:
         del frame
         if self._received or not self.wait_for_a_save:
-            os.write(sys.stderr.fileno(), f"Ended by {signal.Signals(signum).name}; the same command goes on.\n".encode())
+            os.write(sys.stderr.fileno(), f"Ended by {signal.Signals(signum).name}{self._hint}.\n".encode())
             os._exit(128 + signum)
         self._received = signum
 
@@ -90,6 +91,23 @@ def _enough_memory() -> Iterator[None]:
         raise
 
 
+def program(mode: str) -> Callable:
+    """What --mode names; imported only now, because importing TensorFlow takes seconds."""
+    with importing_tensorflow():
+        match mode:
+            case "train":
+                from trainer.train import run
+            case "evaluate":
+                from trainer.evaluate import run
+            case "predict":
+                from trainer.predict import run
+            case "export":
+                from trainer.export import run
+            case "inspect":
+                from trainer.inspect_run import run
+    return run
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the program; returns its exit code."""
     logging.basicConfig(handlers=[_Lines()])
@@ -99,11 +117,10 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.write(config.help_text())
             return 0
         settings = config.resolve(given)
-        signals = Signals()
-        with _enough_memory(), workdir.hold(pathlib.Path(settings.workdir)):
-            with importing_tensorflow():
-                from trainer import train  # Only now: importing TensorFlow takes seconds.
-            train.run(given, signals=signals)
+        is_writer = settings.mode == "train"
+        signals = Signals("; the same command goes on" if is_writer else "")
+        with _enough_memory(), workdir.hold(pathlib.Path(settings.workdir)) if is_writer else contextlib.nullcontext():
+            program(settings.mode)(given, signals=signals)
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)
         return error.exit_code

@@ -1,8 +1,10 @@
 """The start of a run: what is in its directory, whether this start may go on from it, and what is put right before it does."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import os
 import pathlib
 import socket
@@ -10,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from absl import logging
 
 from trainer import InputError, StorageError
@@ -19,9 +22,9 @@ from trainer.data import datasets, input_pipeline, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.evaluate import make_eval_step
 from trainer.model import lstm
-from trainer.model.classifier import Classifier
 from trainer.run import checkpoint, distribution, summaries, workdir
 from trainer.run.state import TrainState, stop_reason
+from trainer.trained import Trained, make_model, open_trained
 
 RESULT = "result.json"
 
@@ -72,6 +75,9 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
     frozen = configuration.from_text(checkpoint.read_text(found.newest, "frozen_flags")) if found.newest else {}
     config = configuration.resolve(given, frozen)
     distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
+    source = open_source(config) if config.init_from and not found.newest else None
+    if source and config.init_best_metric:
+        config = dataclasses.replace(config, initial_best=best_metric_of(source, config))
     vocabulary, stores = open_data(config)
     texts = {
         "frozen_flags": configuration.to_text(config, FIXED, INEXACT),
@@ -100,13 +106,17 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
         checkpoints.heal_best()
         checkpoints.prune()
         adopt(config, state, texts)
+        if config.init_from:
+            logging.info("The run has checkpoints of its own: --init_from=%s is ignored.", config.init_from)
+    elif source:
+        take_over(source, config, state, vocabulary)
     events = summaries.Summaries(directory / "summaries")
     return Run(config, directory, vocabulary, stores, plan, state, make_eval_step(state.model), checkpoints, events, signals)
 
 
 def open_data(config: Config) -> tuple[Vocabulary, dict[str, token_store.TokenStore]]:
     """The vocabulary and the encoded reviews of each split, built when they are not in --cache_dir; says what was loaded."""
-    cache_dir = config.cache_dir or str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "trainer")
+    cache_dir = token_store.folder_of(config.cache_dir)
     corpus = datasets.open_corpus(name=config.dataset, data_dir=config.data_dir or None, cache_dir=cache_dir)
     splits = {"train": config.train_split, "validate": config.validation_split, "test": config.test_split}
     splits = {use: split for use, split in splits.items() if split}
@@ -122,21 +132,61 @@ def open_data(config: Config) -> tuple[Vocabulary, dict[str, token_store.TokenSt
 
 def make_state(config: Config, vocab_size: int, texts: Mapping[str, str]) -> TrainState:
     """A state at step 0, with every variable built."""
-    model = Classifier(
-        vocab_size=vocab_size,
-        embedding_dim=config.embedding_dim,
-        lstm_units=config.lstm_units,
-        dense_units=config.dense_units,
-        dropout=config.dropout,
-        seed=config.seed,
-    )
     return TrainState(
-        model=model,
+        model=make_model(config, vocab_size),
         optimizer=keras.optimizers.Adam(config.learning_rate, name="adam"),
         lower_is_better=config.lower_is_better,
         initial_best=config.initial_best,
         **texts,
     )
+
+
+def open_source(config: Config) -> Trained:
+    """The model that --init_from names, of a run's best or of one of its checkpoints."""
+    path = pathlib.Path(config.init_from)
+    is_run = (path / checkpoint.PERIODIC).is_dir()
+    names = {"workdir": str(path)} if is_run else {"workdir": str(path.parent.parent), "checkpoint": str(path)}
+    return open_trained({**names, "intra_op_threads": config.intra_op_threads, "inter_op_threads": config.inter_op_threads})
+
+
+def best_metric_of(source: Trained, config: Config) -> float | None:
+    """What a run had to beat at a checkpoint; raises InputError when that was another metric than the one that is monitored here."""
+    if source.config.monitor != config.monitor:
+        raise InputError(
+            f"--init_best_metric needs a run that monitors {config.monitor}, but {config.init_from} monitors {source.config.monitor}; "
+            f"give --monitor={source.config.monitor}, or --initial_best."
+        )
+    metric = float(checkpoint.read_values(source.prefix)["best_metric"])
+    return metric if math.isfinite(metric) else None
+
+
+def take_over(source: Trained, config: Config, state: TrainState, vocabulary: Vocabulary) -> None:
+    """Begins a new run with another's weights; of a token that both vocabularies have, the embedding is taken along.
+
+    Raises:
+      InputError: when a weight has another shape, or the optimizer is asked for and the vocabulary another one; the sentence names each.
+    """
+    theirs, ours = source.model.trainable_variables, state.model.trainable_variables
+    unlike = [
+        f"{our.path} is {list(their.shape)} there and {list(our.shape)} here"
+        for our, their in zip(ours, theirs, strict=True)
+        if our.shape[our is ours[0] :] != their.shape[our is ours[0] :]
+    ]
+    is_same_vocabulary = source.vocabulary == vocabulary
+    if config.init_optimizer and not is_same_vocabulary:
+        unlike.append("the vocabulary is another one, and --init_optimizer needs the same")
+    if unlike:
+        raise InputError(f"--init_from={config.init_from} must have the weights of this model, but {'; '.join(unlike)}.")
+    for our, their in zip(ours[1:], theirs[1:], strict=True):
+        our.assign(their)
+    rows = {token: row for row, token in enumerate(source.vocabulary.tokens)}
+    known = [token in rows for token in vocabulary.tokens]
+    taken = np.array([rows.get(token, 0) for token in vocabulary.tokens])
+    ours[0].assign(np.where(np.array(known)[:, None], theirs[0].numpy()[taken], ours[0].numpy()))
+    if config.init_optimizer:
+        checkpoint.restore_parts(source.prefix, optimizer=state.optimizer)
+        state.optimizer.learning_rate.assign(config.learning_rate)
+    logging.info("Weights   of %s, step %d; %d of %d tokens are known to it", config.init_from, source.step, sum(known), len(known))
 
 
 def compare(config: Config, newest: pathlib.Path, frozen: Mapping[str, Any], texts: Mapping[str, str]) -> None:
@@ -171,6 +221,28 @@ def adopt(config: Config, state: TrainState, texts: Mapping[str, str]) -> None:
         state.best_metric.assign(config.initial_best)
 
 
+def read_starts(directory: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of starts.jsonl; a line that is no start is left out."""
+    starts = []
+    with contextlib.suppress(OSError):
+        for line in (directory / "starts.jsonl").read_bytes().splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                start = json.loads(line)
+                stores = {str(split): str(path) for split, path in start["stores"].items()}
+                numbers = {name: int(start[name]) for name in ("step", "steps_recomputed_at_least", "steps_per_epoch")}
+                starts.append({**start, **numbers, "stores": stores})
+    return starts
+
+
+def is_ending_of(directory: pathlib.Path, stop_step: int, best_step: int) -> bool:
+    """Whether the ending that is on disk is that of a state which stopped at one step and was best at another."""
+    try:
+        ending = json.loads((directory / RESULT).read_text())
+        return (ending["stop_step"], ending["best_step"]) == (stop_step, best_step)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def begin(run: Run) -> None:
     """Puts the run directory in the state of the restored step: event log rewound, readable copies written, old ending gone."""
     step = int(run.state.step)
@@ -191,6 +263,8 @@ def begin(run: Run) -> None:
         "pid": os.getpid(),
         "step": step,
         "steps_recomputed_at_least": last_logged - step,
+        "steps_per_epoch": run.plan.steps_per_epoch,
+        "stores": {split: str(store.path) for split, store in run.stores.items()},
     }
     workdir.append_line(run.directory / "starts.jsonl", json.dumps(start))
     run.checkpoints.save()

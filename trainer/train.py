@@ -14,11 +14,12 @@ from trainer import NonFiniteError
 from trainer.config import Config
 from trainer.data import input_pipeline
 from trainer.data.input_pipeline import Batch
-from trainer.evaluate import BATCH_SIZE, Metrics, batch_spec, evaluate, probabilities
+from trainer.evaluate import BATCH_SIZE, Metrics, batch_spec, evaluate
 from trainer.model import classifier
 from trainer.run import workdir
 from trainer.run.state import Sums, TrainState
-from trainer.start import RESULT, Run, begin, open_run
+from trainer.start import RESULT, Run, begin, is_ending_of, open_run
+from trainer.trained import logits, probabilities
 
 
 def run(given: Mapping[str, Any], *, signals) -> None:
@@ -30,7 +31,7 @@ def run(given: Mapping[str, Any], *, signals) -> None:
     """
     run = open_run(given, signals=signals)
     reason = run.stop_reason()
-    if reason and is_finished(run):
+    if reason and is_ending_of(run.directory, int(run.state.step), int(run.state.best_step)):
         logging.info("%s is finished: %s, at step %d. %s", run.directory, reason, int(run.state.step), how_to_go_on(run))
         return
     begin(run)
@@ -209,9 +210,8 @@ def classify_sample_texts(run: Run) -> list[dict[str, Any]]:
     """Classifies each --sample_text, says so, and returns it for the ending."""
     texts = run.config.sample_text
     results = []
-    for text, probability in zip(
-        texts, probabilities(run.state.model, run.vocabulary, texts, max_length=run.config.max_length), strict=True
-    ):
+    values = logits(run.state.model, run.vocabulary, texts, max_length=run.config.max_length)
+    for text, probability in zip(texts, probabilities(values), strict=True):
         label = "Positive" if probability > 0.5 else "Negative"
         logging.info("%s, with probability %.3f of being positive: %s", label, probability, text)
         results.append({"text": text, "label": label, "probability": probability})
@@ -243,15 +243,6 @@ def finish(run: Run, reason: str) -> None:
     ending["sample_texts"] = classify_sample_texts(run)
     workdir.write_atomically(run.directory / RESULT, (json.dumps(ending, indent=2) + "\n").encode())
     logging.info("Look at it: tensorboard --logdir %s\n%s", run.directory / "summaries", hint)
-
-
-def is_finished(run: Run) -> bool:
-    """Whether the ending that is on disk is that of the state."""
-    try:
-        ending = json.loads((run.directory / RESULT).read_text())
-        return (ending["stop_step"], ending["best_step"]) == (int(run.state.step), int(run.state.best_step))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def how_to_go_on(run: Run) -> str:

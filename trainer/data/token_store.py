@@ -42,6 +42,7 @@ class TokenStore:
     token_ids: np.ndarray  # [tokens] of the smallest unsigned type that holds the vocabulary
     offsets: np.ndarray  # [examples + 1] int64
     labels: np.ndarray  # [examples] uint8, 0 or 1
+    path: pathlib.Path
     fingerprint: str  # hexadecimal sha256 of content and vocabulary; neither of paths nor of times
 
     def __len__(self) -> int:
@@ -82,6 +83,24 @@ def prepare(*, corpus: Corpus, splits: Sequence[str], vocab_size: int, cache_dir
         return vocabulary, {split: _load(folder, corpus, split, vocabulary) for split in splits}
 
 
+def folder_of(cache_dir: str) -> str:
+    """The folder that --cache_dir names; when it is empty, the user's cache folder."""
+    return cache_dir or str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "trainer")
+
+
+def damage(path: pathlib.Path) -> str | None:
+    """Reads a whole store and compares it with its checksums; what is wrong with it, or None."""
+    try:
+        files = json.loads((path / "manifest.json").read_bytes())["files"]
+        for name in FILES:
+            with (path / f"{name}.bin").open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != files[name]["sha256"]:
+                    return f"{name}.bin is not what was written"
+    except _NOT_WHOLE as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
 def _folder_name(corpus: Corpus, train_split: str, vocab_size: int) -> str:
     sources = sorted((pathlib.PurePath(path).name, size, mtime) for path, size, mtime in corpus.sources)
     key = [FORMAT, corpus.name, corpus.version, train_split, vocab_size, STANDARDISER_ID, sources]
@@ -106,7 +125,7 @@ def _load(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabula
     arrays = {name: _map(path / f"{name}.bin", **manifest["files"][name]) for name in FILES}
     if manifest != _manifest(corpus, split, vocabulary, manifest["files"]):
         raise ValueError(f"{path} is of another corpus or vocabulary")
-    return TokenStore(**arrays, fingerprint=manifest["fingerprint"])
+    return TokenStore(**arrays, path=path, fingerprint=manifest["fingerprint"])
 
 
 def _map(path: pathlib.Path, *, dtype: str, bytes: int, sha256: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import pathlib
 import re
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
@@ -65,6 +65,12 @@ def damage(prefix: pathlib.Path) -> str | None:
     return None
 
 
+def listed(run: pathlib.Path) -> list[pathlib.Path]:
+    """All checkpoints of a run, also those that have lost their index."""
+    folders = (run / PERIODIC, run / BEST)
+    return [prefix for folder in folders for prefix in sorted({*_headless(folder), *prefixes(folder)}, key=step_of)]
+
+
 def find(run: pathlib.Path) -> Found:
     """The newest checkpoint of a run that verifies, in `checkpoints/` and `best/` together; reads only.
 
@@ -89,12 +95,47 @@ def find(run: pathlib.Path) -> Found:
     return Found(None, tuple(damaged))
 
 
+def exists(prefix: pathlib.Path) -> bool:
+    """Whether there is a checkpoint of this name, whole or not."""
+    return re.fullmatch(r"ckpt-\d+", prefix.name) is not None and _index(prefix).exists()
+
+
+def newest_best(run: pathlib.Path) -> pathlib.Path | None:
+    """The best checkpoint by the files that are there; None where there is none."""
+    return max(prefixes(run / BEST), key=step_of, default=None)
+
+
+def restore_parts(prefix: pathlib.Path, **parts) -> None:
+    """Reads some attributes of a saved state, as model=..., and nothing else; raises InputError when they do not fit the checkpoint."""
+    try:
+        status = tf.train.Checkpoint(root=tf.train.Checkpoint(**parts)).read(str(prefix))
+        status.assert_existing_objects_matched().expect_partial()
+    except (AssertionError, *_READ_ERRORS) as error:
+        raise InputError(f"{prefix} must fit the model of this program, but does not: {_reason(error)}.") from error
+
+
 def read_text(prefix: pathlib.Path, name: str) -> str:
     """A string of the saved state, read without building a model; raises InputError when the checkpoint is not one of this program."""
     try:
         return tf.train.load_checkpoint(str(prefix)).get_tensor(f"{name}/.ATTRIBUTES/VARIABLE_VALUE").decode()
     except _READ_ERRORS as error:
         raise InputError(f"{prefix} must be a checkpoint of this program, but it has no {name!r}; name another --workdir.") from error
+
+
+def read_values(prefix: pathlib.Path) -> dict[str, Any]:
+    """The scalars of the saved state by name, read without building a model; raises InputError when they cannot be read."""
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        names = [name for name, shape in reader.get_variable_to_shape_map().items() if not shape and name.endswith(suffix)]
+        return {name.removesuffix(suffix): reader.get_tensor(name) for name in names}
+    except _READ_ERRORS as error:
+        raise InputError(f"{prefix} must be a checkpoint of this program, but cannot be read: {_reason(error)}.") from error
+
+
+def size(prefix: pathlib.Path) -> int:
+    """The bytes of a checkpoint's files."""
+    return sum(path.stat().st_size for path in _files(prefix) if path.exists())
 
 
 def tidy(run: pathlib.Path, found: Found) -> None:

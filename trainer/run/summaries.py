@@ -47,6 +47,16 @@ def has_points(directory: pathlib.Path) -> bool:
     return any(directory.glob(f"*/{_EVENT_FILES}"))
 
 
+def read(directory: pathlib.Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """The curves of an event log: (run, tag) -> the points (step, value) in the order of steps."""
+    curves: dict[tuple[str, str], dict[int, float]] = {}
+    for run in sorted(path for path in directory.glob("*") if path.is_dir()):
+        for event, _ in _events(_event_files(run)):
+            for value in event.summary.value:
+                curves.setdefault((run.name, value.tag), {}).setdefault(event.step, float(tf.make_ndarray(value.tensor)))
+    return {key: sorted(points.items()) for key, points in curves.items()}
+
+
 def rewind(directory: pathlib.Path, *, step: int) -> int:
     """Drops every point after `step`, in each run below `directory`, and returns the last step that had one.
 
@@ -107,5 +117,5 @@ def _events(paths: list[pathlib.Path]) -> Iterator[tuple[tf.compat.v1.Event, byt
                 event = tf.compat.v1.Event.FromString(record)
                 if event.summary.value:
                     yield event, record
-        except tf.errors.DataLossError:
+        except (tf.errors.DataLossError, tf.errors.NotFoundError):  # Torn by a kill, or rewound meanwhile by a run that is looked at.
             continue

@@ -1,0 +1,140 @@
+"""The exports, where nothing of this program can be imported."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from fakes import NoSignals, tiny
+
+from trainer import StorageError, export, predict, train
+from trainer.data import datasets
+from trainer.trained import logits, open_trained
+
+TEXTS = ["A wonderful film.", "", "Dull, and not even short.", "zzz", "good " * 40]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache_dir):
+    given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
+    train.run(given, signals=NoSignals())
+    given = {"workdir": given["workdir"], "cache_dir": cache_dir}
+    export.run(given, signals=NoSignals())
+    return given
+
+
+def expected(given):
+    trained = open_trained(given)
+    return logits(trained.model, trained.vocabulary, TEXTS, max_length=trained.config.max_length)
+
+
+def elsewhere(tmp_path, program, *arguments):
+    """What a program prints where `trainer` cannot be imported."""
+    program = f"import sys\ntry:\n    import trainer\n    sys.exit(9)\nexcept ImportError:\n    pass\n{program}"
+    answer = subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+    return [float(value) for value in answer.stdout.split()]
+
+
+def saved_model(given):
+    (path,) = (pathlib.Path(given["workdir"]) / "export" / "saved_model").iterdir()
+    return path
+
+
+def test_the_saved_model_takes_raw_texts(finished, tmp_path):
+    program = (
+        f"import tensorflow as tf\nmodel = tf.saved_model.load(sys.argv[1])\nprint(*model.serve(tf.constant({TEXTS!r}))['logit'].numpy())"
+    )
+    assert elsewhere(tmp_path, program, str(saved_model(finished))) == pytest.approx(expected(finished), abs=1e-5)
+
+
+def test_the_saved_model_answers_logit_probability_and_label_to_batches_of_any_size(finished):
+    serve = tf.saved_model.load(str(saved_model(finished))).signatures["serving_default"]
+    for texts in (TEXTS, TEXTS[:1], ["", ""], []):
+        answer = serve(texts=tf.constant(texts, tf.string))
+        assert answer["logit"].shape == answer["probability"].shape == answer["label"].shape == (len(texts),)
+        np.testing.assert_allclose(answer["probability"], tf.sigmoid(answer["logit"]))
+        np.testing.assert_array_equal(answer["label"], answer["logit"].numpy() > 0)
+
+
+def test_stock_keras_opens_the_keras_file_predicts_and_fits(finished, tmp_path):
+    program = (
+        "import keras, tensorflow as tf\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        f"texts = tf.constant({TEXTS!r})\n"
+        "print(*model.predict(texts, verbose=0)[:, 0])\n"
+        "model.fit(texts, tf.zeros(len(texts)), verbose=0)\n"
+    )
+    file = pathlib.Path(finished["workdir"]) / "export" / "model.keras"
+    assert elsewhere(tmp_path, program, str(file)) == pytest.approx(expected(finished), abs=1e-5)
+
+
+def test_an_export_again_leaves_one_of_each(finished):
+    export.run(finished, signals=NoSignals())
+    export.run({**finished, "checkpoint": "latest"}, signals=NoSignals())
+    folder = pathlib.Path(finished["workdir"]) / "export"
+    assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "saved_model"]
+    assert saved_model(finished).name == "24"
+    export.run(finished, signals=NoSignals())
+
+
+@pytest.mark.parametrize("ask", ["_ask_keras", "_ask_saved_model"])
+def test_an_export_that_does_not_answer_as_the_run_does_never_takes_the_place_of_one_that_does(finished, monkeypatch, ask):
+    def files():
+        folder = pathlib.Path(finished["workdir"]) / "export"
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "new." not in str(path)}
+
+    before, real = files(), getattr(export, ask)
+    monkeypatch.setattr(export, ask, lambda path: real(path) + 0.1)
+    with pytest.raises(StorageError, match="the older export stays"):
+        export.run({**finished, "checkpoint": "latest"}, signals=NoSignals())
+    assert {path for path in before if path not in files()} == set()
+
+
+@pytest.mark.parametrize("room", [0.02, 0.1])
+def test_a_full_disk_is_one_sentence_and_what_is_there_can_be_opened(finished, small_disk, room):
+    folder = small_disk(64)
+    run = shutil.copytree(finished["workdir"], folder / "run")
+    export.run({**finished, "workdir": str(run)}, signals=NoSignals())
+    small_disk(shutil.disk_usage(folder).used / 2**20 + room)
+    with pytest.raises(StorageError, match="could not be written"):
+        export.run({**finished, "workdir": str(run)}, signals=NoSignals())
+    for ask, path in ((export._ask_keras, run / "export" / "model.keras"), (export._ask_saved_model, saved_model({"workdir": run}))):
+        assert ask(str(path)).shape == (4,)
+
+
+def test_a_token_that_is_no_text_has_a_name_that_no_token_has():
+    from trainer.data.vocabulary import Vocabulary
+
+    assert export._words(Vocabulary((b"", b"[UNK]", b"good", b"na\xefve"))) == ["good", "[6e61ef7665]"]
+
+
+@pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
+def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path):
+    splits = {"train_split": "train[:640]", "validation_split": "", "monitor": "loss", "test_split": ""}
+    cache = str(tmp_path / "cache")
+    given = {"workdir": str(tmp_path / "run"), "cache_dir": cache, "dataset": "imdb_reviews", "learning_rate": 0.01, "epochs": 3, **splits}
+    train.run(given, signals=NoSignals())
+    export.run({**given, "checkpoint": "latest"}, signals=NoSignals())
+    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache)
+    texts = np.concatenate([texts for texts, _ in corpus.reviews("test[:500]+test[-500:]")])
+    with (tmp_path / "reviews.jsonl").open("w") as file:
+        file.writelines(json.dumps({"text": text.decode()}) + "\n" for text in texts)
+    answers = tmp_path / "answers.jsonl"
+    asked = {"checkpoint": "latest", "input": str(tmp_path / "reviews.jsonl"), "output": str(answers)}
+    predict.run({**given, **asked}, signals=NoSignals())
+    ours = np.array([json.loads(line)["probability"] for line in answers.read_text().splitlines()])
+    served = tf.saved_model.load(str(saved_model(given)))
+    stock = keras.models.load_model(tmp_path / "run" / "export" / "model.keras")
+    batches = [tf.constant(texts[start : start + 100]) for start in range(0, 1000, 100)]
+    theirs = np.concatenate([served.serve(batch)["probability"] for batch in batches])
+    keras_own = tf.sigmoid(stock.predict(tf.constant(texts), batch_size=100, verbose=0))[:, 0]
+    assert len(ours) == 1000
+    assert np.std(ours) > 0.1
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(keras_own, ours, rtol=0, atol=1e-5)

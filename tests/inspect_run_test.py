@@ -1,0 +1,125 @@
+"""What a run directory holds, told without touching it."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+
+import pytest
+from fakes import NoSignals, command, tiny
+
+from trainer import inspect_run, train
+from trainer.run import distribution
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache_dir):
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    train.run(tiny(workdir, cache_dir), signals=NoSignals())
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def facts(workdir):
+    return inspect_run.inspect(workdir, {"workdir": str(workdir)})
+
+
+def test_a_finished_run_is_told_whole(finished, capsys):
+    told = facts(finished)
+    ending = json.loads((finished / "result.json").read_text())
+    assert (told["step"], told["last_step"], told["is_training"]) == (24, 24, False)
+    assert told["best"] == {"step": ending["best_step"], "val_loss": ending["best_metric"]}
+    assert told["next"].startswith("do nothing: it is finished")
+    assert told["starts"] == 1
+    assert told["goodput_at_most"] == 1.0
+    assert {entry["damage"] for entry in told["checkpoints"]} == {None}
+    assert {store["damage"] for store in told["stores"].values()} == {None}
+    assert [row["step"] for row in told["history"]] == [5, 10, 15, 20]
+    assert [row["step"] for row in told["history"] if row["is_best"]][-1] == ending["best_step"]
+    assert told["config"]["seed"] == 2
+    inspect_run.run({"workdir": str(finished)}, signals=NoSignals())
+    assert "verified" in capsys.readouterr().out
+
+
+def test_it_touches_nothing(finished):
+    def files():
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in finished.rglob("*")}
+
+    before = files()
+    facts(finished)
+    assert files() == before
+
+
+def test_the_answer_is_json(finished, tmp_path):
+    inspect_run.run({"workdir": str(finished), "output": str(tmp_path / "facts.json")}, signals=NoSignals())
+    assert json.loads((tmp_path / "facts.json").read_text())["step"] == 24
+
+
+def test_a_killed_run_says_where_it_goes_on_and_what_is_done_again(copy):
+    for path in (copy / "checkpoints").glob("ckpt-2[34]*"):
+        path.unlink()
+    told = facts(copy)
+    assert told["next"].startswith("resume at step 22")
+    assert told["next"].endswith("at least 2 steps are done again")
+
+
+def test_an_ending_that_is_missing_is_done_again(copy):
+    (copy / "result.json").unlink()
+    assert facts(copy)["next"].startswith("do the ending")
+
+
+def test_damage_is_named_and_what_a_start_would_do_about_it(copy):
+    data = copy / "checkpoints" / "ckpt-24.data-00000-of-00001"
+    data.write_bytes(b"")
+    told = facts(copy)
+    (damaged,) = (entry for entry in told["checkpoints"] if entry["damage"])
+    assert damaged["step"] == 24
+    assert "quarantine" in told["next"]
+    assert "resume at step 23" in told["next"]
+    assert data.exists()
+
+
+def test_a_checkpoint_that_has_lost_its_index_is_told(copy):
+    (copy / "checkpoints" / "ckpt-24.index").unlink()
+    told = [entry["damage"] for entry in facts(copy)["checkpoints"] if entry["path"].endswith("checkpoints/ckpt-24")]
+    assert told == ["its index file is missing"]
+
+
+def test_another_machine_is_named(finished, monkeypatch):
+    conditions = distribution.conditions
+    monkeypatch.setattr(distribution, "conditions", lambda **kwargs: {**conditions(**kwargs), "usable cores": "96"})
+    assert "usable cores" in facts(finished)["next"]
+
+
+def test_a_store_that_is_not_what_was_written_is_named(finished, cache_dir, tmp_path):
+    stores = facts(finished)["stores"]
+    path = pathlib.Path(next(iter(stores.values()))["path"]) / "labels.bin"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        assert "labels.bin is not what was written" in [store["damage"] for store in facts(finished)["stores"].values()]
+    finally:
+        path.write_bytes(content)
+
+
+def test_an_empty_directory_begins_at_step_0(tmp_path):
+    assert facts(tmp_path)["next"] == "begin at step 0"
+
+
+def test_a_run_that_trains_is_told_so_and_notices_nothing(tmp_path, cache_dir, finished):
+    given = tiny(tmp_path / "run", cache_dir, epochs=1000, patience=0)
+    with subprocess.Popen(command(given), stderr=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stderr if line.startswith("validation"))
+        for _ in range(5):
+            told = facts(tmp_path / "run")
+            assert told["is_training"]
+            assert told["next"].startswith("resume at step")
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 143
+    assert "Traceback" not in said

@@ -1,0 +1,151 @@
+"""What a run directory holds, whether it verifies, and what the same command would do next. Reads only; the run may be training."""
+
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainer import InputError
+from trainer import config as configuration
+from trainer.config import FIXED, FREE, INEXACT
+from trainer.data import token_store
+from trainer.run import checkpoint, distribution, summaries, workdir
+from trainer.run.state import stop_reason
+from trainer.start import NUMERICS, is_ending_of, read_starts
+from trainer.trained import write_answer
+
+
+def run(given: Mapping[str, Any], *, signals) -> None:
+    """Prints what the run directory holds; with --output, writes it as JSON."""
+    del signals
+    directory = pathlib.Path(given["workdir"])
+    if not directory.is_dir():
+        raise InputError(f"--workdir must be a run directory, but {directory} is not there.")
+    facts = inspect(directory, given)
+    if given.get("output") != "-":
+        sys.stdout.write("".join(f"{line}\n" for line in _lines(facts)))
+    write_answer(given.get("output", ""), facts)
+
+
+def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is told, ready for JSON."""
+    looked_at = [_look_at(prefix) for prefix in checkpoint.listed(directory)]
+    there = {str(prefix) for prefix in checkpoint.listed(directory)}  # A run that trains may have removed some meanwhile.
+    listed = [told for told, _ in looked_at if told["path"] in there]
+    state = max((state for _, state in looked_at if state), key=lambda state: state["step"], default=None)
+    step = int(state["step"]) if state else 0
+    frozen = configuration.from_text(state["frozen_flags"].decode()) if state else {}
+    config = configuration.resolve(given, frozen)
+    starts = read_starts(directory)
+    curves = summaries.read(directory / "summaries")
+    history = list(_history(curves, config, step))
+    monitored = {row["step"]: row.get(config.monitor) for row in history}
+    recomputed = sum(start["steps_recomputed_at_least"] for start in starts)
+    facts = {
+        "workdir": str(directory),
+        "is_training": workdir.is_held(directory),
+        "config": {
+            name: getattr(config, name)
+            for name, field in configuration.FIELDS.items()
+            if field.metadata["on_resume"] in (FIXED, INEXACT, FREE)
+        },
+        "step": step,
+        "last_step": config.epochs * starts[-1]["steps_per_epoch"] if starts else None,
+        "best": {"step": int(state["best_step"]), config.monitor: float(state["best_metric"])}
+        if state and state["best_step"] >= 0
+        else None,
+        "evaluations_without_improvement": int(state["waited"]) if state else 0,
+        "checkpoints": [{**told, config.monitor: monitored.get(told["step"])} for told in listed],
+        "quarantine": sorted(str(path) for path in (directory / checkpoint.QUARANTINE).rglob("*.index")),
+        "history": history,
+        "last_logged_step": max((points[-1][0] for points in curves.values() if points), default=0),
+        "starts": len(starts),
+        "steps_recomputed_at_least": recomputed,
+        "goodput_at_most": step / (step + recomputed) if step else None,
+        "stores": {
+            split: {"path": path, "damage": token_store.damage(pathlib.Path(path))}
+            for split, path in (starts[-1]["stores"] if starts else {}).items()
+        },
+    }
+    return facts | {"next": _next(directory, config, facts, state, starts)}
+
+
+def _look_at(prefix: pathlib.Path) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    # What is told of a checkpoint, and its state when it is whole.
+    state, why = None, checkpoint.damage(prefix)
+    try:
+        state = checkpoint.read_values(prefix) if why is None else None
+    except InputError as error:
+        why = str(error)
+    told = {"path": str(prefix), "step": checkpoint.step_of(prefix), "bytes": checkpoint.size(prefix), "damage": why}
+    return told, state
+
+
+def _history(curves: Mapping, config, committed: int) -> Iterator[dict[str, Any]]:
+    losses, accuracies = (dict(curves.get(("validation", tag), [])) for tag in ("loss", "accuracy"))
+    monitored = {"val_loss": losses, "val_accuracy": accuracies}.get(config.monitor, {})
+    sign, best = -1.0 if config.lower_is_better else 1.0, config.initial_best
+    for step in sorted(losses):
+        is_best = step in monitored and (best is None or sign * monitored[step] > sign * best)
+        best = monitored[step] if is_best else best
+        yield {
+            "step": step,
+            "val_loss": losses[step],
+            "val_accuracy": accuracies.get(step),
+            "is_best": is_best,
+            "is_committed": step <= committed,
+        }
+
+
+def _next(directory: pathlib.Path, config, facts: Mapping[str, Any], state, starts) -> str:
+    """What the same command would do, in a sentence."""
+    damaged = [entry["path"] for entry in facts["checkpoints"] if entry["damage"] is not None]
+    if state is None:
+        return "end with an error: no checkpoint can be read" if damaged or facts["history"] else "begin at step 0"
+    frozen = configuration.from_text(state["frozen_flags"].decode())
+    if fixed := configuration.changes(frozen, config, FIXED):
+        return f"refuse: {'; '.join(fixed)}"
+    unlike = configuration.changes(frozen, config, INEXACT)
+    unlike += distribution.differences(state["conditions"].decode(), distribution.conditions(numerics=NUMERICS))
+    if unlike and not config.allow_inexact_resume:
+        return f"refuse, unless --allow_inexact_resume is given: {'; '.join(unlike)}"
+    step, first = facts["step"], f"move {', '.join(damaged)} to quarantine/, and " if damaged else ""
+    reason = starts and stop_reason(
+        step=step,
+        waited=int(state["waited"]),
+        improved=bool(state["improved"]),
+        epochs=config.epochs,
+        steps_per_epoch=starts[-1]["steps_per_epoch"],
+        patience=config.patience,
+    )
+    if reason and is_ending_of(directory, step, int(state["best_step"])):
+        return f"{first}do nothing: it is finished, {reason}"
+    if reason:
+        return f"{first}do the ending: {reason}"
+    again = facts["last_logged_step"] - step
+    return f"{first}resume at step {step}" + (f"; at least {again} steps are done again" if again > 0 else "")
+
+
+def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    last_step = facts["last_step"] or "an unknown number"
+    yield f"{facts['workdir']}: step {facts['step']} of {last_step}{', training now' if facts['is_training'] else ''}"
+    yield f"next        the same command would {facts['next']}"
+    if facts["best"]:
+        (step, metric), name = facts["best"].values(), list(facts["best"])[1]
+        waited = facts["evaluations_without_improvement"]
+        yield f"best        step {step}, {name} {metric:.4f}; {waited} without improvement since"
+    goodput = f", goodput at most {facts['goodput_at_most']:.1%}" if facts["goodput_at_most"] else ""
+    yield f"starts      {facts['starts']}, at least {facts['steps_recomputed_at_least']} steps done again{goodput}"
+    for entry in facts["checkpoints"]:
+        metric = f"  {facts['config']['monitor']} {value:.4f}" if (value := entry[facts["config"]["monitor"]]) is not None else ""
+        yield f"checkpoint  {entry['path']}{metric}  {entry['bytes'] / 2**20:.1f} MiB  {entry['damage'] or 'verified'}"
+    for path in facts["quarantine"]:
+        yield f"quarantine  {path}"
+    for split, store in facts["stores"].items():
+        yield f"store       {split}: {store['path']}  {store['damage'] or 'verified'}"
+    for row in facts["history"]:
+        remark = (" | best so far" if row["is_best"] else "") + ("" if row["is_committed"] else " | not committed")
+        yield f"validation  step {row['step']:>8} | loss {row['val_loss']:.4f} | accuracy {row['val_accuracy']:.4f}{remark}"
+    for name, value in facts["config"].items():
+        if value != configuration.FIELDS[name].default:
+            yield f"flag        --{name}={value}"
