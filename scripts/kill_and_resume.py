@@ -43,14 +43,14 @@ def tensors(prefix: pathlib.Path | str) -> dict[str, bytes]:
     return {name: value if isinstance(value, bytes) else np.asarray(value).tobytes() for name, value in values.items()}
 
 
-def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float]]:
-    """What the event log below `directory` holds: (run, tag, step) -> its values, as TensorBoard's readers would find them."""
-    points: dict[tuple[str, str, int], list[float]] = {}
+def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float | bytes]]:
+    """What the event log below `directory` holds: (run, tag, step) -> its values or texts, as TensorBoard's readers would find them."""
+    points: dict[tuple[str, str, int], list[float | bytes]] = {}
     for path in sorted(path for path in directory.glob("*/events.out.tfevents.*") if path.is_file()):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             event = tf.compat.v1.Event.FromString(record)
             for value in event.summary.value:
-                points.setdefault((path.parent.name, value.tag, event.step), []).append(float(tf.make_ndarray(value.tensor)))
+                points.setdefault((path.parent.name, value.tag, event.step), []).append(tf.make_ndarray(value.tensor).item())
     return points
 
 

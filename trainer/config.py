@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 import pathlib
+import re
 import textwrap
 import types
 import typing
@@ -125,6 +126,9 @@ class Config:
     )
 
     log_every_steps: int = _flag("Watching", FREE, 50, "Steps between lines, and between points in TensorBoard.", lower=1)
+    profile_steps: str = _flag(
+        "Watching", NOT_STORED, "", "Steps that TensorBoard's profiler looks at, the first and the last, as in 10:20; empty: none."
+    )
     sample_text: tuple[str, ...] = _flag(
         "Watching", FREE, (_SAMPLE_TEXT,), "A text to classify before the first step and at the end; may be given several times."
     )
@@ -137,7 +141,9 @@ class Config:
     text: tuple[str, ...] = _after_training((), "A text to predict; may be given several times.", "predict")
     bad_rows: str = _after_training("skip", "At a row of --input that holds no review.", "evaluate", "predict", choices=("skip", "stop"))
     output: str = _after_training(
-        "", "Where the answer goes as JSON, to predict a line each; -: standard output.", "evaluate", "predict", "inspect"
+        "",
+        "Where the answer goes as JSON, to predict a line each; -: standard output. To inspect, a .csv takes the history.",
+        *("evaluate", "predict", "inspect"),
     )
 
     def __post_init__(self) -> None:
@@ -147,6 +153,11 @@ class Config:
         for flag, other in (("text", "input"), ("split", "input")):
             if getattr(self, flag) and getattr(self, other):
                 raise InputError(f"--{flag} and --{other} both name what to read, but only one of them can be read at a time; give one.")
+        if self.profile_steps and not self.profile_window:
+            raise InputError(
+                f"--profile_steps must be two steps, the first from 1 on and not after the last, as in 10:20, "
+                f"but --profile_steps={self.profile_steps} was given."
+            )
         for flag in ("init_optimizer", "init_best_metric"):
             if getattr(self, flag) and not self.init_from:
                 raise InputError(f"--{flag} takes something from the run that --init_from names, but it names none.")
@@ -162,6 +173,13 @@ class Config:
                     f"--{flag}={getattr(self, flag)} needs validation reviews, but --validation_split is empty; "
                     f"name a split, or give --monitor=loss or --monitor=accuracy and no --validation_steps."
                 )
+
+    @property
+    def profile_window(self) -> tuple[int, int] | None:
+        """The first and the last step of --profile_steps."""
+        match = re.fullmatch(r"(\d{1,18}):(\d{1,18})", self.profile_steps, re.ASCII)
+        first, last = map(int, match.groups()) if match else (0, 0)
+        return (first, last) if 0 < first <= last else None
 
     @property
     def lower_is_better(self) -> bool:
@@ -219,6 +237,12 @@ def _as_text(value) -> str:
     if isinstance(value, tuple):
         return " ".join(value)
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def shown(config: Config) -> list[tuple[str, str]]:
+    """The settings that belong to a run, as (name, value as on the command line)."""
+    names = (name for name, field in FIELDS.items() if field.metadata["on_resume"] is not NOT_STORED)
+    return [(name, _as_text(getattr(config, name))) for name in names]
 
 
 def to_text(config: Config, *classes: OnResume) -> str:
@@ -333,7 +357,7 @@ def help_text() -> str:
     """What `--help` prints: every flag by section, with its default, its bounds and what a resumed run makes of another value."""
     lines = ["Train a bidirectional LSTM on labelled reviews. Kill it at any time: the same command again resumes exactly.", ""]
     lines += ["    python -m trainer.main --flagfile=trainer/configs/quickstart.flags", ""]
-    lines += ["Flags may stand one a line in a file: --flagfile=<path>. Quiet: --verbosity=-1.", ""]
+    lines += ["Flags may stand one a line in a file: --flagfile=<path>. Quiet: --verbosity=-1; every save: 1.", ""]
     lines += ["On resume a flag that is not given keeps the run's own value. Another value than the run's is refused where a flag is"]
     lines += ["[fixed], needs --allow_inexact_resume where it is [inexact], and is taken where it is [free] or [not stored]."]
     section = None

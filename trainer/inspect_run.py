@@ -1,5 +1,6 @@
 """What a run directory holds, whether it verifies, and what the same command would do next. Reads only; the run may be training."""
 
+import csv
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,9 +23,13 @@ def run(given: Mapping[str, Any], *, signals) -> None:
     if not directory.is_dir():
         raise InputError(f"--workdir must be a run directory, but {directory} is not there.")
     facts = inspect(directory, given)
-    if given.get("output") != "-":
+    output = given.get("output", "")
+    if output != "-":
         sys.stdout.write("".join(f"{line}\n" for line in _lines(facts)))
-    write_answer(given.get("output", ""), facts)
+    if output.endswith(".csv"):
+        _write_csv(pathlib.Path(output), facts["history"])
+    else:
+        write_answer(output, facts)
 
 
 def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,8 +43,8 @@ def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]
     config = configuration.resolve(given, frozen)
     starts = read_starts(directory)
     curves = summaries.read(directory / "summaries")
-    history = list(_history(curves, config, step))
-    monitored = {row["step"]: row.get(config.monitor) for row in history}
+    evaluations = history(curves, starts[-1]["steps_per_epoch"]) if starts else []
+    monitored = {row["step"]: row[config.monitor] for row in evaluations}
     recomputed = sum(start["steps_recomputed_at_least"] for start in starts)
     facts = {
         "workdir": str(directory),
@@ -57,7 +62,7 @@ def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]
         "evaluations_without_improvement": int(state["waited"]) if state else 0,
         "checkpoints": [{**told, config.monitor: monitored.get(told["step"])} for told in listed],
         "quarantine": sorted(str(path) for path in (directory / checkpoint.QUARANTINE).rglob("*.index")),
-        "history": history,
+        "history": [{**row, "is_committed": row["step"] <= step} for row in evaluations],
         "last_logged_step": max((points[-1][0] for points in curves.values() if points), default=0),
         "starts": len(starts),
         "steps_recomputed_at_least": recomputed,
@@ -81,20 +86,28 @@ def _look_at(prefix: pathlib.Path) -> tuple[dict[str, Any], Mapping[str, Any] | 
     return told, state
 
 
-def _history(curves: Mapping, config, committed: int) -> Iterator[dict[str, Any]]:
-    losses, accuracies = (dict(curves.get(("validation", tag), [])) for tag in ("loss", "accuracy"))
-    monitored = {"val_loss": losses, "val_accuracy": accuracies}.get(config.monitor, {})
-    sign, best = -1.0 if config.lower_is_better else 1.0, config.initial_best
-    for step in sorted(losses):
-        is_best = step in monitored and (best is None or sign * monitored[step] > sign * best)
-        best = monitored[step] if is_best else best
-        yield {
-            "step": step,
-            "val_loss": losses[step],
-            "val_accuracy": accuracies.get(step),
-            "is_best": is_best,
-            "is_committed": step <= committed,
-        }
+def history(curves: summaries.Curves, steps_per_epoch: int) -> list[dict[str, Any]]:
+    """One row for each evaluation, from an event log.
+
+    Returns:
+      `step`, `epoch`; `loss` and `accuracy`, those of training since the evaluation before; `val_loss`, `val_accuracy`, None without
+      validation; `best`, whether it was the best so far; `patience`, the evaluations since patience started anew.
+    """
+    columns = {
+        "loss": ("train", "loss_since_evaluation"),
+        "accuracy": ("train", "accuracy_since_evaluation"),
+        "val_loss": ("validation", "loss"),
+        "val_accuracy": ("validation", "accuracy"),
+        "best": ("best", "step"),
+        "patience": ("best", "waited"),
+    }
+    values = {name: dict(curves.get(curve, [])) for name, curve in columns.items()}
+    rows = []
+    for step in sorted(values["best"]):
+        row = {"step": step, "epoch": step / steps_per_epoch, **{name: points.get(step) for name, points in values.items()}}
+        waited = row["patience"]
+        rows.append(row | {"best": row["best"] == step, "patience": None if waited is None else int(waited)})
+    return rows
 
 
 def _next(directory: pathlib.Path, config, facts: Mapping[str, Any], state, starts) -> str:
@@ -143,9 +156,27 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"quarantine  {path}"
     for split, store in facts["stores"].items():
         yield f"store       {split}: {store['path']}  {store['damage'] or 'verified'}"
-    for row in facts["history"]:
-        remark = (" | best so far" if row["is_best"] else "") + ("" if row["is_committed"] else " | not committed")
-        yield f"validation  step {row['step']:>8} | loss {row['val_loss']:.4f} | accuracy {row['val_accuracy']:.4f}{remark}"
+    yield from _table(facts["history"])
     for name, value in facts["config"].items():
         if value != configuration.FIELDS[name].default:
             yield f"flag        --{name}={value}"
+
+
+COLUMNS = {"step": 10, "epoch": 8, "loss": 8, "accuracy": 10, "val_loss": 10, "val_accuracy": 14, "best": 6, "patience": 10}
+
+
+def _table(rows: list[Mapping[str, Any]]) -> Iterator[str]:
+    if rows:
+        yield f"{'history':<10}{''.join(f'{name:>{width}}' for name, width in COLUMNS.items())}"
+    for row in rows:
+        cells = {name: f"{row[name]:.4f}" if isinstance(row[name], float) else row[name] for name in COLUMNS}
+        cells |= {"epoch": f"{row['epoch']:.2f}", "best": "*" if row["best"] else ""}
+        line = "".join(f"{'-' if cells[name] is None else cells[name]:>{width}}" for name, width in COLUMNS.items())
+        yield f"{'':<10}{line}{'' if row['is_committed'] else '  not committed'}"
+
+
+def _write_csv(path: pathlib.Path, rows: list[Mapping[str, Any]]) -> None:
+    with workdir.storage_errors(path), path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "best": int(row["best"])} for row in rows)

@@ -48,14 +48,31 @@ class Signals:
         return InterruptedBySignalError(self._received, f"Ended by {signal.Signals(self._received).name}: {message}")
 
 
+_RED, _GREEN, _YELLOW = 31, 32, 33  # as terminals number them
+
+
 class _Lines(logging.Handler):
-    """Plain lines on standard error that do not tear a progress bar; of the libraries, warnings only."""
+    """Lines on standard error that do not tear a progress bar, coloured on a terminal; of the libraries, warnings only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING and not pathlib.Path(record.pathname).is_relative_to(pathlib.Path(__file__).parent):
             return
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        tqdm.write(f"{prefix}{record.getMessage()}\n", file=sys.stderr, end="")  # In one write: a signal may end the process after any.
+        line, colour = f"{prefix}{record.getMessage()}", self._colour(record)
+        if colour:
+            line = f"\x1b[{colour}m{line}\x1b[0m"
+        tqdm.write(f"{line}\n", file=sys.stderr, end="")  # In one write: a signal may end the process after any.
+
+    def _colour(self, record: logging.LogRecord) -> int | None:
+        if not self._has_colours:
+            return None
+        if record.levelno >= logging.WARNING:
+            return _RED if record.levelno >= logging.ERROR else _YELLOW
+        return _GREEN if getattr(record, "is_good", False) else None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from absl import logging
 from tqdm import tqdm
 
 from trainer import NonFiniteError
+from trainer import config as configuration
 from trainer.config import Config
 from trainer.data import input_pipeline
 from trainer.data.input_pipeline import Batch
 from trainer.evaluate import BATCH_SIZE, Metrics, batch_spec, evaluate
 from trainer.model import classifier
-from trainer.run import workdir
+from trainer.run import summaries, workdir
 from trainer.run.state import Sums, TrainState
 from trainer.start import RESULT, Run, begin, is_ending_of, open_run
 from trainer.trained import logits, probabilities
@@ -36,7 +37,7 @@ def run(given: Mapping[str, Any], *, signals) -> None:
         return
     begin(run)
     if int(run.state.step) == 0:
-        classify_sample_texts(run)
+        write_texts(run, "train", classify_sample_texts(run))
     finish(run, reason or train_and_evaluate(run))
 
 
@@ -85,35 +86,55 @@ def train_and_evaluate(run: Run) -> str:
     batches = input_pipeline.train_batches(
         store=run.stores[config.train_split], plan=run.plan, max_length=config.max_length, first_step=step, last_step=run.last_step
     )
+    if config.profile_window:
+        directory = run.directory / "summaries" / "train"
+        batches = summaries.profiled(batches, directory=directory, first_step=step + 1, window=config.profile_window)
     clock = Clock(step, config)
-    with tqdm(total=run.last_step, initial=step, unit="step", disable=None, leave=False, smoothing=0.05) as bar:
-        for batch in batches:
-            loss_and_norm = train_step(batch).numpy()
-            run.signals.wait_for_a_save = True  # so far, what is saved is all there was
-            step += 1
-            if config.on_nan == "stop" and not np.isfinite(loss_and_norm).all():
-                raise NonFiniteError(
-                    f"Loss and gradients must be finite, but at step {step} the loss is {loss_and_norm[0]} and the gradients' norm "
-                    f"{loss_and_norm[1]}; step {clock.saved_step} is saved: go on from it with a lower --learning_rate, with --clip_norm "
-                    f"or with --on_nan=continue, each of which needs --allow_inexact_resume."
-                )
-            bar.update()
-            if step % config.log_every_steps == 0:
-                log_training(run, step, float(loss_and_norm[1]), reviews_per_second=clock.reviews_per_second(step))
-            evaluation_due = step % (config.eval_every_steps or run.plan.steps_per_epoch) == 0
-            is_best = evaluation_due and evaluate_and_judge(run, step, committed=clock.saved_step)
-            reason = run.stop_reason() if evaluation_due or step == run.last_step else None
-            if evaluation_due or reason or clock.is_save_due(step) or run.signals.received:
-                run.events.commit()
-                run.checkpoints.save()
-                clock.saved(step)
-            if is_best:
-                run.checkpoints.save_best()
-            if reason:
-                return reason
-            if run.signals.received:
-                raise run.signals.end(f"saved at step {step}; the same command goes on.")
+    for batch in with_bars(batches, run):
+        loss_and_norm = train_step(batch).numpy()
+        run.signals.wait_for_a_save = True  # so far, what is saved is all there was
+        step += 1
+        if config.on_nan == "stop" and not np.isfinite(loss_and_norm).all():
+            raise NonFiniteError(
+                f"Loss and gradients must be finite, but at step {step} the loss is {loss_and_norm[0]} and the gradients' norm "
+                f"{loss_and_norm[1]}; step {clock.saved_step} is saved: go on from it with a lower --learning_rate, with --clip_norm "
+                f"or with --on_nan=continue, each of which needs --allow_inexact_resume."
+            )
+        if step % config.log_every_steps == 0:
+            log_training(run, step, float(loss_and_norm[1]), reviews_per_second=clock.reviews_per_second(step))
+        evaluation_due = step % (config.eval_every_steps or run.plan.steps_per_epoch) == 0
+        is_best = evaluation_due and evaluate_and_judge(run, step, committed=clock.saved_step)
+        reason = run.stop_reason() if evaluation_due or step == run.last_step else None
+        if evaluation_due or reason or clock.is_save_due(step) or run.signals.received:
+            run.events.commit()
+            run.checkpoints.save()
+            clock.saved(step)
+        if is_best:
+            run.checkpoints.save_best()
+        if reason:
+            return reason
+        if run.signals.received:
+            raise run.signals.end(f"saved at step {step}; the same command goes on.")
     raise AssertionError("the batches ended before the run did")
+
+
+def with_bars(batches: Iterable[Batch], run: Run) -> Iterator[Batch]:
+    """Passes batches on, the first of them that of the state's step; on a terminal each epoch has a bar."""
+    steps_per_epoch, bar = run.plan.steps_per_epoch, None
+    try:
+        for step, batch in enumerate(batches, start=int(run.state.step)):
+            epoch, slot = divmod(step, steps_per_epoch)
+            if bar is None or slot == 0:
+                if bar:
+                    bar.close()
+                hidden = None if logging.level_info() else True  # None: where there is no terminal
+                name = f"epoch {epoch + 1}/{run.config.epochs}"
+                bar = tqdm(desc=name, total=steps_per_epoch, initial=slot, unit="step", disable=hidden, leave=False, smoothing=0.05)
+            yield batch
+            bar.update()
+    finally:
+        if bar:
+            bar.close()
 
 
 def log_training(run: Run, step: int, gradient_norm: float, *, reviews_per_second: float) -> None:
@@ -150,8 +171,11 @@ def evaluate_and_judge(run: Run, step: int, *, committed: int) -> bool:
         counts_for_patience=(step - 1) // run.plan.steps_per_epoch >= config.start_from_epoch,
     )
     shown = validation._asdict() if config.validation_split else metrics
+    run.events.write("train", step=step, scalars={f"{name}_since_evaluation": metrics[name] for name in ("loss", "accuracy")})
+    best = {config.monitor.removeprefix("val_"): float(state.best_metric)} if int(state.best_step) >= 0 else {}
+    run.events.write("best", step=step, scalars={**best, "step": int(state.best_step), "waited": int(state.waited)})
     verdict = "best so far" if is_best else f"{int(state.waited)} without improvement"
-    log_line(run, "validation" if config.validation_split else "judged", step, shown, verdict)
+    log_line(run, "validation" if config.validation_split else "judged", step, shown, verdict, is_good=is_best)
     return is_best
 
 
@@ -173,11 +197,12 @@ def evaluate_split(run: Run, split: str, steps: int, between_batches: Callable[[
     return evaluate(run.eval_step, batches, between_batches=between_batches)
 
 
-def log_line(run: Run, name: str, step: int, metrics: Mapping[str, float], remark: str) -> None:
-    """One line in fixed columns, so that those of training and of validation align."""
+def log_line(run: Run, name: str, step: int, metrics: Mapping[str, float], remark: str, *, is_good: bool = False) -> None:
+    """One line in fixed columns, so that those of training and of validation align; a good one stands out on a terminal."""
     width = len(str(run.last_step))
     position = f"step {step:>{width}}/{run.last_step} | epoch {step / run.plan.steps_per_epoch:6.2f}"
-    logging.info("%-10s | %s | loss %.4f | accuracy %.4f | %s", name, position, metrics["loss"], metrics["accuracy"], remark)
+    line = f"{name:<10} | {position} | loss {metrics['loss']:.4f} | accuracy {metrics['accuracy']:.4f} | {remark}"
+    logging.info("%s", line, extra={"is_good": is_good})
 
 
 class Clock:
@@ -218,6 +243,13 @@ def classify_sample_texts(run: Run) -> list[dict[str, Any]]:
     return results
 
 
+def write_texts(run: Run, name: str, sample_texts: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the settings and the classified sample texts to the event log, for TensorBoard's page of texts."""
+    settings = [{"flag": f"--{flag}", "value": value} for flag, value in configuration.shown(run.config)]
+    tables = {"configuration": settings} | ({"sample_texts": sample_texts} if sample_texts else {})
+    run.events.write_tables(name, step=int(run.state.step), tables=tables)
+
+
 def finish(run: Run, reason: str) -> None:
     """Evaluates the best checkpoint on the test split and writes the ending: a pure function of what is committed.
 
@@ -233,14 +265,15 @@ def finish(run: Run, reason: str) -> None:
         logging.info("Best checkpoint: step %d, %s %.4f.", int(run.state.step), config.monitor, ending["best_metric"])
     else:
         logging.info("No checkpoint is best: what follows is of the latest.")
+    workdir.remove(run.directory / "summaries" / "test")
     if config.test_split:
         test = evaluate_split(run, config.test_split, 0, end_on_signal(run, "the ending will be done again."))
-        workdir.remove(run.directory / "summaries" / "test")
         run.events.write("test", step=int(run.state.step), scalars={"loss": test.loss, "accuracy": test.accuracy})
-        run.events.commit()
         log_line(run, "test", int(run.state.step), test._asdict(), f"{test.reviews} reviews")
         ending["test"] = test._asdict()
     ending["sample_texts"] = classify_sample_texts(run)
+    write_texts(run, "test", ending["sample_texts"])
+    run.events.commit()
     workdir.write_atomically(run.directory / RESULT, (json.dumps(ending, indent=2) + "\n").encode())
     logging.info("Look at it: tensorboard --logdir %s\n%s", run.directory / "summaries", hint)
 

@@ -251,12 +251,14 @@ class Checkpoints:
             self._pause(wait)
 
     def _write(self, name: str, prefix: pathlib.Path) -> None:
+        began = time.monotonic()
         # A save counts itself; set from the step, it leaves no trace of how often a run was saved.
         self._checkpoint.save_counter.assign(step_of(prefix) - 1)
         options = tf.train.CheckpointOptions(experimental_write_callbacks=[_make_durable])
         self._managers[name].save(checkpoint_number=step_of(prefix), options=options)
         workdir.fsync(prefix.parent / "checkpoint")
         workdir.fsync(prefix.parent)
+        logging.debug("Saved %s, %.1f MiB in %.3f s.", prefix, size(prefix) / 2**20, time.monotonic() - began)
 
     def _pause(self, secs: float) -> None:
         until = time.monotonic() + secs

@@ -1,21 +1,26 @@
-"""TensorBoard: writers, and the rewind of the event log to the step that a resumed run goes on from."""
+"""TensorBoard: writers, the rewind of the event log to the step that a resumed run goes on from, and the profiler."""
 
 import contextlib
 import os
 import pathlib
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.run import workdir
+
+T = TypeVar("T")
+Curves = dict[tuple[str, str], list[tuple[int, float]]]  # (run, tag) -> points (step, value), in the order of steps
 
 _EVENT_FILES = "events.out.tfevents.*"
 
 
 class Summaries:
-    """Writes scalars under summaries/<run>; a run's writer is made with its first point, so that nothing empty lies about."""
+    """Writes scalars and texts under summaries/<run>; a run's writer is made with its first, so that nothing empty lies about."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self._directory = directory
@@ -23,14 +28,25 @@ class Summaries:
 
     def write(self, run: str, *, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a point at `step` to the curve of each tag."""
+        with self._writing(run, step):
+            for tag, value in scalars.items():
+                tf.summary.scalar(tag, value)
+
+    def write_tables(self, run: str, *, step: int, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Adds a text at `step` to each tag: a table with a line for each of the rows, which all have the same columns."""
+        with self._writing(run, step):
+            for tag, rows in tables.items():
+                tf.summary.text(tag, _markdown(rows))
+
+    @contextlib.contextmanager
+    def _writing(self, run: str, step: int) -> Iterator[None]:
         directory = self._directory / run
         with _storage_errors(directory):
             if run not in self._writers:
                 workdir.make_directory(directory)
                 self._writers[run] = tf.summary.create_file_writer(str(directory))
             with self._writers[run].as_default(step):
-                for tag, value in scalars.items():
-                    tf.summary.scalar(tag, value)
+                yield
 
     def commit(self) -> None:
         """Waits until every point so far is on the disk."""
@@ -42,25 +58,36 @@ class Summaries:
                 workdir.fsync(self._directory / run)
 
 
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
 def has_points(directory: pathlib.Path) -> bool:
     """Whether there is an event log."""
     return any(directory.glob(f"*/{_EVENT_FILES}"))
 
 
-def read(directory: pathlib.Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
+def read(directory: pathlib.Path) -> Curves:
     """The curves of an event log: (run, tag) -> the points (step, value) in the order of steps."""
     curves: dict[tuple[str, str], dict[int, float]] = {}
     for run in sorted(path for path in directory.glob("*") if path.is_dir()):
         for event, _ in _events(_event_files(run)):
-            for value in event.summary.value:
-                curves.setdefault((run.name, value.tag), {}).setdefault(event.step, float(tf.make_ndarray(value.tensor)))
+            for value in (value for value in event.summary.value if value.metadata.plugin_data.plugin_name == "scalars"):
+                curves.setdefault((run.name, value.tag), {}).setdefault(event.step, _shortest(tf.make_ndarray(value.tensor)))
     return {key: sorted(points.items()) for key, points in curves.items()}
 
 
-def rewind(directory: pathlib.Path, *, step: int) -> int:
-    """Drops every point after `step`, in each run below `directory`, and returns the last step that had one.
+def _shortest(value: np.ndarray) -> float:
+    # Of the numbers that are this float32, the one with the fewest digits.
+    return float(str(value))
 
-    The points that stay are written to one new file before the old ones go; a torn tail, left by a kill, is dropped as well.
+
+def rewind(directory: pathlib.Path, *, step: int) -> int:
+    """Drops all that was written after `step`, in each run below `directory`, and returns the last step that had something.
+
+    At step 0 nothing stays: whoever starts there writes what belongs to it anew. What stays is written to one new file before the old ones
+    go; a torn tail, left by a kill, is dropped as well.
     """
     last = step
     for run in sorted(path for path in directory.glob("*") if path.is_dir()):
@@ -70,7 +97,7 @@ def rewind(directory: pathlib.Path, *, step: int) -> int:
         kept: dict[tuple, bytes] = {}
         for event, record in _events(old):
             last = max(last, event.step)
-            if event.step <= step:
+            if event.step <= step and step:
                 kept.setdefault((event.step, *(value.tag for value in event.summary.value)), record)
         if kept:
             _write_events(run, list(kept.values()))
@@ -95,6 +122,34 @@ def _write_events(run: pathlib.Path, records: list[bytes]) -> None:
         workdir.fsync(temporary)
         temporary.replace(run / name)
         workdir.fsync(run)
+
+
+def profiled(batches: Iterable[T], *, directory: pathlib.Path, first_step: int, window: tuple[int, int]) -> Iterator[T]:
+    """Passes batches on, and profiles what is done with those of a window.
+
+    Args:
+      batches: one for each training step.
+      directory: of the run in whose place TensorBoard's profiler shows it.
+      first_step: the step of the first batch, counted from 1.
+      window: the first and the last step that are profiled.
+    """
+    first, last = window
+    for step, batch in enumerate(batches, start=first_step):
+        if not first <= step <= last:
+            yield batch
+            continue
+        if step in (first, first_step):
+            with _storage_errors(directory):
+                tf.profiler.experimental.start(str(directory))
+        try:
+            with tf.profiler.experimental.Trace("train", step_num=step, _r=1):
+                yield batch
+        except GeneratorExit:
+            tf.profiler.experimental.stop(save=False)
+            raise
+        if step == last:
+            with _storage_errors(directory):
+                tf.profiler.experimental.stop()
 
 
 @contextlib.contextmanager
