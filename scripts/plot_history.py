@@ -56,7 +56,7 @@ def _draw(panel, metric: str, curves: summaries.Curves, steps_per_epoch: int, co
 def _mark(panel, metric: str, curves: summaries.Curves, steps_per_epoch: int, colour: str, name: str, workdir: pathlib.Path) -> None:
     # Best and stop are the ending's; of a run that goes on, the best so far.
     ending = json.loads((workdir / RESULT).read_text()) if (workdir / RESULT).exists() else {}
-    best_steps = curves.get(("best", "step"), [])
+    best_steps = curves.get(("best", "best_step"), [])
     best = ending.get("best_step", int(best_steps[-1][1]) if best_steps else -1)
     validation = dict(curves.get(("validation", metric), []))
     if best in validation:

@@ -59,6 +59,7 @@ GATEKEEPERS = {
     "tf.train.Checkpoint": {"trainer.run.checkpoint"},
     "tf.train.CheckpointManager": {"trainer.run.checkpoint"},
     "tf.summary": {"trainer.run.summaries"},
+    "tf.profiler": {"trainer.run.summaries"},
     "tf.distribute": {"trainer.run.distribution"},
     "tf.saved_model": {"trainer.export"},
 }

@@ -13,7 +13,7 @@ NAMES = (
     "dropout batch_size epochs learning_rate clip_norm seed monitor monitor_mode patience min_delta baseline start_from_epoch initial_best "
     "eval_every_steps validation_steps checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text cache_dir "
     "allow_inexact_resume on_nan intra_op_threads inter_op_threads checkpoint split input text bad_rows output init_from init_optimizer "
-    "init_best_metric"
+    "init_best_metric profile_steps"
 )
 ON_RESUME = {
     FIXED: "seed dataset train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units batch_size",
@@ -21,7 +21,7 @@ ON_RESUME = {
     "on_nan intra_op_threads inter_op_threads",
     FREE: "epochs eval_every_steps patience checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text",
     NOT_STORED: "mode workdir allow_inexact_resume data_dir cache_dir checkpoint split input text bad_rows output init_from init_optimizer "
-    "init_best_metric",
+    "init_best_metric profile_steps",
 }
 
 
@@ -150,6 +150,7 @@ def test_a_text_that_is_not_utf8_is_refused():
         ({"validation_split": ""}, "--monitor=val_loss needs validation reviews"),
         ({"validation_split": "", "monitor": "loss", "validation_steps": 3}, "--validation_steps=3 needs validation reviews"),
         ({"text": ("good",), "input": "a.txt", "mode": "predict"}, r"--text and --input both"),
+        *(({"profile_steps": steps}, "as in 10:20, but") for steps in ("10", "20:10", "0:1", "a:b", "-1:2", "1:2:3", "\u0661:\u0662")),
         ({"init_optimizer": True}, r"--init_optimizer .* --init_from names"),
     ],
 )

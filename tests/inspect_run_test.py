@@ -1,5 +1,6 @@
 """What a run directory holds, told without touching it."""
 
+import csv
 import json
 import pathlib
 import shutil
@@ -8,9 +9,10 @@ import subprocess
 
 import pytest
 from fakes import NoSignals, command, tiny
+from kill_and_resume import scalars
 
 from trainer import inspect_run, train
-from trainer.run import distribution
+from trainer.run import checkpoint, distribution
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_a_finished_run_is_told_whole(finished, capsys):
     assert {entry["damage"] for entry in told["checkpoints"]} == {None}
     assert {store["damage"] for store in told["stores"].values()} == {None}
     assert [row["step"] for row in told["history"]] == [5, 10, 15, 20]
-    assert [row["step"] for row in told["history"] if row["is_best"]][-1] == ending["best_step"]
+    assert [row["step"] for row in told["history"] if row["best"]][-1] == ending["best_step"]
     assert told["config"]["seed"] == 2
     inspect_run.run({"workdir": str(finished)}, signals=NoSignals())
     assert "verified" in capsys.readouterr().out
@@ -58,6 +60,43 @@ def test_it_touches_nothing(finished):
 def test_the_answer_is_json(finished, tmp_path):
     inspect_run.run({"workdir": str(finished), "output": str(tmp_path / "facts.json")}, signals=NoSignals())
     assert json.loads((tmp_path / "facts.json").read_text())["step"] == 24
+
+
+def test_the_history_has_a_row_for_each_evaluation_with_what_was_judged(finished):
+    state, *_ = (checkpoint.read_values(path) for path in checkpoint.prefixes(finished / "checkpoints") if path.name == "ckpt-24")
+    rows = facts(finished)["history"]
+    assert [row["epoch"] for row in rows] == [5 / 8, 10 / 8, 15 / 8, 20 / 8]
+    validation = {
+        step: value for (run, tag, step), (value,) in scalars(finished / "summaries").items() if (run, tag) == ("validation", "loss")
+    }
+    assert {row["step"]: row["val_loss"] for row in rows} == pytest.approx(validation)
+    best, patience = float("inf"), []
+    for row in rows:
+        assert row["best"] == (row["val_loss"] < best)
+        patience.append(0 if row["best"] else patience[-1] + 1)
+        best = min(best, row["val_loss"])
+        assert 0.0 < row["loss"] < 2.0
+        assert row["accuracy"] * 31 * 5 != 0
+    assert [row["patience"] for row in rows] == patience
+    assert rows[-1]["patience"] == state["waited"]
+
+
+def test_the_history_as_csv_is_read_back_as_it_was_told(finished, tmp_path):
+    inspect_run.run({"workdir": str(finished), "output": str(tmp_path / "history.csv")}, signals=NoSignals())
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["step", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "best", "patience"]
+    for row, told in zip(rows, facts(finished)["history"], strict=True):
+        assert {name: float(value) for name, value in row.items()} == {name: told[name] for name in row}
+
+
+def test_without_validation_the_history_has_what_training_was_judged_by(tmp_path, cache_dir):
+    train.run(tiny(tmp_path / "run", cache_dir, validation_split="", monitor="loss"), signals=NoSignals())
+    rows = facts(tmp_path / "run")["history"]
+    assert [row["step"] for row in rows][:2] == [5, 10]
+    assert {row["val_loss"] for row in rows} == {None}
+    inspect_run.run({"workdir": str(tmp_path / "run"), "output": str(tmp_path / "history.csv")}, signals=NoSignals())
+    assert (tmp_path / "history.csv").read_text().splitlines()[1].startswith("5,0.625,0.")
 
 
 def test_a_killed_run_says_where_it_goes_on_and_what_is_done_again(copy):

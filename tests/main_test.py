@@ -1,11 +1,14 @@
 """The front door, as a user meets it: real processes, real signals."""
 
+import contextlib
 import json
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -91,6 +94,47 @@ def test_a_run_says_what_it_does_and_writes_its_ending(tmp_path, cache_dir):
     assert ending["sample_texts"][0]["label"] in ("Positive", "Negative")
 
 
+def on_a_terminal(arguments, **environment):
+    """What a process writes when its standard error is a terminal."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    # A set log level is the user's wish to see what TensorFlow says while it loads; the tests' own process has set one.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"} | {"TERM": "xterm", **environment}
+    with subprocess.Popen(arguments, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # Linux' way to say that the other side has closed
+            while data := os.read(ours, 65536):
+                written += data
+    os.close(ours)
+    assert process.returncode == 0
+    return written.decode()
+
+
+def test_on_a_terminal_the_best_is_green_and_each_epoch_has_a_bar(tmp_path, cache_dir):
+    written = on_a_terminal(command(tiny(tmp_path / "run", cache_dir, log_every_steps=1)), NO_COLOR="")
+    assert "\x1b[32mvalidation |" in written
+    for epoch in ("epoch 1/3", "epoch 2/3", "epoch 3/3"):
+        assert epoch in written
+    assert "/8 [" in written
+
+
+def test_with_no_color_nothing_is_coloured(tmp_path, cache_dir):
+    written = on_a_terminal(command(tiny(tmp_path / "run", cache_dir)), NO_COLOR="1")
+    assert "validation |" in written
+    assert "\x1b[3" not in written
+
+
+def test_quiet_says_nothing_and_shows_no_bar(tmp_path, cache_dir):
+    given = {**tiny(tmp_path / "run", cache_dir), "verbosity": -1}
+    assert on_a_terminal(command(given)) == ""
+
+
+def test_verbose_says_each_save(tmp_path, cache_dir):
+    answer = run(command({**tiny(tmp_path / "run", cache_dir), "verbosity": 1}))
+    assert f"Saved {tmp_path / 'run'}/checkpoints/ckpt-24, " in answer.stderr
+
+
 def test_a_finished_run_says_so_and_changes_nothing(finished):
     workdir = finished["workdir"]
     before = {path: path.stat().st_mtime_ns for path in _files(workdir)}
@@ -154,4 +198,5 @@ def test_a_start_imports_nothing_that_training_does_not_need(finished):
     imported = set(answer.stdout.splitlines())
     assert {"tensorflow", "keras", "trainer.train"} <= imported
     assert not imported & {f"trainer.{name}" for name in ("predict", "export", "inspect_run")}
-    assert not imported & {"pandas", "scipy", "sklearn", "matplotlib", "IPython", "torch", "jax"}
+    # Not in the list: matplotlib, which Keras imports where it is installed, as the tests' own tools have it.
+    assert not imported & {"pandas", "scipy", "sklearn", "IPython", "torch", "jax"}

@@ -8,9 +8,11 @@ import time
 import urllib.request
 
 import pytest
+from fakes import NoSignals, tiny
 from kill_and_resume import scalars
 from tensorboard.backend.event_processing import event_accumulator
 
+from trainer import train
 from trainer.run import summaries
 
 
@@ -71,6 +73,48 @@ def test_without_a_checkpoint_nothing_is_left(tmp_path):
     assert scalars(tmp_path) == {}
 
 
+def test_a_text_is_a_table_of_its_rows(tmp_path):
+    log = summaries.Summaries(tmp_path)
+    log.write_tables("train", step=0, tables={"samples": [{"text": "good | bad", "label": 1}, {"text": "bad", "label": 0}]})
+    log.commit()
+    assert scalars(tmp_path) == {("train", "samples", 0): [b"| text | label |\n| --- | --- |\n| good &#124; bad | 1 |\n| bad | 0 |"]}
+
+
+def test_curves_are_read_without_the_texts_between_them(tmp_path):
+    summaries.Summaries(tmp_path).write_tables("train", step=0, tables={"samples": [{"text": "good"}]})
+    write_steps(tmp_path, [1, 2], offset=0.1)
+    curves = summaries.read(tmp_path)
+    assert set(curves) == {("train", "loss"), ("train", "accuracy"), ("validation", "loss")}
+    assert curves["train", "loss"] == [(1, 1.1), (2, 2.1)]
+
+
+def test_of_step_0_nothing_stays_for_whoever_starts_there_writes_it_anew(tmp_path):
+    log = summaries.Summaries(tmp_path)
+    log.write_tables("train", step=0, tables={"samples": [{"text": "good"}]})
+    log.write("train", step=1, scalars={"loss": 1.0})
+    log.commit()
+    summaries.rewind(tmp_path, step=1)
+    assert len(scalars(tmp_path)) == 2
+    summaries.rewind(tmp_path, step=0)
+    assert scalars(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("window", "first_step", "profiled"), [((2, 3), 1, 1), ((2, 3), 3, 1), ((2, 9), 1, 1), ((2, 3), 4, 0), ((6, 9), 1, 0)]
+)
+def test_the_steps_of_a_window_are_profiled_and_every_batch_is_passed_on(tmp_path, window, first_step, profiled):
+    batches = summaries.profiled(iter("abcde"[first_step - 1 :]), directory=tmp_path, first_step=first_step, window=window)
+    assert "".join(batches) == "abcde"[first_step - 1 :]
+    assert len(list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))) == profiled
+
+
+def test_a_training_that_is_left_within_the_window_can_be_profiled_again(tmp_path):
+    for _ in range(2):
+        batches = summaries.profiled(iter("abc"), directory=tmp_path, first_step=1, window=(1, 3))
+        assert next(batches) == "a"
+        batches.close()
+
+
 def test_a_torn_tail_is_dropped(tmp_path):
     write_steps(tmp_path, [1, 2])
     (file,) = (tmp_path / "train").iterdir()
@@ -92,23 +136,27 @@ def test_a_rewind_killed_before_the_old_file_went_is_healed(tmp_path):
 
 @pytest.fixture(params=["true", "false"], ids=["data server", "Python loader"])
 def served(tmp_path, request):
-    """A TensorBoard on `tmp_path`; called, it tells the points of a curve as it serves them, as [step, value]."""
+    """A TensorBoard on `tmp_path`; called with a path of its HTTP API, it tells the answer, or None while there is none."""
     with socket.socket() as unused:
         unused.bind(("localhost", 0))
         port = unused.getsockname()[1]
     arguments = [f"--logdir={tmp_path}", f"--port={port}", f"--load_fast={request.param}", "--reload_interval=1"]
     server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", *arguments], stderr=subprocess.DEVNULL)
 
-    def points(run, tag):
+    def answer(path):
         try:
-            with urllib.request.urlopen(f"http://localhost:{port}/data/plugin/scalars/scalars?run={run}&tag={tag}") as answer:
-                return [[step, value] for _, step, value in json.load(answer)]
+            with urllib.request.urlopen(f"http://localhost:{port}/data/{path}") as answer:
+                return json.load(answer)
         except OSError:  # not up yet, or no such curve yet
             return None
 
-    yield points
+    yield answer
     server.terminate()
     server.wait()
+
+
+def points_served(served, run, tag):
+    return [[step, value] for _, step, value in served(f"plugin/scalars/scalars?run={run}&tag={tag}") or []]
 
 
 def wait_until(condition, secs=60):
@@ -121,12 +169,35 @@ def wait_until(condition, secs=60):
 def test_a_tensorboard_that_stays_open_shows_each_step_once(tmp_path, served):
     expected = [[1, 1.0], [2, 2.0], [3, 3.0], [4, 4.0]]
     write_steps(tmp_path, [1, 2, 3, 4])
-    assert wait_until(lambda: served("train", "loss") == expected)
+    assert wait_until(lambda: points_served(served, "train", "loss") == expected)
     for restored in (2, 4):
         time.sleep(1)  # files are named by the second, and a process takes longer than that to start
         summaries.rewind(tmp_path, step=restored)
         write_steps(tmp_path, range(restored + 1, restored + 4), offset=0.25)
         expected = expected[:restored] + [[step, step + 0.25] for step in range(restored + 1, restored + 4)]
-        assert wait_until(lambda wanted=expected: served("train", "loss") == wanted), served("train", "loss")
+        assert wait_until(lambda wanted=expected: points_served(served, "train", "loss") == wanted), points_served(served, "train", "loss")
     time.sleep(3)
-    assert served("train", "loss") == expected
+    assert points_served(served, "train", "loss") == expected
+
+
+def test_tensorboard_serves_every_run_tag_and_point_of_a_training(tmp_path, cache_dir, served):
+    train.run(tiny(tmp_path / "run", cache_dir), signals=NoSignals())
+    logged = scalars(tmp_path / "run" / "summaries")
+    runs = {f"run/summaries/{name}" for name in ("train", "validation", "best", "test")}
+    assert wait_until(lambda: set(served("runs") or []) == runs), served("runs")
+    curves, texts = served("plugin/scalars/tags"), served("plugin/text/tags")
+    assert {(run.rpartition("/")[2], tag) for page in (curves, texts) for run, tags in page.items() for tag in tags} == {
+        (run, tag) for run, tag, _ in logged
+    }
+    for run, tags in curves.items():
+        for tag in tags:
+            expected = [
+                [step, value] for (name, logged_tag, step), (value,) in sorted(logged.items()) if run.endswith(name) and logged_tag == tag
+            ]
+            assert points_served(served, run, tag) == expected
+    for run, tags in texts.items():
+        for tag in tags:
+            (text,) = served(f"plugin/text/text?run={run}&tag={tag}")
+            assert "<table>" in text["text"]
+    assert {"loss", "accuracy"} <= set.intersection(*(set(curves[f"run/summaries/{name}"]) for name in ("train", "validation", "test")))
+    assert set(curves["run/summaries/best"]) == {"loss", "best_step", "waited"}

@@ -15,6 +15,9 @@ from trainer.run.state import stop_reason
 from trainer.start import NUMERICS, is_ending_of, read_starts
 from trainer.trained import write_answer
 
+# The history's, each with its width on a screen.
+COLUMNS = {"step": 10, "epoch": 8, "loss": 8, "accuracy": 10, "val_loss": 10, "val_accuracy": 14, "best": 6, "patience": 10}
+
 
 def run(given: Mapping[str, Any], *, signals) -> None:
     """Prints what the run directory holds; with --output, writes it as JSON."""
@@ -98,7 +101,7 @@ def history(curves: summaries.Curves, steps_per_epoch: int) -> list[dict[str, An
         "accuracy": ("train", "accuracy_since_evaluation"),
         "val_loss": ("validation", "loss"),
         "val_accuracy": ("validation", "accuracy"),
-        "best": ("best", "step"),
+        "best": ("best", "best_step"),
         "patience": ("best", "waited"),
     }
     values = {name: dict(curves.get(curve, [])) for name, curve in columns.items()}
@@ -160,9 +163,6 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     for name, value in facts["config"].items():
         if value != configuration.FIELDS[name].default:
             yield f"flag        --{name}={value}"
-
-
-COLUMNS = {"step": 10, "epoch": 8, "loss": 8, "accuracy": 10, "val_loss": 10, "val_accuracy": 14, "best": 6, "patience": 10}
 
 
 def _table(rows: list[Mapping[str, Any]]) -> Iterator[str]:

@@ -173,7 +173,7 @@ def evaluate_and_judge(run: Run, step: int, *, committed: int) -> bool:
     shown = validation._asdict() if config.validation_split else metrics
     run.events.write("train", step=step, scalars={f"{name}_since_evaluation": metrics[name] for name in ("loss", "accuracy")})
     best = {config.monitor.removeprefix("val_"): float(state.best_metric)} if int(state.best_step) >= 0 else {}
-    run.events.write("best", step=step, scalars={**best, "step": int(state.best_step), "waited": int(state.waited)})
+    run.events.write("best", step=step, scalars={**best, "best_step": int(state.best_step), "waited": int(state.waited)})
     verdict = "best so far" if is_best else f"{int(state.waited)} without improvement"
     log_line(run, "validation" if config.validation_split else "judged", step, shown, verdict, is_good=is_best)
     return is_best

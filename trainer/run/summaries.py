@@ -5,7 +5,7 @@ import os
 import pathlib
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -124,32 +124,32 @@ def _write_events(run: pathlib.Path, records: list[bytes]) -> None:
         workdir.fsync(run)
 
 
-def profiled(batches: Iterable[T], *, directory: pathlib.Path, first_step: int, window: tuple[int, int]) -> Iterator[T]:
+def profiled(batches: Iterator[T], *, directory: pathlib.Path, first_step: int, window: tuple[int, int]) -> Iterator[T]:
     """Passes batches on, and profiles what is done with those of a window.
 
     Args:
-      batches: one for each training step.
+      batches: an iterator, one for each training step.
       directory: of the run in whose place TensorBoard's profiler shows it.
       first_step: the step of the first batch, counted from 1.
       window: the first and the last step that are profiled.
     """
     first, last = window
-    for step, batch in enumerate(batches, start=first_step):
-        if not first <= step <= last:
-            yield batch
-            continue
-        if step in (first, first_step):
-            with _storage_errors(directory):
-                tf.profiler.experimental.start(str(directory))
-        try:
-            with tf.profiler.experimental.Trace("train", step_num=step, _r=1):
+    is_profiling = False
+    try:
+        for step, batch in enumerate(batches, start=first_step):
+            if max(first, first_step) == step <= last:
+                with _storage_errors(directory):
+                    tf.profiler.experimental.start(str(directory))
+                is_profiling = True
+            with tf.profiler.experimental.Trace("train", step_num=step, _r=1) if is_profiling else contextlib.nullcontext():
                 yield batch
-        except GeneratorExit:
-            tf.profiler.experimental.stop(save=False)
-            raise
-        if step == last:
+            if step == last and is_profiling:
+                break
+    finally:
+        if is_profiling:
             with _storage_errors(directory):
                 tf.profiler.experimental.stop()
+    yield from batches
 
 
 @contextlib.contextmanager

@@ -1,0 +1,62 @@
+"""The curves as a picture."""
+
+import json
+import subprocess
+import sys
+
+import plot_history
+import pytest
+from fakes import NoSignals, tiny
+from matplotlib import image, pyplot
+
+from trainer import train
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache_dir):
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    train.run(tiny(workdir, cache_dir), signals=NoSignals())
+    return workdir
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_is_left():
+    pyplot.close("all")
+    yield
+    pyplot.close("all")
+
+
+def panels(workdirs, output):
+    plot_history.plot(workdirs, output)
+    return pyplot.gcf().axes
+
+
+def drawn(panel):
+    return {line.get_label(): line.get_xydata().tolist() for line in panel.get_lines()}
+
+
+def test_the_program_writes_a_picture(finished, tmp_path):
+    command = [sys.executable, plot_history.__file__, str(finished), str(finished), f"--output={tmp_path / 'a.png'}"]
+    subprocess.run(command, check=True, capture_output=True)
+    height, width, _ = image.imread(tmp_path / "a.png").shape
+    assert width > height > 400
+
+
+def test_loss_and_accuracy_are_drawn_with_best_and_stop(finished, tmp_path):
+    ending = json.loads((finished / "result.json").read_text())
+    best, stop = f"best: step {ending['best_step']}, {ending['best_metric']:.4f}", f"stop: step {ending['stop_step']}"
+    loss, accuracy = panels([finished], tmp_path / "a.png")
+    assert set(drawn(loss)) == {"train", "validation", best, stop}
+    assert [epoch for epoch, _ in drawn(loss)["validation"]] == [5 / 8, 10 / 8, 15 / 8, 20 / 8]
+    assert drawn(loss)[best] in [[point] for point in drawn(loss)["validation"]]
+    assert len(drawn(accuracy)["train"]) == 24 // 3
+
+
+def test_several_runs_are_told_apart_by_name(finished, tmp_path):
+    loss, _ = panels([finished, finished], tmp_path / "a.png")
+    assert {"run train", "run validation"} <= set(drawn(loss))
+
+
+def test_what_is_no_run_is_one_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="must be a run directory"):
+        plot_history.plot([tmp_path], tmp_path / "a.png")
