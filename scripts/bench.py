@@ -104,7 +104,7 @@ def fair(turns: Turns, seed: int, cache_dir: str) -> None:
     batches = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=0, last_step=10**6)
     layers = [keras.layers.Embedding(1000, 64, mask_zero=True), keras.layers.Bidirectional(keras.layers.LSTM(64))]
     layers += [keras.layers.Dense(64, activation="relu"), keras.layers.Dense(1)]
-    lengths = (int(plan.lengths[rows].max()) for rows in map(plan.rows, range(10**6)))
+    lengths = (int(plan.lengths(rows).max()) for rows in map(plan.rows, range(10**6)))
     signature = (tf.TensorSpec([BATCH_SIZE, None], tf.int32), *2 * [tf.TensorSpec([BATCH_SIZE], tf.float32)])
     dataset = tf.data.Dataset.from_generator(lambda: ((ids, *rest) for ids, _, *rest in batches), output_signature=signature)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
