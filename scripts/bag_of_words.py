@@ -24,8 +24,8 @@ PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 def count_tokens(store: TokenStore) -> np.ndarray:
     """How often each token occurs in each review, [examples, VOCAB_SIZE] float64. Column 0, padding in a model, is always 1: the bias."""
-    rows = np.repeat(np.arange(len(store)), store.lengths)
-    counts = np.bincount(rows * VOCAB_SIZE + store.token_ids, minlength=len(store) * VOCAB_SIZE).reshape(-1, VOCAB_SIZE)
+    rows = np.repeat(np.arange(len(store)), store.lengths[:])
+    counts = np.bincount(rows * VOCAB_SIZE + store.token_ids[:], minlength=len(store) * VOCAB_SIZE).reshape(-1, VOCAB_SIZE)
     counts[:, 0] = 1
     return counts.astype(np.float64)
 

@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
@@ -104,7 +104,7 @@ def fair(turns: Turns, seed: int, cache_dir: str) -> None:
     batches = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=0, last_step=10**6)
     layers = [keras.layers.Embedding(1000, 64, mask_zero=True), keras.layers.Bidirectional(keras.layers.LSTM(64))]
     layers += [keras.layers.Dense(64, activation="relu"), keras.layers.Dense(1)]
-    lengths = (int(plan.lengths[rows].max()) for rows in map(plan.rows, range(10**6)))
+    lengths = (int(plan.lengths(rows).max()) for rows in map(plan.rows, range(10**6)))
     signature = (tf.TensorSpec([BATCH_SIZE, None], tf.int32), *2 * [tf.TensorSpec([BATCH_SIZE], tf.float32)])
     dataset = tf.data.Dataset.from_generator(lambda: ((ids, *rest) for ids, _, *rest in batches), output_signature=signature)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
@@ -153,8 +153,8 @@ def is_reached(metrics: dict[str, float]) -> bool:
     return metrics["val_loss"] <= TARGET["val_loss"] and metrics["val_accuracy"] >= TARGET["val_accuracy"]
 
 
-def ours(turns: Turns, seed: int, cache_dir: str) -> None:
-    """Our own start, loop and evaluation; the step and the saves are timed from outside."""
+def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> None:
+    """Our own start, loop and evaluation, with more flags where there are any; the step and the saves are timed from outside."""
     from trainer import InterruptedBySignalError, config
     from trainer.main import Signals, importing_tensorflow
 
@@ -190,6 +190,7 @@ def ours(turns: Turns, seed: int, cache_dir: str) -> None:
             f"--seed={seed}",
             "--checkpoint_every_secs=0",
             "--eval_every_steps=100000",
+            *argv,
         ]
         given = config.parse([*PROGRAM[2:], *flags])
         run = start.open_run(given, signals=signals)
@@ -236,8 +237,8 @@ def variant(name: str, argv: list[str]) -> None:
 class Contender:
     """The parent's side of a worker."""
 
-    def __init__(self, name: str, cache_dir: str) -> None:
-        program = [sys.executable, __file__, f"--play={name}", f"--cache_dir={cache_dir}"]
+    def __init__(self, name: str, cache_dir: str, *argv: str) -> None:
+        program = [sys.executable, __file__, f"--play={name}", f"--cache_dir={cache_dir}", "--", *argv]
         self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self._read()
 
@@ -246,6 +247,11 @@ class Contender:
         if not line:
             raise SystemExit(f"A contender has ended; see: {' '.join(self._process.args)}")
         return json.loads(line)
+
+    @property
+    def pid(self) -> int:
+        """The worker's process."""
+        return self._process.pid
 
     def order(self, order: str) -> dict:
         """Gives an order and waits for the answer."""
@@ -460,7 +466,8 @@ def main() -> int:
         variant(given.play.removeprefix("variant "), given.argv)
     elif given.play:
         turns = Turns()
-        {"usual": usual, "fair": fair, "ours": ours}[given.play](turns, given.seed, given.cache_dir)
+        more = [given.argv] if given.play == "ours" else []
+        {"usual": usual, "fair": fair, "ours": ours}[given.play](turns, given.seed, given.cache_dir, *more)
         turns.answer(peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     else:
         figures = compare_trainings(given.seeds, given.json) if given.full else compare_steps(given.rounds)

@@ -176,6 +176,23 @@ def test_batches_from_a_later_step_are_those_of_a_run_that_never_stopped(step):
     assert_equal_batches(rest, whole[step:])
 
 
+def test_a_step_asks_for_the_lengths_of_one_window(monkeypatch):
+    monkeypatch.setattr(input_pipeline, "WINDOW_BATCHES", 5)
+    lengths, asked = random_lengths(10_000), []
+
+    class Watched:
+        def __len__(self):
+            return len(lengths)
+
+        def __getitem__(self, reviews):
+            asked.extend(reviews)
+            return lengths[reviews]
+
+    watched, plan = (BatchPlan(lengths=lengths, batch_size=8, seed=0, max_length=100) for lengths in (Watched(), lengths))
+    np.testing.assert_array_equal([watched.rows(step) for step in range(1000, 1005)], [plan.rows(step) for step in range(1000, 1005)])
+    assert len(asked) == 5 * 8
+
+
 def test_step_one_billion_is_as_near_as_step_zero(monkeypatch):
     store = make_store(random_lengths(100))
     plan = BatchPlan(lengths=store.lengths, batch_size=10, seed=0)

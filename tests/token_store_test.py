@@ -1,22 +1,28 @@
+import collections
 import concurrent.futures
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import tracemalloc
 import weakref
 
 import numpy as np
 import pytest
+from vocabulary_test import awkward_texts
 
 from trainer import InputError, StorageError
-from trainer.data import token_store
+from trainer.data import input_pipeline, token_store
+from trainer.data.vocabulary import tokenize
 
 REVIEWS = {
     "train": [("a good film", 1), ("", 0), ("Bad, bad film!", 0), ("...", 1), ("a a a", 1)],
@@ -73,8 +79,8 @@ def test_a_store_holds_every_token_of_every_review(tmp_path):
         assert store.labels.tolist() == [label for _, label in reviews]
         token_ids = [store.token_ids[start:end].tolist() for start, end in zip(store.offsets[:-1], store.offsets[1:], strict=True)]
         assert token_ids == vocabulary.encode([text for text, _ in reviews]).to_list()
-    assert stores["train"].lengths.tolist() == [3, 0, 3, 0, 3]
-    assert (stores["train"].lengths.dtype, stores["train"].offsets.dtype, stores["train"].labels.dtype) == (np.int32, np.int64, np.uint8)
+    assert stores["train"].lengths[:].tolist() == [3, 0, 3, 0, 3]
+    assert (stores["train"].lengths[:].dtype, stores["train"].offsets.dtype, stores["train"].labels.dtype) == (np.int32, np.int64, np.uint8)
 
 
 def test_the_vocabulary_comes_from_the_train_split_alone(tmp_path):
@@ -88,14 +94,14 @@ def test_ids_take_the_smallest_type_that_holds_the_vocabulary(tmp_path, distinct
     _, stores = prepare(tmp_path, corpus, ["train"], vocab_size=100_000)
     store = stores["train"]
     assert store.token_ids.dtype == dtype
-    assert sorted(store.token_ids) == list(range(2, distinct + 2))
+    assert sorted(store.token_ids[:]) == list(range(2, distinct + 2))
 
 
 def test_reviews_that_are_all_empty_can_be_stored(tmp_path):
     corpus = ListedCorpus({"train": [("", 1), ("...", 0)]})
     for _ in range(2):
         _, stores = prepare(tmp_path, corpus, ["train"])
-        assert stores["train"].lengths.tolist() == [0, 0]
+        assert stores["train"].lengths[:].tolist() == [0, 0]
 
 
 def test_what_is_built_is_opened_without_reading_the_corpus_or_writing(tmp_path):
@@ -107,11 +113,51 @@ def test_what_is_built_is_opened_without_reading_the_corpus_or_writing(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_arrays_are_mapped_and_cannot_be_written(tmp_path):
+def test_arrays_cannot_be_written(tmp_path):
     _, stores = prepare(tmp_path)
     for name in token_store.FILES:
-        array = getattr(stores["train"], name)
-        assert isinstance(array, np.memmap) and not array.flags.writeable
+        assert not getattr(stores["train"], name)[0:1].flags.writeable
+
+
+def resident_file_mib():
+    return int(re.search(r"RssFile:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def test_what_was_read_of_a_store_does_not_stay_in_memory(tmp_path):
+    _, stores = prepare(tmp_path)
+    path = tmp_path / "token_ids.bin"
+    path.write_bytes(bytes(64 * 2**20))
+    token_ids = type(stores["train"].token_ids)(path, "<u2")
+    before = resident_file_mib()
+    assert sum(token_ids[start : start + 200].sum() for start in range(0, 32 * 2**20, 2**14)) == 0
+    assert resident_file_mib() - before < 10
+
+
+def test_a_store_that_is_cut_while_it_is_read_is_named(tmp_path):
+    _, stores = prepare(tmp_path)
+    truncate(stores["train"].token_ids.path)
+    with pytest.raises(StorageError, match=r"train/token_ids\.bin .* built anew"):
+        stores["train"].token_ids[:]
+
+
+def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
+    examples = 30_000_000
+    vocabulary, _ = prepare(tmp_path)
+    train = only_folder(tmp_path) / "train"
+    sizes = {"token_ids": ("|u1", 0), "offsets": ("<i8", 8 * (examples + 1)), "labels": ("|u1", examples)}
+    for name, (_, size) in sizes.items():
+        (train / f"{name}.bin").unlink()
+        (train / f"{name}.bin").touch()
+        os.truncate(train / f"{name}.bin", size)  # a hole: empty reviews that take no room
+    described = {name: {"dtype": dtype, "bytes": size, "sha256": ""} for name, (dtype, size) in sizes.items()}
+    (train / "manifest.json").write_text(json.dumps(token_store._manifest(ListedCorpus(), "train", vocabulary, described)))
+    tracemalloc.start()
+    _, stores = prepare(tmp_path)
+    plan = input_pipeline.BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=0)
+    (batch,) = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 1)
+    assert (len(stores["train"]), batch.token_ids.shape) == (examples, (64, 1))
+    assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    tracemalloc.stop()
 
 
 def test_the_layout_is_the_documented_one(tmp_path):
@@ -215,10 +261,10 @@ def test_what_is_torn_or_foreign_is_built_anew(tmp_path, caplog, name, damage):
 
 def test_a_store_stays_readable_while_another_process_builds_it_anew(tmp_path):
     _, stores = prepare(tmp_path)
-    held = stores["train"].token_ids.tolist()
+    held = stores["train"].token_ids[:].tolist()
     truncate(only_folder(tmp_path) / "train" / "labels.bin")
     prepare(tmp_path)
-    assert stores["train"].token_ids.tolist() == held
+    assert stores["train"].token_ids[:].tolist() == held
 
 
 def test_two_builders_at_once_end_with_one_store(tmp_path):
@@ -232,7 +278,7 @@ def test_two_builders_at_once_end_with_one_store(tmp_path):
         prepared = list(pool.map(lambda _: prepare(tmp_path, ListedCorpus(during=wait)), range(2)))
     assert fingerprints(prepared[0]) == fingerprints(prepared[1])
     assert not [name for name in files(tmp_path) if ".tmp" in name]
-    inodes = {pathlib.Path(stores["train"].token_ids.filename).stat().st_ino for _, stores in prepared}
+    inodes = {pathlib.Path(stores["train"].token_ids.path).stat().st_ino for _, stores in prepared}
     assert len(inodes) == 1 and only_folder(tmp_path).joinpath("train", "token_ids.bin").stat().st_ino in inodes
 
 
@@ -286,7 +332,7 @@ def test_a_full_disk_is_an_error_of_storage_and_leaves_nothing_half_made(tmp_pat
     assert str(only_folder(tmp_path)) in str(error.value)
     assert files(only_folder(tmp_path)) == {"vocabulary.txt", "lock"}
     _, stores = prepare(tmp_path, corpus, ["train"])
-    assert stores["train"].lengths.tolist() == [5000] * 3
+    assert stores["train"].lengths[:].tolist() == [5000] * 3
 
 
 def test_a_cache_folder_that_cannot_be_made_is_an_error_of_storage(tmp_path):
@@ -295,7 +341,8 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error_of_storage(tmp_path):
         prepare(tmp_path / "file" / "cache")
 
 
-def test_memory_holds_one_batch_of_reviews_and_the_next(tmp_path):
+def test_memory_holds_two_batches_of_reviews_more_than_there_are_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(3))
     seen, alive = [], []
 
     class WatchedCorpus(ListedCorpus):
@@ -308,4 +355,34 @@ def test_memory_holds_one_batch_of_reviews_and_the_next(tmp_path):
                 yield texts, labels
 
     prepare(tmp_path, WatchedCorpus({"train": [("a film", 1)] * 20}), ["train"])
-    assert len(seen) == 40 and max(alive) <= 2
+    assert len(seen) == 40 and max(alive) <= 5
+
+
+def test_a_store_that_all_cores_built_is_the_one_that_is_built_review_by_review(tmp_path, monkeypatch):
+    texts = awkward_texts(300)
+    labels = (np.arange(len(texts)) % 3 == 0).astype(np.uint8)
+
+    class Batched(ListedCorpus):
+        def examples(self, split):
+            return len(texts)
+
+        def reviews(self, split):
+            cuts = [1, 2, 300, 301, 500]
+            yield from zip(np.split(texts, cuts), np.split(labels, cuts), strict=True)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4))
+    vocabulary, stores = prepare(tmp_path, Batched(), ["train"], vocab_size=300)
+    tokens = [tokenize([text]).to_list()[0] for text in texts]
+    counts = collections.Counter(token for review in tokens for token in review)
+    by_rank = sorted(counts, key=lambda token: (counts[token], token), reverse=True)
+    assert vocabulary.tokens == (b"", b"[UNK]", *by_rank[:298])
+    number = {token: number for number, token in enumerate(vocabulary.tokens)}
+    contents = {
+        "token_ids": np.array([number.get(token, 1) for review in tokens for token in review], "<u2"),
+        "offsets": np.cumsum([0, *map(len, tokens)]).astype("<i8"),
+        "labels": labels,
+    }
+    manifest = json.loads((stores["train"].path / "manifest.json").read_text())
+    for name, content in contents.items():
+        assert (stores["train"].path / f"{name}.bin").read_bytes() == content.tobytes()
+        assert manifest["files"][name]["sha256"] == hashlib.sha256(content.tobytes()).hexdigest()

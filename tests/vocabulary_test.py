@@ -1,5 +1,6 @@
 import os
 import random
+import threading
 
 import keras
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from trainer import InputError
 from trainer.data import datasets
-from trainer.data.vocabulary import Vocabulary, build_vocabulary, tokenize
+from trainer.data.vocabulary import Vocabulary, build_vocabulary, on_all_cores, tokenize
 
 LETTERS = ["a", "Z", "É", "é", "ß", "İ", "\u0131", "\u212a", "ǅ", "\u03c3", "Σ", "ж", "Ж", "中", "\U0001f600", "\u0301"]
 SPACES = [" ", "\t", "\n", "\v", "\f", "\r", "\x1c", "\x1f", "\x00", "\x85", "\xa0", "\u2028", "\u3000", "\ufeff"]
@@ -21,6 +22,12 @@ def awkward_texts(count):
     pieces = [piece.encode() for piece in LETTERS + SPACES + MARKS] + BROKEN
     every_byte = [b"Xx" + bytes([byte]) + b"yY x" + bytes([byte]) for byte in range(256)]
     return np.array(every_byte + [b"".join(rng.choices(pieces, k=rng.randrange(30))) for _ in range(count)], object)
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4))
+    return 4
 
 
 def keras_ids(texts, vocab_size):
@@ -68,6 +75,42 @@ def test_frequent_tokens_come_first_and_ties_backwards():
 def test_the_vocabulary_does_not_depend_on_how_the_reviews_are_batched():
     texts = awkward_texts(300)
     assert build_vocabulary(batches=[texts], vocab_size=99) == build_vocabulary(batches=np.array_split(texts, 11), vocab_size=99)
+
+
+def test_what_all_cores_compute_comes_in_order(cores):
+    last = threading.Event()
+
+    def late(number):
+        if number == 1:
+            last.set()
+        assert number or last.wait(60), "the first is the last to be done"
+        return number * number
+
+    assert list(on_all_cores(late, range(50))) == [number * number for number in range(50)]
+
+
+def test_all_cores_work_at_a_time_whatever_the_threads_of_training(cores):
+    threads = tf.config.threading.get_inter_op_parallelism_threads(), tf.config.threading.get_intra_op_parallelism_threads()
+    assert threads == (2, 1)
+    all_at_work = threading.Barrier(cores, timeout=20)
+
+    def meet(text):
+        all_at_work.wait()
+        return tokenize([text]).to_list()
+
+    assert list(on_all_cores(meet, ["a b", "c"] * cores)) == [[[b"a", b"b"]], [[b"c"]]] * cores
+    assert threads == (tf.config.threading.get_inter_op_parallelism_threads(), tf.config.threading.get_intra_op_parallelism_threads())
+
+
+def test_no_more_is_read_than_the_cores_can_take(cores):
+    read = []
+    for taken, _ in enumerate(on_all_cores(str, (read.append(number) for number in range(100)))):
+        assert len(read) <= taken + cores + 1
+
+
+def test_what_fails_on_a_core_fails_here(cores):
+    with pytest.raises(ZeroDivisionError):
+        list(on_all_cores(lambda number: 1 // number, range(3)))
 
 
 def test_unknown_tokens_are_1_and_no_text_reaches_0():

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.token_store import TokenStore
+from trainer.data.token_store import Lengths, TokenStore
 
 WINDOW_BATCHES = 200  # pads IMDB at batch 64 by 3 %; 100 would by 6 %, 50 by 10 %
 STRATA = 16
@@ -36,16 +36,17 @@ class BatchPlan:
     """Which reviews each training step reads.
 
     Args:
-      lengths: [examples] int, tokens of each review of the corpus; at least one review.
+      lengths: [examples] int, tokens of each review of the corpus; at least one review. Read when a window needs them.
       batch_size: rows of a batch.
       seed: decides the order.
       max_length: tokens of a review that are read; 0: all.
     """
 
-    def __init__(self, *, lengths: np.ndarray, batch_size: int, seed: int, max_length: int = 0) -> None:
-        self.lengths = _cut(lengths, max_length)
+    def __init__(self, *, lengths: np.ndarray | Lengths, batch_size: int, seed: int, max_length: int = 0) -> None:
+        self.examples = len(lengths)
         self.batch_size = batch_size
-        self.steps_per_epoch = -(-len(lengths) // batch_size)
+        self.steps_per_epoch = -(-self.examples // batch_size)
+        self._lengths, self._max_length = lengths, max_length
         self._seed = seed
         self._window = functools.lru_cache(maxsize=2)(self._make_window)
 
@@ -55,11 +56,15 @@ class BatchPlan:
         window, slot_in_window = divmod(slot, WINDOW_BATCHES)
         return self._window(epoch, window)[slot_in_window]
 
+    def lengths(self, reviews: np.ndarray) -> np.ndarray:
+        """Tokens of some reviews that are read, like `reviews` in shape."""
+        return _cut(self._lengths[reviews], self._max_length)
+
     def _make_window(self, epoch: int, window: int) -> np.ndarray:
         """The batches of one window in the order they are served, [batches, batch_size]."""
         size = WINDOW_BATCHES * self.batch_size
-        reviews = self._shuffled(epoch, window * size, min((window + 1) * size, len(self.lengths)))
-        reviews = reviews[np.argsort(self.lengths[reviews], kind="stable")]
+        reviews = self._shuffled(epoch, window * size, min((window + 1) * size, self.examples))
+        reviews = reviews[np.argsort(self.lengths(reviews), kind="stable")]
         order = _alternate(_permutation(-(-len(reviews) // self.batch_size), self._seed, epoch, window))
         missing = len(order) * self.batch_size - len(reviews)
         # Whichever batch is served last is the short one: were it the one of the longest reviews, these would weigh more in every epoch.
@@ -73,7 +78,7 @@ class BatchPlan:
             return tf.raw_ops.RandomIndexShuffle(
                 index=np.arange(start, stop),
                 seed=np.frombuffer(_random_bytes(12, self._seed, epoch), "<u4").astype(np.uint32),
-                max_index=np.int64(len(self.lengths) - 1),
+                max_index=np.int64(self.examples - 1),
                 rounds=8,
             ).numpy()
 
@@ -105,7 +110,7 @@ def _cut(lengths: np.ndarray, max_length: int) -> np.ndarray:
 
 def padded_ratio(plan: BatchPlan, *, steps: int) -> float:
     """Tokens of the first `steps` batches with padding, over those without."""
-    lengths = [plan.lengths[rows[rows >= 0]] for rows in map(plan.rows, range(steps))]
+    lengths = [plan.lengths(rows[rows >= 0]) for rows in map(plan.rows, range(steps))]
     padded = plan.batch_size * sum(max(1, int(batch.max())) for batch in lengths)
     return padded / max(1, sum(int(batch.sum(dtype=np.int64)) for batch in lengths))
 

@@ -20,6 +20,7 @@ import pathlib
 import shutil
 import tempfile
 import urllib.parse
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,17 +30,55 @@ from tqdm import tqdm
 
 from trainer import InputError, StorageError
 from trainer.data.datasets import Corpus
-from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabulary
+from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabulary, on_all_cores
 
 FORMAT = 1
 FILES = ("token_ids", "offsets", "labels")
+
+
+class TokenFile:
+    """The token ids of a corpus, review after review; a slice of it is read from the file when it is taken.
+
+    Reading is as fast as a mapping, and memory holds what was read. A file that is mapped is resident in pieces of up to 2 MiB around
+    whatever is touched: of a large corpus all of it, after some steps.
+    """
+
+    def __init__(self, path: pathlib.Path, dtype: str) -> None:
+        self.path = path
+        self.dtype = np.dtype(dtype)
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        self._tokens = os.fstat(self._file).st_size // self.dtype.itemsize
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(self._tokens)
+        size = self.dtype.itemsize
+        try:
+            return np.frombuffer(os.pread(self._file, (stop - start) * size, start * size), self.dtype, stop - start)
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                f"{self.path} must hold the encoded reviews, but cannot be read ({error}); delete it: it is built anew."
+            ) from error
+
+
+class Lengths:
+    """Tokens of each review, computed from the offsets when they are asked for: by a slice or by an array of reviews, int32."""
+
+    def __init__(self, offsets: np.ndarray) -> None:
+        self._offsets = np.asarray(offsets)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, reviews: slice | np.ndarray) -> np.ndarray:
+        return (self._offsets[1:][reviews] - self._offsets[:-1][reviews]).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenStore:
     """The encoded reviews of a split, in corpus order. Review i has the tokens offsets[i] .. offsets[i + 1] - 1."""
 
-    token_ids: np.ndarray  # [tokens] of the smallest unsigned type that holds the vocabulary
+    token_ids: TokenFile | np.ndarray  # [tokens] of the smallest unsigned type that holds the vocabulary
     offsets: np.ndarray  # [examples + 1] int64
     labels: np.ndarray  # [examples] uint8, 0 or 1
     path: pathlib.Path
@@ -49,9 +88,9 @@ class TokenStore:
         return len(self.labels)
 
     @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each review, [examples] int32."""
-        return np.diff(self.offsets).astype(np.int32)
+    def lengths(self) -> Lengths:
+        """Tokens of each review."""
+        return Lengths(self.offsets)
 
 
 def prepare(*, corpus: Corpus, splits: Sequence[str], vocab_size: int, cache_dir: str) -> tuple[Vocabulary, dict[str, TokenStore]]:
@@ -119,18 +158,20 @@ def _manifest(corpus: Corpus, split: str, vocabulary: Vocabulary, files: Mapping
 
 
 def _load(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary) -> TokenStore:
-    """Maps a store in constant time; raises one of _NOT_WHOLE when it is missing, torn or of another corpus or vocabulary."""
+    """Opens a store in constant time; raises one of _NOT_WHOLE when it is missing, torn or of another corpus or vocabulary."""
     path = folder / _quote(split)
     manifest = json.loads((path / "manifest.json").read_bytes())
-    arrays = {name: _map(path / f"{name}.bin", **manifest["files"][name]) for name in FILES}
+    arrays = {name: _open(path / f"{name}.bin", **manifest["files"][name]) for name in FILES}
     if manifest != _manifest(corpus, split, vocabulary, manifest["files"]):
         raise ValueError(f"{path} is of another corpus or vocabulary")
     return TokenStore(**arrays, path=path, fingerprint=manifest["fingerprint"])
 
 
-def _map(path: pathlib.Path, *, dtype: str, bytes: int, sha256: str) -> np.ndarray:
+def _open(path: pathlib.Path, *, dtype: str, bytes: int, sha256: str) -> TokenFile | np.ndarray:
     if path.stat().st_size != bytes:
         raise ValueError(f"{path} must have {bytes} bytes")
+    if path.stem == "token_ids":
+        return TokenFile(path, dtype)
     return np.memmap(path, dtype, "r") if bytes else np.zeros(0, dtype)  # nothing cannot be mapped
 
 
@@ -176,25 +217,29 @@ def _build(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabul
 
 
 def _encode(corpus: Corpus, split: str, vocabulary: Vocabulary, path: pathlib.Path) -> dict[str, Any]:
-    """Writes the arrays, with a batch in memory at a time; returns what the manifest says of them."""
+    """Writes the arrays batch by batch; returns what the manifest says of them."""
     dtypes = {"token_ids": np.min_scalar_type(len(vocabulary) - 1), "offsets": np.dtype(np.int64), "labels": np.dtype(np.uint8)}
     hashes = {name: hashlib.sha256() for name in FILES}
+    vocabulary.encode([])  # makes its table here: each thread would make one of its own
+
+    def encode(reviews: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        token_ids = vocabulary.encode(reviews[0])
+        return token_ids.flat_values.numpy().astype(dtypes["token_ids"]), token_ids.row_splits.numpy()[1:], reviews[1]
+
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context((path / f"{name}.bin").open("wb")) for name in FILES}
 
         def append(name: str, values: np.ndarray) -> None:
-            data = values.astype(dtypes[name]).tobytes()
+            data = values.astype(dtypes[name], copy=False).data
             files[name].write(data)
             hashes[name].update(data)
 
         end = np.zeros(1, np.int64)
         append("offsets", end)
-        for texts, labels in _reviews(corpus, split, "Encoding"):
-            token_ids = vocabulary.encode(texts)
-            ends = end + token_ids.row_splits.numpy()[1:]
-            for name, values in zip(FILES, (token_ids.flat_values.numpy(), ends, labels), strict=True):
+        for token_ids, ends, labels in on_all_cores(encode, _reviews(corpus, split, "Encoding")):
+            for name, values in zip(FILES, (token_ids, end + ends, labels), strict=True):
                 append(name, values)
-            end = ends[-1]
+            end = end + ends[-1]
         return {name: {"dtype": dtypes[name].str, "bytes": file.tell(), "sha256": hashes[name].hexdigest()} for name, file in files.items()}
 
 

@@ -8,7 +8,10 @@ import dataclasses
 import functools
 import hashlib
 import heapq
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import tensorflow as tf
 
@@ -16,6 +19,7 @@ from trainer import InputError
 
 STANDARDISER_ID = "ascii-lower, no ascii punctuation, split at ascii whitespace"  # changes when `tokenize` does
 PADDING, UNKNOWN = b"", b"[UNK]"
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def tokenize(texts) -> tf.RaggedTensor:
@@ -74,16 +78,39 @@ class Vocabulary:
             return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), ids), default_value=1)
 
 
+def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`function` of each item, in the order of the items.
+
+    TensorFlow's eager operations run on the thread that calls them and let go of Python's lock: the threads that are set for training
+    neither bind this nor are changed by it. Memory holds two items more than there are cores.
+    """
+    cores = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(cores) as pool:
+        running: collections.deque[Future] = collections.deque()
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) > cores:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _count(texts) -> list[tuple[bytes, int]]:
+    """The distinct tokens of some texts, each with how often it occurs."""
+    tokens, _, counts = tf.unique_with_counts(tokenize(texts).flat_values)
+    return list(zip(tokens.numpy().tolist(), counts.numpy().tolist(), strict=True))
+
+
 def build_vocabulary(*, batches: Iterable, vocab_size: int) -> Vocabulary:
     """The most frequent tokens, in the order of Keras' `adapt`: by count, then by bytes, both downwards.
 
     Args:
-      batches: batches of texts as `tokenize` takes them, read once; memory holds one batch and the distinct tokens.
+      batches: batches of texts as `tokenize` takes them, read once; memory holds the distinct tokens and a few batches.
       vocab_size: the most tokens it may have, padding and unknown included; at least 3.
     """
     counts: collections.Counter[bytes] = collections.Counter()
-    for texts in batches:
-        tokens, _, repeats = tf.unique_with_counts(tokenize(texts).flat_values)
-        counts.update(dict(zip(tokens.numpy().tolist(), repeats.numpy().tolist(), strict=True)))
+    for counted in on_all_cores(_count, batches):
+        for token, count in counted:
+            counts[token] += count
     frequent = heapq.nlargest(vocab_size - 2, counts, key=lambda token: (counts[token], token))
     return Vocabulary((PADDING, UNKNOWN, *frequent))
