@@ -13,10 +13,11 @@ NAMES = (
     "dropout batch_size epochs learning_rate clip_norm seed monitor monitor_mode patience min_delta baseline start_from_epoch initial_best "
     "eval_every_steps validation_steps checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text cache_dir "
     "allow_inexact_resume on_nan intra_op_threads inter_op_threads checkpoint split input text bad_rows output init_from init_optimizer "
-    "init_best_metric profile_steps"
+    "init_best_metric profile_steps text_column label_column held_out_fraction"
 )
 ON_RESUME = {
-    FIXED: "seed dataset train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units batch_size",
+    FIXED: "seed dataset train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units batch_size "
+    "text_column label_column held_out_fraction",
     INEXACT: "dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta baseline start_from_epoch "
     "on_nan intra_op_threads inter_op_threads",
     FREE: "epochs eval_every_steps patience checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text",
@@ -58,6 +59,11 @@ def test_a_flagfile_may_be_overruled_after_it(tmp_path):
 
 def test_sample_text_may_be_given_several_times():
     assert parse("--sample_text=good", "--sample_text=bad") == {"sample_text": ("good", "bad")}
+
+
+def test_what_tfds_calls_a_key_is_a_column():
+    assert parse("--text_key=sentence", "--label_key=stars") == {"text_column": "sentence", "label_column": "stars"}
+    assert "Also --text_key." in config.help_text()
 
 
 def test_a_bool_flag_needs_no_value():
@@ -137,6 +143,7 @@ def test_a_text_that_is_not_utf8_is_refused():
         ({"intra_op_threads": 257}, "--intra_op_threads"),
         ({"dropout": 1.0}, "--dropout must be a finite number from 0.0 to 0.99"),
         ({"learning_rate": 0.0}, "--learning_rate must be a finite number above 0.0"),
+        ({"held_out_fraction": 0.5}, "--held_out_fraction must be a finite number above 0.0, at most 0.4"),
         ({"learning_rate": float("nan")}, "--learning_rate"),
         ({"learning_rate": float("inf")}, "--learning_rate"),
         ({"baseline": float("nan")}, "--baseline"),

@@ -37,6 +37,21 @@ class TinyReviews(tfds.core.GeneratorBasedBuilder):
             yield number, {"text": "?", "label": -1, "id": number}
 
 
+class Verdicts(TinyReviews):
+    """Other names than usual, and a label that is a number or a truth value."""
+
+    def _info(self):
+        features = {"sentence": tfds.features.Text(), "is_good": tfds.features.Scalar(dtype=np.bool_), "votes": np.int64}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features), description="", citation="")
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(0, 10)}
+
+    def _generate_examples(self, start, stop):
+        for number in range(start, stop):
+            yield number, {"sentence": f"Sentence {number}", "is_good": number % 2 == 0, "votes": number}
+
+
 class ThreeStars(TinyReviews):
     """Three classes."""
 
@@ -69,8 +84,8 @@ def tiny(data_dir):
     return open_from(data_dir)
 
 
-def open_from(data_dir, name="tiny_reviews"):
-    return datasets.open_corpus(name=name, data_dir=str(data_dir), cache_dir=str(pathlib.Path(data_dir) / "cache"))
+def open_from(data_dir, name="tiny_reviews", **columns):
+    return datasets.open_corpus(name=name, data_dir=str(data_dir), cache_dir=str(pathlib.Path(data_dir) / "cache"), **columns)
 
 
 def texts_of(corpus, split):
@@ -129,6 +144,20 @@ def test_a_split_that_selects_nothing_is_refused_with_the_splits_there_are(tiny,
     with pytest.raises(InputError, match="its splits are train, test, unsupervised") as error:
         tiny.examples(split)
     assert repr(split) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_texts_and_labels_may_have_other_names(tmp_path):
+    corpus = open_from(tmp_path, "verdicts", text_column="sentence", label_column="is_good")
+    ((texts, labels),) = corpus.reviews("train")
+    assert [(int(text.split()[1]) + 1) % 2 for text in texts] == labels.tolist()
+    with pytest.raises(InputError, match="Labels must be 0 or 1"):
+        list(open_from(tmp_path, "verdicts", text_column="sentence", label_column="votes").reviews("train"))
+
+
+@pytest.mark.parametrize("names", [("sentence", "label"), ("text", "is_good"), ("is_good", "sentence"), ("sentence", "sentence")])
+def test_names_that_are_not_there_are_refused_with_those_that_are(tmp_path, names):
+    with pytest.raises(InputError, match=r"'sentence': Text.*--text_key and --label_key"):
+        open_from(tmp_path, "verdicts", text_column=names[0], label_column=names[1])
 
 
 def test_reviews_without_a_label_are_refused(tiny):
@@ -205,7 +234,7 @@ def test_an_unknown_version_or_config_is_refused(data_dir, name):
 
 @pytest.mark.parametrize("name", ["three_stars", "mnist", "glue/sst2"])
 def test_what_is_no_binary_text_classification_is_refused_before_any_download(tmp_path, name):
-    with pytest.raises(InputError, match='must have a "text" and a "label" of 2 classes'):
+    with pytest.raises(InputError, match='must have a text "text" and a label "label" of 2 classes'):
         open_from(tmp_path, name)
     assert not list(tmp_path.iterdir())
 

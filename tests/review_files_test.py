@@ -30,7 +30,7 @@ def test_a_txt_has_a_text_a_line(tmp_path, caplog):
 def test_a_csv_may_quote_commas_quotes_and_lines(tmp_path):
     path = write(tmp_path / "a.csv", 'id,text,label\n1,"good, they ""said""\nand meant it",1\n2,bad,0\n')
     assert [(row.line, row.text, row.label) for row in rows(path, labelled=True)] == [
-        (3, b'good, they "said"\nand meant it', 1),
+        (2, b'good, they "said"\nand meant it', 1),
         (4, b"bad", 0),
     ]
 
@@ -46,10 +46,12 @@ def test_a_jsonl_has_an_object_a_line(tmp_path):
         ("a.csv", "one,two,three", "3 fields"),
         ("a.csv", "good,perhaps", "'perhaps'"),
         ("a.csv", "good,", "its label is ''"),
+        ("a.csv", " ,1", "is empty"),
         ("a.jsonl", "{", "not JSON"),
         ("a.jsonl", "[1]", "not an object"),
         ("a.jsonl", '{"label": 1}', 'no "text"'),
-        ("a.jsonl", '{"text": 5, "label": 1}', 'no "text"'),
+        ("a.jsonl", '{"text": 5, "label": 1}', '"text" is no text'),
+        ("a.jsonl", '{"text": "good", "label": 1, "text": "bad"}', "a key twice"),
         ("a.jsonl", '{"text": "good", "label": 2}', "its label is 2"),
         ("a.jsonl", "[" * 10_000, "not JSON"),
     ],
@@ -81,9 +83,9 @@ def test_a_review_of_a_megabyte_is_a_review(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.xlsx", "", r"\.csv or \.jsonl or \.txt"),
-        ("a.csv", "review,score\nx,1\n", "must name its columns, text"),
-        ("a.csv", "", "must name its columns"),
+        ("a.xlsx", "", r"\.csv or \.tsv or \.jsonl or \.txt"),
+        ("a.csv", "review,score\nx,1\n", "must name each column, text"),
+        ("a.csv", "", "must name each column"),
         ("missing.csv", None, "No such file"),
         ("folder.csv", "folder", "Is a directory"),
     ],
@@ -98,5 +100,18 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, name, content, wor
 
 
 def test_a_txt_has_no_labels(tmp_path):
-    with pytest.raises(InputError, match=r"\.csv or \.jsonl, but"):
+    with pytest.raises(InputError, match=r"\.csv or \.tsv or \.jsonl, but"):
         rows(write(tmp_path / "a.txt", "good"), labelled=True)
+
+
+def test_a_tsv_is_a_csv_with_tabs_and_columns_may_have_other_names(tmp_path):
+    path = write(tmp_path / "a.tsv", 'Stars\tReview\n1\t"good,\tand quoted"\n0\tbad\n')
+    read = rows(path, labelled=True, text_column="review", label_column="stars")
+    assert read == [(2, b"good,\tand quoted", 1), (3, b"bad", 0)]
+
+
+def test_a_quote_that_never_closes_does_not_take_in_the_rows_behind_it(tmp_path, caplog):
+    path = write(tmp_path / "a.csv", 'text,label\ngood,1\n"bad,0\n' + "good,1\n" * 5)
+    assert [row.line for row in rows(path, labelled=True)] == [2]
+    assert "Line 3" in caplog.text
+    assert "never closes" in caplog.text

@@ -34,8 +34,8 @@ class OnResume(enum.Enum):
 FIXED, INEXACT, FREE, NOT_STORED = OnResume
 
 
-def _flag(section, on_resume, default, help, *, lower=None, above=None, upper=None, choices=None, modes=()):
-    metadata = {"section": section, "on_resume": on_resume, "help": help, "modes": modes}
+def _flag(section, on_resume, default, help, *, lower=None, above=None, upper=None, choices=None, modes=(), alias=None):
+    metadata = {"section": section, "on_resume": on_resume, "help": help, "modes": modes, "alias": alias}
     if isinstance(default, int) and not isinstance(default, bool) and upper is None:
         upper = 2**31 - 1
     metadata |= {"lower": lower, "above": above, "upper": upper, "choices": choices}
@@ -65,13 +65,32 @@ class Config:
     seed: int = _flag("Run", FIXED, 0, "Decides initial weights, order of reviews and dropout.", lower=0)
 
     dataset: str = _flag(
-        "Data", FIXED, "sample_reviews", "'sample_reviews' (synthetic, generated here) or the name of a TFDS text dataset."
+        "Data",
+        FIXED,
+        "sample_reviews",
+        "'sample_reviews' (synthetic, generated here); the name of a TFDS text dataset; or own reviews: csv:reviews.csv, tsv:, jsonl:, or "
+        "folder: with the path of a folder that holds pos/ and neg/, a .txt a review. A folder may hold one of these for each split.",
     )
-    data_dir: str = _flag("Data", NOT_STORED, "", "Where TFDS' prepared datasets lie; empty: TFDS' own default, TFDS_DATA_DIR if set.")
+    text_column: str = _flag("Data", FIXED, "text", "What the texts are called: a feature of TFDS, a column, a key.", alias="text_key")
+    label_column: str = _flag("Data", FIXED, "label", "What the labels are called.", alias="label_key")
+    data_dir: str = _flag(
+        "Data",
+        NOT_STORED,
+        "",
+        "Where TFDS' prepared datasets lie; empty: TFDS' own default, TFDS_DATA_DIR if set. Of own reviews, where a relative path begins.",
+    )
     cache_dir: str = _flag("Data", NOT_STORED, "", "Where encoded corpora are kept, shared by runs; empty: the user's cache folder.")
     train_split: str = _flag("Data", FIXED, "train", "Reviews to train on and to count the vocabulary from, in TFDS' split syntax.")
     validation_split: str = _flag("Data", FIXED, "validation", "Reviews that decide best and patience; empty: no evaluation.")
     test_split: str = _flag("Data", FIXED, "test", "Reviews that the best checkpoint is evaluated on at the end; empty: none.")
+    held_out_fraction: float = _flag(
+        "Data",
+        FIXED,
+        0.1,
+        "Of own reviews that have no splits, where none is given: the share that is drawn for validation, and as much for test.",
+        above=0.0,
+        upper=0.4,
+    )
     vocab_size: int = _flag("Data", FIXED, 1000, "Size of the vocabulary, '' and '[UNK]' included.", lower=3)
     max_length: int = _flag("Data", FIXED, 0, "Tokens of a review that are read, from its start; 0: all.", lower=0)
 
@@ -136,7 +155,10 @@ class Config:
     checkpoint: str = _after_training("best", "best, latest, or one as runs/imdb/checkpoints/ckpt-1200.", "evaluate", "predict", "export")
     split: str = _after_training("", "Reviews to evaluate, in TFDS' split syntax; empty: those of --test_split.", "evaluate")
     input: str = _after_training(
-        "", "Reviews or texts: a .csv, .jsonl or .txt; empty: --split, and to predict --text or standard input.", "evaluate", "predict"
+        "",
+        "Reviews or texts: a .csv, .tsv, .jsonl or .txt; empty: --split, and to predict --text or standard input.",
+        "evaluate",
+        "predict",
     )
     text: tuple[str, ...] = _after_training((), "A text to predict; may be given several times.", "predict")
     bad_rows: str = _after_training("skip", "At a row of --input that holds no review.", "evaluate", "predict", choices=("skip", "stop"))
@@ -206,7 +228,9 @@ def _requirement(field: dataclasses.Field) -> str:
     kind = "an integer" if field.type is int else "a finite number"
     if lower is not None and upper is not None:
         return f"{kind} from {lower} to {upper}"
-    return f"{kind} of at least {lower}" if lower is not None else f"{kind} above {above}" if above is not None else kind
+    if above is not None:
+        return f"{kind} above {above}" + (f", at most {upper}" if upper is not None else "")
+    return f"{kind} of at least {lower}" if lower is not None else kind
 
 
 class _Parser(flags.ArgumentParser):
@@ -239,9 +263,9 @@ def _as_text(value) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def shown(config: Config) -> list[tuple[str, str]]:
-    """The settings that belong to a run, as (name, value as on the command line)."""
-    names = (name for name, field in FIELDS.items() if field.metadata["on_resume"] is not NOT_STORED)
+def shown(config: Config, *classes: OnResume) -> list[tuple[str, str]]:
+    """The settings of these classes, as (name, value as on the command line)."""
+    names = (name for name, field in FIELDS.items() if field.metadata["on_resume"] in classes)
     return [(name, _as_text(getattr(config, name))) for name in names]
 
 
@@ -315,6 +339,8 @@ def _define_flags() -> None:
             continue
         define = flags.DEFINE_multi if field.type == tuple[str, ...] else flags.DEFINE
         define(_Parser(field), name=name, default=None, help=field.metadata["help"], serializer=flags.ArgumentSerializer())
+        if field.metadata["alias"]:
+            flags.DEFINE_alias(field.metadata["alias"], name)
     flags.DEFINE_bool("help", False, "Print every flag and exit.", short_name="h")
 
 
@@ -368,6 +394,7 @@ def help_text() -> str:
             lines += ["", section]
         kind = f"; {_requirement(field)}" if field.type not in (str, bool, tuple[str, ...]) or metadata["choices"] else ""
         use = f"--mode={' or '.join(metadata['modes'])}" if metadata["modes"] else metadata["on_resume"].value
-        text = f"{metadata['help']} [{use}{kind}]"
+        alias = f" Also --{metadata['alias']}." if metadata["alias"] else ""
+        text = f"{metadata['help']}{alias} [{use}{kind}]"
         lines += [f"  --{name}={_as_text(field.default)}", *textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)]
     return "\n".join(lines) + "\n"

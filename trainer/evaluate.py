@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from trainer import InputError
 from trainer.config import Config
-from trainer.data import datasets, review_files, token_store
+from trainer.data import review_files
 from trainer.data.input_pipeline import Batch
 from trainer.model import classifier
-from trainer.trained import BATCH_SIZE, logits, make_predict_step, open_trained, write_answer
+from trainer.trained import BATCH_SIZE, logits, make_predict_step, open_corpus, open_trained, write_answer
 
 
 def run(given: Mapping[str, Any], *, signals) -> None:
@@ -40,13 +40,19 @@ def run(given: Mapping[str, Any], *, signals) -> None:
 def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes], np.ndarray]]]:
     # What the reviews are called, and batches of them: texts and labels, 0 or 1.
     if config.input:
-        rows = review_files.read(config.input, labelled=True, bad_rows=config.bad_rows)
+        rows = review_files.read(
+            config.input,
+            labelled=True,
+            bad_rows=config.bad_rows,
+            text_column=config.text_column,
+            label_column=config.label_column,
+        )
         chunks = review_files.chunks(rows)
         return config.input, (([row.text for row in chunk], np.array([row.label for row in chunk])) for chunk in chunks)
     split = config.split or config.test_split
     if not split:
         raise InputError("--mode=evaluate needs reviews, but the run has no --test_split; name some by --split or --input.")
-    corpus = datasets.open_corpus(name=config.dataset, data_dir=config.data_dir or None, cache_dir=token_store.folder_of(config.cache_dir))
+    corpus = open_corpus(config)
     corpus.examples(split)
     return f"{config.dataset} {split}", corpus.reviews(split)
 

@@ -43,7 +43,7 @@ def run(given: Mapping[str, Any], *, signals) -> None:
 def _rows(config: Config) -> Iterator[Row]:
     if config.text:
         return (Row(number, text.encode(errors="replace"), None) for number, text in enumerate(config.text, start=1))
-    return review_files.read(config.input or "-", labelled=False, bad_rows=config.bad_rows)
+    return review_files.read(config.input or "-", labelled=False, bad_rows=config.bad_rows, text_column=config.text_column)
 
 
 @contextlib.contextmanager

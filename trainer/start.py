@@ -18,13 +18,13 @@ from absl import logging
 from trainer import InputError, StorageError
 from trainer import config as configuration
 from trainer.config import FIXED, INEXACT, Config
-from trainer.data import datasets, input_pipeline, token_store
+from trainer.data import input_pipeline, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.evaluate import make_eval_step
 from trainer.model import lstm
 from trainer.run import checkpoint, distribution, summaries, workdir
 from trainer.run.state import TrainState, stop_reason
-from trainer.trained import Trained, make_model, open_trained
+from trainer.trained import Trained, make_model, open_corpus, open_trained
 
 RESULT = "result.json"
 
@@ -116,8 +116,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
 
 def open_data(config: Config) -> tuple[Vocabulary, dict[str, token_store.TokenStore]]:
     """The vocabulary and the encoded reviews of each split, built when they are not in --cache_dir; says what was loaded."""
-    cache_dir = token_store.folder_of(config.cache_dir)
-    corpus = datasets.open_corpus(name=config.dataset, data_dir=config.data_dir or None, cache_dir=cache_dir)
+    corpus = open_corpus(config)
     splits = {"train": config.train_split, "validate": config.validation_split, "test": config.test_split}
     splits = {use: split for use, split in splits.items() if split}
     sizes = ", ".join(f"{corpus.examples(split)} to {use} ({split})" for use, split in splits.items())
@@ -127,7 +126,16 @@ def open_data(config: Config) -> tuple[Vocabulary, dict[str, token_store.TokenSt
     logging.info("Reviews   %s", sizes)
     logging.info("Elements  %s", corpus.element_spec)
     logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
-    return token_store.prepare(corpus=corpus, splits=list(splits.values()), vocab_size=config.vocab_size, cache_dir=cache_dir)
+    vocabulary, stores = token_store.prepare(
+        corpus=corpus, splits=list(splits.values()), vocab_size=config.vocab_size, cache_dir=token_store.folder_of(config.cache_dir)
+    )
+    labels = stores[config.train_split].labels
+    if labels.min() == labels.max():
+        raise InputError(
+            f"--train_split must hold reviews of both labels, but all {len(labels)} of {config.train_split} have the label {labels[0]}; "
+            f"name other reviews."
+        )
+    return vocabulary, stores
 
 
 def make_state(config: Config, vocab_size: int, texts: Mapping[str, str]) -> TrainState:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from trainer import NonFiniteError
 from trainer import config as configuration
-from trainer.config import Config
+from trainer.config import FIXED, FREE, INEXACT, Config, OnResume
 from trainer.data import input_pipeline
 from trainer.data.input_pipeline import Batch
 from trainer.evaluate import BATCH_SIZE, Metrics, batch_spec, evaluate
@@ -37,7 +37,8 @@ def run(given: Mapping[str, Any], *, signals) -> None:
         return
     begin(run)
     if int(run.state.step) == 0:
-        write_texts(run, "train", classify_sample_texts(run))
+        # The frozen flags alone: ten epochs and ten more are to leave what twenty do.
+        write_texts(run, "train", classify_sample_texts(run), FIXED, INEXACT)
     finish(run, reason or train_and_evaluate(run))
 
 
@@ -243,9 +244,9 @@ def classify_sample_texts(run: Run) -> list[dict[str, Any]]:
     return results
 
 
-def write_texts(run: Run, name: str, sample_texts: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the settings and the classified sample texts to the event log, for TensorBoard's page of texts."""
-    settings = [{"flag": f"--{flag}", "value": value} for flag, value in configuration.shown(run.config)]
+def write_texts(run: Run, name: str, sample_texts: Sequence[Mapping[str, Any]], *classes: OnResume) -> None:
+    """Writes the settings of these classes and the classified sample texts to the event log, for TensorBoard's page of texts."""
+    settings = [{"flag": f"--{flag}", "value": value} for flag, value in configuration.shown(run.config, *classes)]
     tables = {"configuration": settings} | ({"sample_texts": sample_texts} if sample_texts else {})
     run.events.write_tables(name, step=int(run.state.step), tables=tables)
 
@@ -272,7 +273,7 @@ def finish(run: Run, reason: str) -> None:
         log_line(run, "test", int(run.state.step), test._asdict(), f"{test.reviews} reviews")
         ending["test"] = test._asdict()
     ending["sample_texts"] = classify_sample_texts(run)
-    write_texts(run, "test", ending["sample_texts"])
+    write_texts(run, "test", ending["sample_texts"], FIXED, INEXACT, FREE)
     run.events.commit()
     workdir.write_atomically(run.directory / RESULT, (json.dumps(ending, indent=2) + "\n").encode())
     logging.info("Look at it: tensorboard --logdir %s\n%s", run.directory / "summaries", hint)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from trainer import InputError, StorageError
 from trainer import config as configuration
 from trainer.config import FIXED, Config
+from trainer.data import datasets, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.model.classifier import Classifier
 from trainer.run import checkpoint, distribution, workdir
@@ -49,7 +50,8 @@ def open_trained(given: Mapping[str, Any]) -> Trained:
             frozen = configuration.from_text(checkpoint.read_text(prefix, "frozen_flags"))
             fingerprints = json.loads(checkpoint.read_text(prefix, "fingerprints"))
             config = configuration.resolve(given, frozen)
-            if unlike := configuration.changes({**frozen, "dataset": config.dataset}, config, FIXED):
+            free = {name: getattr(config, name) for name in ("dataset", "text_column", "label_column")}
+            if unlike := configuration.changes({**frozen, **free}, config, FIXED):
                 raise InputError(f"{directory} can only be read as it was trained, but {'; '.join(unlike)}; leave the flag out.")
             distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
             vocabulary = _vocabulary(directory, fingerprints["vocabulary"])
@@ -84,6 +86,20 @@ def _vocabulary(directory: pathlib.Path, fingerprint: str) -> Vocabulary:
     if vocabulary.fingerprint != fingerprint:
         raise StorageError(f"{path} is not the run's vocabulary; the command that trained the run writes it anew.")
     return vocabulary
+
+
+def open_corpus(config: Config) -> datasets.Corpus:
+    """The corpus that the settings name, with its splits."""
+    return datasets.open_corpus(
+        name=config.dataset,
+        data_dir=config.data_dir or None,
+        cache_dir=token_store.folder_of(config.cache_dir),
+        text_column=config.text_column,
+        label_column=config.label_column,
+        asked=[split for split in (config.train_split, config.validation_split, config.test_split) if split],
+        held_out_fraction=config.held_out_fraction,
+        seed=config.seed,
+    )
 
 
 def make_model(config: Config, vocab_size: int) -> Classifier:

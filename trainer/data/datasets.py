@@ -1,4 +1,4 @@
-"""Where labelled reviews come from: TFDS' prepared datasets, and `sample_reviews`, which is prepared here without a network."""
+"""Where labelled reviews come from: TFDS' prepared datasets, `sample_reviews`, which is prepared here without a network, or own files."""
 
 import contextlib
 import dataclasses
@@ -10,7 +10,7 @@ import pathlib
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ import tensorflow as tf
 from absl import logging
 
 from trainer import InputError, StorageError
+from trainer.data import own_reviews
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -36,8 +37,9 @@ class Corpus:
     citation: str
     element_spec: str
     split_sizes: dict[str, int]  # the splits it is prepared with, each with its number of reviews
-    sources: tuple[tuple[str, int, int], ...]  # (path, bytes, mtime_ns) of each file it is read from
-    builder: "tfds.core.DatasetBuilder"
+    sources: tuple[tuple[str, int, int], ...]  # (path, bytes, mtime_ns) of each file it is read from that its version does not tell
+    sizes: Callable[[str], list[int]]  # of a split expression's parts; raises ValueError when it is malformed
+    batches: Callable[[str], Iterator[tuple[np.ndarray, np.ndarray]]]  # as `reviews`, whatever the labels are
 
     def examples(self, split: str) -> int:
         """The number of reviews of `split`, an expression in TFDS' syntax, as in train[:90%].
@@ -46,7 +48,7 @@ class Corpus:
           InputError: when it names no split of this corpus, is malformed or selects no review.
         """
         try:
-            sizes = [part.take for part in self.builder.info.splits[split].file_instructions]
+            sizes = self.sizes(split)
         except (ValueError, NotImplementedError):
             sizes = []
         if min(sizes, default=0) < 1:
@@ -66,34 +68,59 @@ class Corpus:
           InputError: at a label that is neither 0 nor 1, as that of unlabelled reviews.
           StorageError: when a source file is missing or damaged.
         """
-        try:
-            for texts, labels in _read(self.builder, split).prefetch(1).as_numpy_iterator():
-                if not np.isin(labels, (0, 1)).all():
-                    raise InputError(
-                        f"Labels must be 0 or 1, but split {split!r} of {self.name} has others; name a split that is labelled."
-                    )
-                yield texts, labels.astype(np.uint8)
-        except (OSError, tf.errors.OpError) as error:
-            raise StorageError(
-                f"Split {split!r} of {self.name} could not be read ({_short(error)}); delete {self.builder.data_dir} and prepare it anew."
-            ) from error
+        for texts, labels in self.batches(split):
+            if not np.isin(labels, (0, 1)).all():
+                raise InputError(f"Labels must be 0 or 1, but split {split!r} of {self.name} has others; name a split that is labelled.")
+            yield texts, labels.astype(np.uint8)
 
 
-def open_corpus(*, name: str, data_dir: str | None, cache_dir: str) -> Corpus:
+def open_corpus(
+    *,
+    name: str,
+    data_dir: str | None,
+    cache_dir: str,
+    text_column: str = "text",
+    label_column: str = "label",
+    asked: Sequence[str] = (),
+    held_out_fraction: float = 0.1,
+    seed: int = 0,
+) -> Corpus:
     """Opens a dataset, after preparing it where it is not.
 
     Args:
-      name: `sample_reviews`, or a dataset of TFDS with features "text" and "label", as in imdb_reviews or name/config:version.
-      data_dir: where TFDS' prepared datasets lie, and where TFDS downloads to; None: TFDS' own default, TFDS_DATA_DIR if set.
+      name: `sample_reviews`; or own files, as in csv:reviews.csv; or a dataset of TFDS, as in imdb_reviews or name/config:version.
+      data_dir: where TFDS' prepared datasets lie, and where TFDS downloads to; None: TFDS' own default, TFDS_DATA_DIR if set. Of own files,
+        where a relative path begins.
       cache_dir: where `sample_reviews` is prepared.
+      text_column: the name of the texts, a feature of TFDS or a column.
+      label_column: that of the labels.
+      asked: of own files, the splits that a run names.
+      held_out_fraction: of own files without splits, what is drawn for validation, and as much for test.
+      seed: decides which are drawn.
 
     Raises:
       InputError: when there is no such dataset, it is no binary text classification, or it can neither be found nor downloaded.
       StorageError: when `sample_reviews` cannot be prepared in `cache_dir`.
     """
     logging.get_absl_logger().addFilter(_is_no_chatter_of_tfds)
+    columns = {"text_column": text_column, "label_column": label_column}
+    if own_reviews.is_own(name, data_dir):
+        own = own_reviews.OwnReviews(
+            name=name, data_dir=data_dir, cache_dir=cache_dir, asked=asked, held_out_fraction=held_out_fraction, seed=seed, **columns
+        )
+        return Corpus(
+            name=name,
+            version=own.version,
+            description=own.description,
+            citation="",
+            element_spec=f"{text_column}: string, {label_column}: 0 or 1",
+            split_sizes=own.split_sizes,
+            sources=(),
+            sizes=lambda split: [end - first for _, first, end in own.parts(split)],
+            batches=lambda split: own.batches(split, READ_BATCH),
+        )
     builder = _make_builder(name, data_dir, cache_dir)
-    _check_features(name, builder)
+    _check_features(name, builder, **columns)
     if not builder.info.splits:
         builder = _prepare(name, data_dir, cache_dir)
     splits = builder.info.splits
@@ -102,10 +129,11 @@ def open_corpus(*, name: str, data_dir: str | None, cache_dir: str) -> Corpus:
         version=str(builder.version),
         description=builder.info.description,
         citation=builder.info.citation,
-        element_spec=str(_read(builder, next(iter(splits))).unbatch().element_spec),
+        element_spec=str(_read(builder, next(iter(splits)), **columns).unbatch().element_spec),
         split_sizes={split: info.num_examples for split, info in splits.items()},
         sources=tuple(_source(path) for info in splits.values() for path in info.filepaths if path.exists()),
-        builder=builder,
+        sizes=lambda split: [part.take for part in splits[split].file_instructions],
+        batches=lambda split: _batches(name, builder, split, **columns),
     )
 
 
@@ -128,22 +156,27 @@ def _make_builder(name: str, data_dir: str | None, cache_dir: str) -> "tfds.core
     except tfds.core.registered.DatasetNotFoundError:
         near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=1)
         raise InputError(
-            f"--dataset must be {SAMPLE_REVIEWS} or a text dataset of TFDS, but there is no {name!r}"
+            f"--dataset must be {SAMPLE_REVIEWS}, a text dataset of TFDS, or own files as in csv:reviews.csv, but there is no {name!r}"
             f"{f'; did you mean {near[0]}?' if near else '; https://www.tensorflow.org/datasets/catalog lists them.'}"
         ) from None
     except Exception as error:  # a dataset's own code runs here, and that of others may raise anything
         raise InputError(f"--dataset={name} must be one that TFDS can open, but it cannot ({_short(error)}).") from None
 
 
-def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
+def _check_features(name: str, builder: "tfds.core.DatasetBuilder", *, text_column: str, label_column: str) -> None:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
     features = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    if not isinstance(features.get("text"), tfds.features.Text) or getattr(features.get("label"), "num_classes", None) != 2:
+    label = features.get(label_column)
+    classes = getattr(label, "num_classes", None)
+    # A number may be a label as well; what it is, is seen when it is read.
+    is_number = type(label) in (tfds.features.Scalar, tfds.features.Tensor) and label.shape == () and label.np_dtype != np.object_
+    is_label = classes == 2 or (classes is None and is_number and np.dtype(label.np_dtype).kind in "biu")
+    if not isinstance(features.get(text_column), tfds.features.Text) or not is_label:
         raise InputError(
-            f'--dataset must have a "text" and a "label" of 2 classes, but {name} has {_short(features or builder.info.features)}; '
-            f"imdb_reviews and {SAMPLE_REVIEWS} have them."
+            f'--dataset must have a text "{text_column}" and a label "{label_column}" of 2 classes, but {name} has '
+            f"{_short(features or builder.info.features)}; name others by --text_key and --label_key."
         )
 
 
@@ -175,7 +208,18 @@ def _prepare(name: str, data_dir: str | None, cache_dir: str) -> "tfds.core.Data
     )
 
 
-def _read(builder: "tfds.core.DatasetBuilder", split: str) -> tf.data.Dataset:
+def _batches(
+    name: str, builder: "tfds.core.DatasetBuilder", split: str, *, text_column: str, label_column: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    try:
+        yield from _read(builder, split, text_column=text_column, label_column=label_column).prefetch(1).as_numpy_iterator()
+    except (OSError, tf.errors.OpError) as error:
+        raise StorageError(
+            f"Split {split!r} of {name} could not be read ({_short(error)}); delete {builder.data_dir} and prepare it anew."
+        ) from error
+
+
+def _read(builder: "tfds.core.DatasetBuilder", split: str, *, text_column: str, label_column: str) -> tf.data.Dataset:
     """Batches of (texts, labels), one file after the other."""
     from tensorflow_datasets.core import file_adapters
 
@@ -187,9 +231,9 @@ def _read(builder: "tfds.core.DatasetBuilder", split: str) -> tf.data.Dataset:
         lambda file, skip, take: format.make_tf_data(file).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
     )
     examples = examples.apply(tf.data.experimental.assert_cardinality(sum(take for _, _, take in parts)))
-    features = {"text": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
+    features = {text_column: tf.io.FixedLenFeature([], tf.string), label_column: tf.io.FixedLenFeature([], tf.int64)}
     parsed = examples.batch(READ_BATCH).map(lambda batch: tf.io.parse_example(batch, features))
-    return parsed.map(lambda batch: (batch["text"], batch["label"]))
+    return parsed.map(lambda batch: (batch[text_column], batch[label_column]))
 
 
 def _source(path: os.PathLike) -> tuple[str, int, int]:

@@ -1,4 +1,4 @@
-"""Reviews in files of the user's own: csv, jsonl and txt, read a row at a time."""
+"""Reviews in files of the user's own: csv, tsv, jsonl and txt, read a row at a time."""
 
 import csv
 import itertools
@@ -13,17 +13,18 @@ from absl import logging
 
 from trainer import InputError
 
-FORMATS = ("csv", "jsonl", "txt")
+TABLES = ("csv", "tsv", "jsonl")
 CHUNK = 2048  # reviews in memory at once
-LABELS = {"0": 0, "1": 1, "neg": 0, "pos": 1, "negative": 0, "positive": 1, "false": 0, "true": 1}
+_ZEROS, _ONES = ("0", "neg", "negative", "false", "0.0"), ("1", "pos", "positive", "true", "1.0")
+LABELS = dict.fromkeys(_ZEROS, 0) | dict.fromkeys(_ONES, 1)
 
-_INT32_MAX = 2**31 - 1
+_LONGEST_LINE = 2**26  # bytes; without a bound a file that is no text, or a quote that never closes, would fill the memory
 
 
 class Row(NamedTuple):
-    """A review; `label` is 0, 1, or None where the file has none."""
+    """A review; `label` is 0, 1, or None where none is needed."""
 
-    line: int  # counted from 1; of a row of several lines the last
+    line: int  # counted from 1; of a row of several lines the first
     text: bytes
     label: int | None
 
@@ -33,19 +34,27 @@ class _BadRow(NamedTuple):
     why: str
 
 
-def read(path: str, *, labelled: bool, bad_rows: str) -> Iterator[Row]:
-    """The reviews of a file, in its order; memory holds one of them.
+class _Columns(NamedTuple):
+    text: str
+    label: str | None  # None: rows need no label
+
+
+def read(path: str, *, labelled: bool, bad_rows: str, text_column: str = "text", label_column: str = "label") -> Iterator[Row]:
+    """The reviews of a file that is named for a moment's use, in its order; memory holds one of them.
 
     Args:
-      path: a file whose name ends with .csv (its first row names the columns), .jsonl (an object a line) or .txt (a text a line); or "-",
-        standard input, as a .txt. Columns and keys are "text" and "label". Bytes that are no UTF-8 stay as they are.
+      path: a file whose name ends with .csv or .tsv (the first row names the columns), .jsonl (an object a line) or .txt (a text a line);
+        or "-", standard input, as a .txt. Bytes that are no UTF-8 stay as they are.
       labelled: whether a row needs a label: 0 or 1, neg or pos, negative or positive, false or true.
       bad_rows: what to do at a row that holds no review: "skip" it with a warning, or "stop".
+      text_column: the column, or key, of the text.
+      label_column: that of the label.
 
     Raises:
-      InputError: when the file cannot be read, is of another kind, is a csv without these columns, or has a bad row to stop at.
+      InputError: when the file cannot be read, is of another kind, lacks these columns, or has a bad row to stop at.
     """
-    for row in _read(path, labelled):
+    columns = _Columns(text_column, label_column if labelled else None)
+    for row in _read(path, columns):
         if isinstance(row, Row):
             yield row
         elif bad_rows == "stop":
@@ -56,30 +65,60 @@ def read(path: str, *, labelled: bool, bad_rows: str) -> Iterator[Row]:
             logging.warning("Line %d of %s is skipped: %s.", row.line, path, row.why)
 
 
+def read_table(path: pathlib.Path, *, kind: str, text_column: str, label_column: str) -> Iterator[Row]:
+    """The labelled reviews of a corpus, in the order of the file; memory holds one of them.
+
+    Raises:
+      InputError: at the first thing that is wrong, with its line: a corpus is whole or it is none.
+    """
+    try:
+        for row in _parse(kind, lines_of(path), path, _Columns(text_column, label_column)):
+            if isinstance(row, _BadRow):
+                raise InputError(f"Each row must hold a review, but line {row.line} of {path} does not: {row.why}; mend or remove it.")
+            yield row
+    except OSError as error:
+        raise InputError(f"A file of reviews must be one that can be read, but {path} is not: {error.strerror}.") from error
+
+
+def lines_of(path: pathlib.Path) -> Iterator[str]:
+    """The lines of a text in UTF-8, with their ends; raises InputError at a line that is none, OSError when the file cannot be read."""
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                why = f"{error.reason} at its byte {error.start + 1}"
+            else:
+                why = "it holds a NUL byte" if "\0" in text else f"it has more than {_LONGEST_LINE} bytes" * (len(line) == _LONGEST_LINE)
+            if why:
+                raise InputError(f"Reviews must be text in UTF-8, but line {number} of {path} is not ({why}); save it as UTF-8.")
+            yield text
+
+
 def chunks(rows: Iterator[Row], size: int = CHUNK) -> Iterator[list[Row]]:
     """The rows in lists of `size`, the last one shorter."""
     while chunk := list(itertools.islice(rows, size)):
         yield chunk
 
 
-def _read(path: str, labelled: bool) -> Iterator[Row | _BadRow]:
+def _read(path: str, columns: _Columns) -> Iterator[Row | _BadRow]:
     kind = "txt" if path == "-" else pathlib.Path(path).suffix.removeprefix(".").lower()
-    if kind not in FORMATS or (labelled and kind == "txt"):
-        allowed = [f".{name}" for name in FORMATS if not (labelled and name == "txt")]
-        raise InputError(f"--input must be a file that ends with {' or '.join(allowed)}, but {path} was given.")
+    allowed = TABLES if columns.label else (*TABLES, "txt")
+    if kind not in allowed:
+        raise InputError(f"--input must be a file that ends with {' or '.join(f'.{name}' for name in allowed)}, but {path} was given.")
     if path == "-":
         yield from _texts(sys.stdin.buffer)
         return
     try:
         with pathlib.Path(path).open("rb") as file:
-            yield from {"csv": _csv, "jsonl": _jsonl, "txt": _labelless}[kind](file, labelled)
+            yield from _texts(file) if kind == "txt" else _parse(kind, _as_they_are(file), path, columns)
     except OSError as error:
         raise InputError(f"--input must be a file that can be read, but {path} is not: {error.strerror}.") from error
 
 
-def _labelless(lines: Iterable[bytes], labelled: bool) -> Iterator[Row | _BadRow]:
-    del labelled
-    return _texts(lines)
+def _as_they_are(lines: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        yield (line if number else line.removeprefix(b"\xef\xbb\xbf")).decode(errors="surrogateescape")
 
 
 def _texts(lines: Iterable[bytes]) -> Iterator[Row | _BadRow]:
@@ -88,52 +127,85 @@ def _texts(lines: Iterable[bytes]) -> Iterator[Row | _BadRow]:
         yield Row(number, text, None) if text.strip() else _BadRow(number, "it is empty")
 
 
-def _jsonl(lines: Iterable[bytes], labelled: bool) -> Iterator[Row | _BadRow]:
+def _parse(kind: str, lines: Iterable[str], path: object, columns: _Columns) -> Iterator[Row | _BadRow]:
+    if kind == "jsonl":
+        return _jsonl(lines, columns)
+    return _separated(lines, path, columns, "\t" if kind == "tsv" else ",")
+
+
+def _jsonl(lines: Iterable[str], columns: _Columns) -> Iterator[Row | _BadRow]:
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line.decode(errors="surrogateescape"))
-        except (ValueError, RecursionError):
-            yield _BadRow(number, "it is not JSON")
+            record = json.loads(line, object_pairs_hook=_without_repeats)
+        except (ValueError, RecursionError) as error:
+            yield _BadRow(number, str(error) if isinstance(error, _RepeatedKeyError) else "it is not JSON")
             continue
         if isinstance(record, dict):
-            yield _row(number, record.get("text"), record.get("label"), labelled)
+            yield _row(number, record.get(columns.text), record.get(columns.label), columns)
         else:
             yield _BadRow(number, "it is not an object")
 
 
-def _csv(lines: Iterable[bytes], labelled: bool) -> Iterator[Row | _BadRow]:
-    csv.field_size_limit(_INT32_MAX)  # its own 128 KiB are less than a long review
-    decoded = (line.decode(errors="surrogateescape") for line in lines)
-    reader = csv.reader(decoded)
-    columns = [name.strip().lower().removeprefix("\ufeff") for name in next(reader, [])]
-    needed = ["text", "label"] if labelled else ["text"]
-    if not set(needed) <= set(columns):
+class _RepeatedKeyError(ValueError):
+    pass
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise _RepeatedKeyError("it has a key twice")
+    return record
+
+
+def _separated(lines: Iterable[str], path: object, columns: _Columns, delimiter: str) -> Iterator[Row | _BadRow]:
+    csv.field_size_limit(_LONGEST_LINE)  # its own 128 KiB are less than a long review
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)  # else a quote that never closes takes in all rows behind it
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+    except csv.Error as error:
+        names = [_in_our_words(error)]
+    needed = [column.strip().lower() for column in columns if column is not None]
+    if any(names.count(name) != 1 for name in needed):
         raise InputError(
-            f"The first row of a csv must name its columns, {' and '.join(needed)} among them, but it is {str(columns)[:100]}."
+            f"The first row must name each column, {' and '.join(needed)} among them and once, "
+            f"but line 1 of {path} is {', '.join(names)[:100] or 'empty'}; name them there, or by --text_column and --label_column."
         )
-    at_text, at_label = columns.index("text"), columns.index("label") if "label" in columns else None
+    at_text, at_label = names.index(needed[0]), names.index(needed[1]) if columns.label else None
     while True:
+        first_line = reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield _BadRow(reader.line_num, str(error))
+            yield _BadRow(first_line, _in_our_words(error))
             continue
-        if len(fields) == len(columns):
-            yield _row(reader.line_num, fields[at_text], None if at_label is None else fields[at_label], labelled)
+        if len(fields) == len(names):
+            yield _row(first_line, fields[at_text], None if at_label is None else fields[at_label], columns)
         elif fields:
-            yield _BadRow(reader.line_num, f"it has {len(fields)} fields, and the first row {len(columns)}")
+            yield _BadRow(first_line, f"it has {len(fields)} fields, and the first row {len(names)}")
 
 
-def _row(line: int, text: object, label: object, labelled: bool) -> Row | _BadRow:
+def _in_our_words(error: csv.Error) -> str:
+    known = {
+        "unexpected end of data": "its quote never closes",
+        "field larger": "it is too long, or its quote never closes",
+        "new-line character": "its lines end with CR alone, and LF or CR LF is needed",
+    }
+    return next((ours for theirs, ours in known.items() if str(error).startswith(theirs)), str(error))
+
+
+def _row(line: int, text: object, label: object, columns: _Columns) -> Row | _BadRow:
     if not isinstance(text, str):
-        return _BadRow(line, 'it has no "text"')
-    if not labelled:
+        return _BadRow(line, f'it has no "{columns.text}"' if text is None else f'its "{columns.text}" is no text')
+    if columns.label is None:
         return Row(line, _bytes(text), None)
+    if not text.strip():
+        return _BadRow(line, f'its "{columns.text}" is empty')
     known = LABELS.get(str(label).strip().lower())
     if known is None:
-        return _BadRow(line, f"its label is {label!r}, and it must be one of {', '.join(LABELS)}")
+        given = f'it has no "{columns.label}"' if label is None else f"its {columns.label} is {repr(label)[:100]}"
+        return _BadRow(line, f"{given}, and it must be one of {', '.join(LABELS)}")
     return Row(line, _bytes(text), known)
 
 

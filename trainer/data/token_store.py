@@ -144,7 +144,7 @@ def _folder_name(corpus: Corpus, train_split: str, vocab_size: int) -> str:
     sources = sorted((pathlib.PurePath(path).name, size, mtime) for path, size, mtime in corpus.sources)
     key = [FORMAT, corpus.name, corpus.version, train_split, vocab_size, STANDARDISER_ID, sources]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
-    return f"{_quote(corpus.name)}-{corpus.version}-{digest[:12]}"
+    return f"{_quote(corpus.name)[-80:]}-{corpus.version}-{digest[:12]}"
 
 
 def _quote(name: str) -> str:

@@ -1,0 +1,349 @@
+"""Corpora of the user's own files."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+import pytest
+from fakes import NoSignals, command, tiny
+from kill_and_resume import outcome, tensors
+
+from trainer import InputError, train
+from trainer.data import datasets, own_reviews
+
+REVIEWS = [(f'Review {number}, it said:\n"{"good" if number % 3 else "bad"}"', int(number % 3 > 0)) for number in range(100)]
+
+
+def write(path, reviews, kind=None):
+    """Writes reviews as `kind` tells, by default as the name ends; a name without an ending is a folder of texts."""
+    kind = kind or path.suffix[1:]
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in reviews))
+    elif kind:
+        with path.open("w", newline="") as file:
+            csv.writer(file, delimiter="\t" if kind == "tsv" else ",").writerows([("text", "label"), *reviews])
+    else:
+        for name in ("neg", "pos"):
+            (path / name).mkdir(parents=True)
+        for number, (text, label) in enumerate(reviews):
+            (path / ("neg", "pos")[label] / f"{number}.txt").write_bytes(text.encode())
+    return path
+
+
+def name_of(path):
+    return f"{path.suffix[1:] or 'folder'}:{path}"
+
+
+def open_own(name, tmp_path, asked=("train[:50%]",), **kwargs):
+    return datasets.open_corpus(
+        name=str(name), data_dir=kwargs.pop("data_dir", None), cache_dir=str(tmp_path / "cache"), asked=asked, **kwargs
+    )
+
+
+def read(corpus, split):
+    return [(text.decode(), int(label)) for texts, labels in corpus.reviews(split) for text, label in zip(texts, labels, strict=True)]
+
+
+NAMES = ("a.csv", "a.tsv", "a.jsonl", "a")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_written_is_read_in_its_order(tmp_path, name):
+    corpus = open_own(name_of(write(tmp_path / name, REVIEWS)), tmp_path)
+    assert corpus.split_sizes == {"train": 100}
+    assert read(corpus, "train") == REVIEWS
+
+
+@pytest.mark.parametrize("split", ["train[:7]", "train[90%:]", "train[10:20]+train[:5]", "train[-3:]", "all"])
+def test_a_part_is_named_as_in_tfds(tmp_path, split, monkeypatch):
+    monkeypatch.setattr(datasets, "READ_BATCH", 8)
+    corpus = open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path)
+    parts = {"train[:7]": REVIEWS[:7], "train[90%:]": REVIEWS[90:], "train[-3:]": REVIEWS[-3:], "all": REVIEWS}
+    expected = parts.get(split, REVIEWS[10:20] + REVIEWS[:5])
+    assert read(corpus, split) == expected
+    assert corpus.examples(split) == len(expected)
+
+
+@pytest.mark.parametrize("split", ["test", "", "train[", "train[:0]", "train[101:]", "train[x:]"])
+def test_a_split_that_selects_nothing_is_refused_with_the_splits_there_are(tmp_path, split):
+    corpus = open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path)
+    with pytest.raises(InputError, match="its splits are train,"):
+        corpus.examples(split)
+
+
+DEFAULT = ("train", "validation", "test")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_no_split_is_given_each_review_is_drawn_into_one_by_the_seed(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(datasets, "READ_BATCH", 8)
+    path = write(tmp_path / name, REVIEWS)
+    corpus = open_own(name_of(path), tmp_path, DEFAULT, held_out_fraction=0.2)
+    assert corpus.split_sizes == {"train": 60, "validation": 20, "test": 20}
+    parts = {split: read(corpus, split) for split in DEFAULT}
+    assert sorted(review for part in parts.values() for review in part) == sorted(REVIEWS)
+    for part in parts.values():
+        assert part == [review for review in REVIEWS if review in part], "each in the order of the file"
+    assert parts["test"] != REVIEWS[-20:]
+    assert read(open_own(name_of(path), tmp_path, DEFAULT, held_out_fraction=0.2), "test") == parts["test"]
+    other = open_own(name_of(path), tmp_path, DEFAULT, held_out_fraction=0.2, seed=1)
+    assert read(other, "test") != parts["test"]
+    assert other.version != corpus.version
+
+
+def test_what_is_not_asked_for_is_not_drawn(tmp_path):
+    name = name_of(write(tmp_path / "a.csv", REVIEWS))
+    assert open_own(name, tmp_path, ("train", "validation")).split_sizes == {"train": 90, "validation": 10}
+    assert open_own(name, tmp_path, ("train",)).split_sizes == {"train": 100}
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "folder"])
+def test_a_folder_may_hold_a_file_or_a_folder_for_each_split(tmp_path, kind):
+    ending = "" if kind == "folder" else f".{kind}"
+    (tmp_path / "all").mkdir()
+    write(tmp_path / "all" / f"train{ending}", REVIEWS[:60])
+    write(tmp_path / "all" / f"test{ending}", REVIEWS[60:])
+    (tmp_path / "all" / "unsup").mkdir()
+    (tmp_path / "all" / "README").write_text("Not a split.")
+    corpus = open_own(f"{kind}:{tmp_path / 'all'}", tmp_path, DEFAULT)
+    assert corpus.split_sizes == {"train": 60, "test": 40}
+    assert read(corpus, "test") == REVIEWS[60:]
+
+
+def test_the_texts_of_a_folder_come_in_the_natural_order_of_their_names(tmp_path):
+    for number, name in enumerate(
+        ("neg/2.txt", "pos/2.txt", "neg/10.txt", "pos/0100.txt", "pos/a1.txt", "neg/.hidden.txt", "pos/notes.md")
+    ):
+        path = tmp_path / "a" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(number))
+    assert [text for text, _ in read(open_own(tmp_path / "a", tmp_path), "train")] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_relative_path_begins_in_data_dir(tmp_path):
+    write(tmp_path / "a.csv", REVIEWS)
+    write(tmp_path / "b", REVIEWS)
+    assert open_own("csv:a.csv", tmp_path, data_dir=str(tmp_path)).split_sizes == {"train": 100}
+    assert open_own("b", tmp_path, data_dir=str(tmp_path)).split_sizes == {"train": 100}
+
+
+def test_a_file_is_counted_once_until_it_changes(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.csv", REVIEWS)
+    first = open_own(name_of(path), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(own_reviews.OwnReviews, "_read", None)
+        assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
+        assert open_own(name_of(path), tmp_path).version == first.version
+    write(path, REVIEWS[:50])
+    changed = open_own(name_of(path), tmp_path)
+    assert changed.split_sizes == {"train": 50}
+    assert changed.version != first.version
+
+
+def test_a_review_that_changes_its_class_makes_another_corpus(tmp_path):
+    write(tmp_path / "a", REVIEWS)
+    before = open_own(tmp_path / "a", tmp_path).version
+    (tmp_path / "a" / "neg" / "0.txt").rename(tmp_path / "a" / "pos" / "0.txt")
+    assert open_own(tmp_path / "a", tmp_path).version != before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path, name):
+    path = write(tmp_path / name, REVIEWS)
+    corpus = open_own(name_of(path), tmp_path)
+    changed = path / "pos" / "1.txt" if path.is_dir() else path
+    os.utime(changed, (1, 1))
+    with pytest.raises(InputError, match="changed"):
+        read(corpus, "train")
+
+
+def test_columns_may_have_other_names(tmp_path):
+    (tmp_path / "a.csv").write_text("id,Review,Stars\n1,good,1\n2,bad,0\n")
+    corpus = open_own(name_of(tmp_path / "a.csv"), tmp_path, text_column="review", label_column="stars")
+    assert read(corpus, "train") == [("good", 1), ("bad", 0)]
+
+
+@pytest.mark.parametrize("label", ["0", "neg", "Negative", "FALSE", " 0 ", "0.0", False, 0, 0.0])
+def test_a_label_may_be_written_in_several_ways(tmp_path, label):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": "x", "label": value}) + "\n" for value in (label, "positive")))
+    assert [value for _, value in read(open_own(name_of(tmp_path / "a.jsonl"), tmp_path), "train")] == [0, 1]
+
+
+def test_a_path_may_have_spaces_colons_and_letters_of_any_script(tmp_path):
+    path = write(tmp_path / "meine: Kritiken, Ünïcödé 影評.csv", REVIEWS)
+    assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
+
+
+GOOD = "text,label\ngood,1\nbad,0\n"
+
+
+def packed():
+    archive = io.BytesIO()
+    np.savez(archive, a=np.zeros(3))
+    return archive.getvalue()
+
+
+HOSTILE_FILES = {
+    "Latin-1": ("a.csv", GOOD.encode() + b"na\xefve,1\n", "line 4 of .*a.csv is not"),
+    "UTF-16": ("a.csv", GOOD.encode("utf-16"), "line 1 of .*UTF-8"),
+    "UTF-32": ("a.jsonl", '{"text": "good", "label": 1}\n'.encode("utf-32"), "line 1 of .*UTF-8"),
+    "NUL": ("a.csv", b"text,label\ngo\0od,1\n", "line 2 of .*NUL byte"),
+    "gzip": ("a.csv", gzip.compress(GOOD.encode()), "line 1 of .*UTF-8"),
+    "zip": ("a.csv", packed(), "line [1-9].*UTF-8"),
+    "Parquet": ("a.csv", b"PAR1\x15\x04\x15\x10\xff\n", "line 1 of .*UTF-8"),
+    "a quote that never closes": ("a.csv", 'text,label\ngood,1\n"bad,0\ngood,1\n', "line 3 of .*never closes"),
+    "a quote within a field": ("a.csv", 'text,label\n"good" film,1\n', "line 2 of .*expected after"),
+    "too many fields": ("a.csv", "text,label\ngood, but,1\n", "line 2 of .*3 fields, and the first row 2"),
+    "too few fields": ("a.csv", "text,label\ngood,1\nbad\n", "line 3 of .*1 fields, and the first row 2"),
+    "no header": ("a.csv", "good,1\nbad,0\n", "line 1 of .*a.csv is good, 1"),
+    "no text column": ("a.csv", "review,label\ngood,1\n", "line 1 of .*is review, label; .*--text_column"),
+    "no label column": ("a.csv", "text,stars\ngood,1\n", "line 1 of .*is text, stars; .*--label_column"),
+    "a column twice": ("a.csv", "text,text,label\ngood,bad,1\n", "once, but line 1"),
+    "another delimiter": ("a.csv", "text;label\ngood;1\n", "line 1 of .*is text;label"),
+    "tabs in a csv": ("a.csv", "text\tlabel\ngood\t1\n", "line 1 of"),
+    "commas in a tsv": ("a.tsv", GOOD, "line 1 of"),
+    "JSON in a csv": ("a.csv", '{"text": "good", "label": 1}\n', "line 1 of"),
+    "a csv in a jsonl": ("a.jsonl", GOOD, "line 1 of .*not JSON"),
+    "no label": ("a.csv", "text,label\ngood,1\nbad,\n", "line 3 of .*its label is ''"),
+    "an unknown label": ("a.csv", "text,label\ngood,maybe\n", "line 2 of .*'maybe'.*negative"),
+    "a third class": ("a.csv", "text,label\ngood,2\n", "line 2 of .*'2'"),
+    "a label that is nearly one": ("a.csv", "text,label\ngood,1.5\n", "line 2 of .*'1.5'"),
+    "an empty text": ("a.csv", "text,label\ngood,1\n,0\n", "line 3 of .*is empty"),
+    "a text of spaces": ("a.csv", 'text,label\n" \n ",0\n', "line 2 of .*is empty"),
+    "an empty file": ("a.csv", "", "line 1 of .*is empty"),
+    "an empty jsonl": ("a.jsonl", "", "holds none"),
+    "nothing but a header": ("a.csv", "text,label\n", "holds none"),
+    "nothing but blank lines": ("a.csv", "\n\n\n", "line 1 of"),
+    "CR alone": ("a.csv", "text,label\rgood,1\rbad,0\r", "CR alone"),
+    "JSON cut short": ("a.jsonl", '{"text": "good", "label": 1}\n{"text": "ba', "line 2 of .*not JSON"),
+    "a JSON array": ("a.jsonl", '[{"text": "good", "label": 1}]\n', "line 1 of .*not an object"),
+    "JSON over several lines": ("a.jsonl", '{\n"text": "good"\n}\n', "line 1 of .*not JSON"),
+    "a blank line in a jsonl": ("a.jsonl", '{"text": "good", "label": 1}\n\n', "line 2 of .*not JSON"),
+    "JSON without a text": ("a.jsonl", '{"review": "good", "label": 1}\n', 'line 1 of .*no "text"'),
+    "JSON without a label": ("a.jsonl", '{"text": "good"}\n', 'line 1 of .*no "label"'),
+    "JSON null": ("a.jsonl", '{"text": null, "label": 1}\n', 'line 1 of .*no "text"'),
+    "a text that is a number": ("a.jsonl", '{"text": 5, "label": 1}\n', "line 1 of .*is no text"),
+    "a label that is a list": ("a.jsonl", '{"text": "good", "label": [1]}\n', r"line 1 of .*\[1\]"),
+    "a key twice": ("a.jsonl", '{"text": "good", "label": 1, "label": 0}\n', "line 1 of .*a key twice"),
+    "JSON too deep": ("a.jsonl", "[" * 100_000 + "\n", "line 1 of .*not JSON"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_FILES)
+def test_a_file_that_is_no_corpus_is_one_sentence_with_file_and_line(tmp_path, what):
+    name, content, words = HOSTILE_FILES[what]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=words) as error:
+        read(open_own(name_of(path), tmp_path), "train")
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("cache/counts/*"))
+
+
+def make_tree(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir(exist_ok=True)
+        else:
+            path.write_bytes({"latin.txt": b"na\xefve", "empty.txt": b" \n"}.get(path.name, b"good"))
+
+
+HOSTILE_PLACES = {
+    "a missing file": ((), "csv:a.csv", "a.csv is not"),
+    "a missing folder": ((), "folder:a", "a is not"),
+    "no path": ((), "csv:", "a path behind csv:"),
+    "a folder in the place of a file": (("a/",), "csv:a", r"a \.csv for each split"),
+    "a file in the place of a folder": (("a.csv",), "folder:a.csv", "must name a folder"),
+    "a folder without classes": (("a/x.txt",), "folder:a", "must hold pos/ and neg/"),
+    "one class alone": (("a/pos/1.txt",), "folder:a", "must hold pos/ and neg/"),
+    "an empty class": (("a/pos/1.txt", "a/neg/"), "folder:a", r"a/neg holds no \.txt"),
+    "no texts": (("a/pos/1.md", "a/neg/1.md"), "folder:a", r"holds no \.txt"),
+    "a text that is no UTF-8": (("a/pos/1.txt", "a/neg/latin.txt"), "folder:a", "line 1 of .*latin.txt"),
+    "a text that is empty": (("a/pos/1.txt", "a/neg/empty.txt"), "folder:a", "empty.txt is empty"),
+    "a folder that looks like a text": (("a/pos/1.txt", "a/neg/1.txt/"), "folder:a", "1.txt cannot: Is a directory"),
+    "a device": ((), "csv:/dev/null", "neither a file nor a folder"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_PLACES)
+def test_a_place_that_is_no_corpus_is_one_sentence(tmp_path, what):
+    names, dataset, words = HOSTILE_PLACES[what]
+    make_tree(tmp_path, *names)
+    with pytest.raises(InputError, match=words) as error:
+        read(open_own(dataset, tmp_path, data_dir=str(tmp_path)), "train")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_prefix_is_told_what_there_is(tmp_path):
+    with pytest.raises(InputError, match=r"own files as in csv:reviews\.csv, but there is no 'xml:a\.xml'"):
+        open_own("xml:a.xml", tmp_path)
+
+
+def test_too_few_reviews_to_draw_from_are_one_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"has 5, and --held_out_fraction=0\.1 of them are 0"):
+        open_own(name_of(write(tmp_path / "a.csv", REVIEWS[:5])), tmp_path, DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("text,label\ngood,1\nfine,1\n", "reviews of both labels"), ("text,label\ngood\n", "line 2 of"), ("review\n", "line 1 of")],
+)
+def test_the_program_says_it_in_one_line_with_exit_code_2(tmp_path, cache_dir, content, words):
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    given = tiny(tmp_path / "run", cache_dir, dataset=f"csv:{path}", train_split="train", validation_split="train[:1]", test_split="")
+    answer = subprocess.run(command(given), capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    (line,) = (line for line in answer.stderr.splitlines() if line.startswith("error: "))
+    assert words in line
+    assert "Traceback" not in answer.stderr
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+def run_tiny(workdir, cache_dir, dataset, **settings):
+    splits = {"train_split": "train[:90%]", "validation_split": "train[90%:]", "test_split": "train[:20]"}
+    given = tiny(workdir, cache_dir, **{"dataset": dataset, "epochs": 1, **splits, **settings})
+    train.run(given, signals=NoSignals())
+    return given
+
+
+def test_a_run_on_own_files_resumes_and_refuses_files_that_changed(tmp_path, cache_dir):
+    path = write(tmp_path / "a.csv", REVIEWS)
+    run_tiny(tmp_path / "straight", cache_dir, f"csv:{path}", epochs=2)
+    given = run_tiny(tmp_path / "continued", cache_dir, f"csv:{path}")
+    train.run({**given, "epochs": 2}, signals=NoSignals())
+    assert outcome(tmp_path / "continued") == outcome(tmp_path / "straight")
+    write(path, REVIEWS[1:])
+    with pytest.raises(InputError, match=r"the split train\[:90%\] has other content now"):
+        train.run({**given, "epochs": 3}, signals=NoSignals())
+
+
+@pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
+def test_imdb_written_out_gives_the_bits_of_tfds(tmp_path, cache_dir):
+    imdb = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache_dir)
+    reviews = read(imdb, "train[:300]")
+    splits = {"train_split": "train[:200]", "validation_split": "train[200:300]", "test_split": "train[:50]", "max_length": 50}
+    run_tiny(tmp_path / "tfds", cache_dir, "imdb_reviews", **splits)
+    expected = comparable(tmp_path / "tfds")
+    for name in NAMES:
+        run_tiny(tmp_path / f"run_{name}", cache_dir, name_of(write(tmp_path / name, reviews)), **splits)
+        assert comparable(tmp_path / f"run_{name}") == expected
+
+
+def comparable(workdir: pathlib.Path):
+    """The outcome of a run, but for what names the dataset."""
+    told = outcome(workdir)
+    for name in ("config.flags", "state", "best"):
+        told.pop(name)
+    states = [tensors(path.with_suffix("")) for path in sorted(workdir.glob("*/ckpt-*.index"))]
+    told["states"] = [{name: value for name, value in state.items() if not name.startswith("frozen_flags")} for state in states]
+    told["points"] = {key: value for key, value in told["points"].items() if key[1] != "configuration"}
+    return told
