@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -262,3 +264,17 @@ def test_a_weight_that_no_checkpoint_would_hold_is_noticed(tmp_path):
     late.build((None, 3))
     state.model.late_variables = lambda: late.trainable_variables
     assert checkpoints.untracked() == ["late/kernel", "late/bias"]
+
+
+def test_asynchronous_saving_still_fails_with_keras_variables(tmp_path):
+    code = """
+import sys, tensorflow as tf
+from fakes import make_state
+manager = tf.train.CheckpointManager(tf.train.Checkpoint(root=make_state()), sys.argv[1], 2)
+for _ in range(2):
+    manager.save(options=tf.train.CheckpointOptions(enable_async=True))
+    manager.sync()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False, env=environment)
+    assert "singleton tf.Variable" in answer.stderr, "it works now: read about CheckpointOptions in BUILD again"
