@@ -34,6 +34,7 @@ from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabular
 
 FORMAT = 1
 FILES = ("token_ids", "offsets", "labels")
+READ_AHEAD_BYTES = 64 * 2**20
 
 
 class TokenFile:
@@ -49,6 +50,18 @@ class TokenFile:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
         self._tokens = os.fstat(self._file).st_size // self.dtype.itemsize
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is long until all of it was read from the disk once, by batches of random reviews."""
+        return self._tokens * self.dtype.itemsize > READ_AHEAD_BYTES
+
+    def read_ahead(self, starts: np.ndarray, lengths: np.ndarray) -> None:
+        """Has the disk read the tokens of some reviews while something else is done, so that slices of them need not wait."""
+        size = self.dtype.itemsize
+        for start, length in zip((starts * size).tolist(), (lengths * size).tolist(), strict=True):
+            if length:  # none would mean: all up to the end of the file
+                os.posix_fadvise(self._file, start, length, os.POSIX_FADV_WILLNEED)
 
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, _ = part.indices(self._tokens)
@@ -78,7 +91,7 @@ class Lengths:
 class TokenStore:
     """The encoded reviews of a split, in corpus order. Review i has the tokens offsets[i] .. offsets[i + 1] - 1."""
 
-    token_ids: TokenFile | np.ndarray  # [tokens] of the smallest unsigned type that holds the vocabulary
+    token_ids: TokenFile  # [tokens] of the smallest unsigned type that holds the vocabulary
     offsets: np.ndarray  # [examples + 1] int64
     labels: np.ndarray  # [examples] uint8, 0 or 1
     path: pathlib.Path
