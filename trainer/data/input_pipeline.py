@@ -3,7 +3,7 @@
 An epoch's shuffled reviews fall into windows. Those of a window are sorted by length and cut into batches, so that little is padded, and
 they are served in a random order in which short and long ones alternate. One step needs one window, whatever the size of the corpus.
 
-A batch is a handful of slices of a memory-mapped file, made when it is asked for. A tf.data pipeline would only call back into Python, from
+A batch is a handful of slices of a file, made when it is asked for. A tf.data pipeline would only call back into Python, from
 a thread of its own: that costs more than it saves, and can hold up the end of the process for seconds.
 """
 
