@@ -122,6 +122,13 @@ def test_reviews_come_in_the_order_of_the_files_however_they_are_split(tiny):
     assert texts_of(tiny, "test+train[-3:]") == texts_of(tiny, "test") + whole[-3:]
 
 
+@pytest.mark.parametrize("split", ["train", "train[17:60]", "test+train[-3:]"])
+def test_reviews_are_those_that_tfds_reads_one_by_one(tiny, split):
+    one_by_one = tiny.builder.as_dataset(split=split, shuffle_files=False, read_config=tfds.ReadConfig(interleave_cycle_length=1))
+    expected = [(example["text"], example["label"]) for example in one_by_one.as_numpy_iterator()]
+    assert [review for batch in tiny.reviews(split) for review in zip(*batch, strict=True)] == expected
+
+
 def test_reviews_come_in_batches_of_bounded_size(tiny, monkeypatch):
     monkeypatch.setattr(datasets, "READ_BATCH", 16)
     assert [len(texts) for texts, _ in tiny.reviews("train[:40]")] == [16, 16, 8]

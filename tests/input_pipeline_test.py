@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from trainer.data import datasets, input_pipeline, token_store
 from trainer.data.input_pipeline import BatchPlan, evaluation_batches, train_batches
-from trainer.data.token_store import TokenStore
+from trainer.data.token_store import TokenFile, TokenStore
 from trainer.evaluate import batch_spec
 
 SIZES = [(1, 1), (1, 4), (3, 4), (4, 4), (10, 3), (1000, 1), (1000, 64), (4001, 7)]
@@ -18,7 +19,11 @@ def make_store(lengths):
     """Review i is `lengths[i]` times the token i + 1; its label is whether i is odd."""
     numbers = np.arange(len(lengths))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return TokenStore(np.repeat(numbers + 1, lengths).astype(np.uint16), offsets, (numbers % 2).astype(np.uint8), path=None, fingerprint="")
+    with tempfile.NamedTemporaryFile() as file:
+        np.repeat(numbers + 1, lengths).astype(np.uint16).tofile(file)
+        file.flush()
+        token_ids = TokenFile(file.name, "<u2")
+    return TokenStore(token_ids, offsets, (numbers % 2).astype(np.uint8), path=None, fingerprint="")
 
 
 def random_lengths(count, seed=0):
@@ -191,6 +196,23 @@ def test_a_step_asks_for_the_lengths_of_one_window(monkeypatch):
     watched, plan = (BatchPlan(lengths=lengths, batch_size=8, seed=0, max_length=100) for lengths in (Watched(), lengths))
     np.testing.assert_array_equal([watched.rows(step) for step in range(1000, 1005)], [plan.rows(step) for step in range(1000, 1005)])
     assert len(asked) == 5 * 8
+
+
+def test_the_disk_reads_the_next_batch_of_a_large_corpus_while_this_one_is_trained_on(monkeypatch):
+    store = make_store([0, 3, 0, *random_lengths(47)])
+    plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0, max_length=100)
+    read_ahead = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, start, length, advice: read_ahead.append((start // 2, length // 2)))
+
+    def batches():
+        return train_batches(store=store, plan=plan, max_length=100, first_step=0, last_step=7)
+
+    assert len(list(batches())) == 7 and read_ahead == []
+    monkeypatch.setattr(token_store, "READ_AHEAD_BYTES", 1000)
+    for step, _ in enumerate(batches()):
+        following = [row for row in plan.rows(step + 1) if row >= 0 and store.lengths[row]] if step < 6 else []
+        assert read_ahead == [(store.offsets[row], min(store.lengths[row], 100)) for row in following]
+        read_ahead.clear()
 
 
 def test_step_one_billion_is_as_near_as_step_zero(monkeypatch):

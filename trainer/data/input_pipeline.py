@@ -3,7 +3,7 @@
 An epoch's shuffled reviews fall into windows. Those of a window are sorted by length and cut into batches, so that little is padded, and
 they are served in a random order in which short and long ones alternate. One step needs one window, whatever the size of the corpus.
 
-A batch is a handful of slices of a memory-mapped file, made when it is asked for. A tf.data pipeline would only call back into Python, from
+A batch is a handful of slices of a file, made when it is asked for. A tf.data pipeline would only call back into Python, from
 a thread of its own: that costs more than it saves, and can hold up the end of the process for seconds.
 """
 
@@ -115,10 +115,15 @@ def padded_ratio(plan: BatchPlan, *, steps: int) -> float:
     return padded / max(1, sum(int(batch.sum(dtype=np.int64)) for batch in lengths))
 
 
+def _spans(store: TokenStore, rows: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the tokens of each row begin, and how many are read, int32."""
+    starts = store.offsets[rows]  # of a missing row, -1, anything: its length is 0
+    return starts, _cut(np.where(rows >= 0, store.offsets[rows + 1] - starts, 0), max_length).astype(np.int32)
+
+
 def _gather(store: TokenStore, rows: np.ndarray, max_length: int) -> Batch:
     is_real = rows >= 0
-    starts = store.offsets[rows]  # of a missing row, -1, anything: its length is 0
-    lengths = _cut(np.where(is_real, store.offsets[rows + 1] - starts, 0), max_length).astype(np.int32)
+    starts, lengths = _spans(store, rows, max_length)
     token_ids = np.zeros([len(rows), max(1, lengths.max())], np.int32)
     for row, start, length in zip(token_ids, starts.tolist(), lengths.tolist(), strict=True):
         row[:length] = store.token_ids[start : start + length]
@@ -136,7 +141,11 @@ def train_batches(*, store: TokenStore, plan: BatchPlan, max_length: int, first_
       first_step: where to begin; at no cost, however far.
       last_step: where to end.
     """
-    return (_gather(store, plan.rows(step), max_length) for step in range(first_step, last_step))
+    for step in range(first_step, last_step):
+        batch = _gather(store, plan.rows(step), max_length)
+        if store.token_ids.is_large and step + 1 < last_step:
+            store.token_ids.read_ahead(*_spans(store, plan.rows(step + 1), max_length))
+        yield batch
 
 
 def evaluation_batches(*, store: TokenStore, batch_size: int, max_length: int, examples: int) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""The encoded corpus on disk: every review tokenized once, then memory-mapped by each run.
+"""The encoded corpus on disk: every review tokenized once, then opened by each run in constant time and kept in memory by none.
 
     <cache_dir>/<dataset>-<version>-<key>/
       vocabulary.txt
@@ -34,6 +34,7 @@ from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabular
 
 FORMAT = 1
 FILES = ("token_ids", "offsets", "labels")
+READ_AHEAD_BYTES = 64 * 2**20
 
 
 class TokenFile:
@@ -50,6 +51,18 @@ class TokenFile:
         weakref.finalize(self, os.close, self._file)
         self._tokens = os.fstat(self._file).st_size // self.dtype.itemsize
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is long until all of it was read from the disk once, by batches of random reviews."""
+        return self._tokens * self.dtype.itemsize > READ_AHEAD_BYTES
+
+    def read_ahead(self, starts: np.ndarray, lengths: np.ndarray) -> None:
+        """Has the disk read the tokens of some reviews while something else is done, so that slices of them need not wait."""
+        size = self.dtype.itemsize
+        for start, length in zip((starts * size).tolist(), (lengths * size).tolist(), strict=True):
+            if length:  # none would mean: all up to the end of the file
+                os.posix_fadvise(self._file, start, length, os.POSIX_FADV_WILLNEED)
+
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, _ = part.indices(self._tokens)
         size = self.dtype.itemsize
@@ -65,7 +78,7 @@ class Lengths:
     """Tokens of each review, computed from the offsets when they are asked for: by a slice or by an array of reviews, int32."""
 
     def __init__(self, offsets: np.ndarray) -> None:
-        self._offsets = np.asarray(offsets)
+        self._offsets = offsets
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -78,9 +91,9 @@ class Lengths:
 class TokenStore:
     """The encoded reviews of a split, in corpus order. Review i has the tokens offsets[i] .. offsets[i + 1] - 1."""
 
-    token_ids: TokenFile | np.ndarray  # [tokens] of the smallest unsigned type that holds the vocabulary
-    offsets: np.ndarray  # [examples + 1] int64
-    labels: np.ndarray  # [examples] uint8, 0 or 1
+    token_ids: TokenFile  # [tokens] of the smallest unsigned type that holds the vocabulary
+    offsets: np.ndarray  # [examples + 1] int64, mapped
+    labels: np.ndarray  # [examples] uint8, 0 or 1, mapped
     path: pathlib.Path
     fingerprint: str  # hexadecimal sha256 of content and vocabulary; neither of paths nor of times
 
@@ -172,7 +185,8 @@ def _open(path: pathlib.Path, *, dtype: str, bytes: int, sha256: str) -> TokenFi
         raise ValueError(f"{path} must have {bytes} bytes")
     if path.stem == "token_ids":
         return TokenFile(path, dtype)
-    return np.memmap(path, dtype, "r") if bytes else np.zeros(0, dtype)  # nothing cannot be mapped
+    # As an array: indexing a memmap takes twice as long. Nothing cannot be mapped.
+    return np.asarray(np.memmap(path, dtype, "r")) if bytes else np.zeros(0, dtype)
 
 
 _NOT_WHOLE = (OSError, ValueError, LookupError, TypeError, InputError)
