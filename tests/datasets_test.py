@@ -167,6 +167,15 @@ def test_names_that_are_not_there_are_refused_with_those_that_are(tmp_path, name
         open_from(tmp_path, "verdicts", text_column=names[0], label_column=names[1])
 
 
+def test_a_dataset_counts_before_a_folder_that_is_called_the_same(tmp_path):
+    for name in ("pos", "neg"):
+        (tmp_path / "tiny_reviews" / name).mkdir(parents=True)
+        (tmp_path / "tiny_reviews" / name / "1.txt").write_text(name)
+    assert open_from(tmp_path, "tiny_reviews").split_sizes["train"] == 100
+    for name in ("tiny_reviews/", "./tiny_reviews", f"{tmp_path}/tiny_reviews"):
+        assert texts_of(open_from(tmp_path, name), "train") == [b"neg", b"pos"]
+
+
 def test_reviews_without_a_label_are_refused(tiny):
     with pytest.raises(InputError, match="'unsupervised'"):
         list(tiny.reviews("unsupervised"))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 READ_BATCH = 1024  # reviews in memory at once
 SAMPLE_REVIEWS = "sample_reviews"
+_NAME = r"(\w+)(/[\w.+-]+)?(:[\d.*]+)?"  # of TFDS: name/config:version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,7 @@ def open_corpus(
     """
     logging.get_absl_logger().addFilter(_is_no_chatter_of_tfds)
     columns = {"text_column": text_column, "label_column": label_column}
-    if own_reviews.is_own(name, data_dir):
+    if own_reviews.has_kind(name) or (own_reviews.is_folder(name, data_dir) and not _is_known(name)):
         own = own_reviews.OwnReviews(
             name=name, data_dir=data_dir, cache_dir=cache_dir, asked=asked, held_out_fraction=held_out_fraction, seed=seed, **columns
         )
@@ -141,6 +142,14 @@ def _is_no_chatter_of_tfds(record: standard_logging.LogRecord) -> bool:
     return record.levelno >= standard_logging.WARNING or "tensorflow_datasets" not in record.pathname
 
 
+def _is_known(name: str) -> bool:
+    """Whether a name is that of a dataset, which counts before a folder that is called the same."""
+    import tensorflow_datasets as tfds
+
+    match = re.fullmatch(_NAME, name)
+    return match is not None and (name == SAMPLE_REVIEWS or match[1] in tfds.list_builders(with_community_datasets=False))
+
+
 def _make_builder(name: str, data_dir: str | None, cache_dir: str) -> "tfds.core.DatasetBuilder":
     import tensorflow_datasets as tfds
 
@@ -150,7 +159,7 @@ def _make_builder(name: str, data_dir: str | None, cache_dir: str) -> "tfds.core
         return SampleReviews(data_dir=cache_dir)
     try:
         # A namespace, as in huggingface:name, would be looked up in the network.
-        if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\d.*]+)?", name):
+        if not re.fullmatch(_NAME, name):
             raise tfds.core.registered.DatasetNotFoundError
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:

@@ -17,20 +17,28 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from trainer import InputError
-from trainer.data import review_files
+from trainer.data import review_files, review_folders
 from trainer.data.review_files import Row
+from trainer.data.review_folders import readable
 
 KINDS = (*review_files.TABLES, "folder")
 DRAWN = ("train", "validation", "test")
-CLASSES = ("neg", "pos")
 
 
-def is_own(name: str, data_dir: str | None) -> bool:
-    """Whether a --dataset is the user's own: it has the prefix of a kind, or is a folder of texts."""
+def has_kind(name: str) -> bool:
+    """Whether a --dataset begins with the prefix of a kind, as in csv:reviews.csv."""
     kind, colon, _ = name.partition(":")
-    return bool(colon and kind in KINDS) or bool(name and _folders_of_texts(pathlib.Path(data_dir or "", name)))
+    return bool(colon) and kind in KINDS
+
+
+def is_folder(name: str, data_dir: str | None) -> bool:
+    """Whether a --dataset is the path of a folder of texts."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL byte in the path
+        return bool(name and _folders_of_texts(pathlib.Path(data_dir or "", name)))
+    return False
 
 
 class OwnReviews:
@@ -63,7 +71,7 @@ class OwnReviews:
         held_out_fraction: float,
         seed: int,
     ) -> None:
-        kind, _, path = name.partition(":") if name.partition(":")[0] in KINDS else ("folder", "", name)
+        kind, _, path = name.partition(":") if has_kind(name) else ("folder", "", name)
         if not path:
             raise InputError(f"--dataset must name a path behind {kind}:, but {name} was given; write it as in {kind}:reviews.")
         self._kind, self._root = kind, pathlib.Path(data_dir or "", path)
@@ -77,11 +85,9 @@ class OwnReviews:
         self._seed = seed
         self.split_sizes = self._draw(counts["train"], asked, held_out_fraction) if is_drawn else counts
         self.version = _digest([self._facts, self._key])[:12]
-        self.description = f"{kind} in {self._root}" + (
-            f", of which {held_out_fraction:.0%} are drawn by --seed for each of {' and '.join(sorted(set(asked) - {'train'}))}."
-            if is_drawn
-            else "."
-        )
+        others = " and ".join(sorted(set(asked) - {"train"}))
+        drawn = f", of which {held_out_fraction * 100:g}% are drawn by --seed for each of {others}"
+        self.description = f"{kind} in {self._root}{drawn if is_drawn else ', all of it the split train' if is_single else ''}."
 
     def parts(self, split: str) -> list[tuple[str, int, int]]:
         """What a split expression stands for: (split, first review, one after the last); raises ValueError when it is malformed."""
@@ -106,7 +112,10 @@ class OwnReviews:
                 if start >= end:
                     break
         if self._look() != self._facts:
-            raise InputError(f"{self._root} must stay as it is while it is read, but it changed; start again when it is written.")
+            raise self._changed()
+
+    def _changed(self) -> InputError:
+        return InputError(f"{self._root} must stay as it is while it is read, but it changed; start again when it is written.")
 
     def _rows_of(self, name: str) -> Iterator[Row]:
         if not self._key:
@@ -115,18 +124,21 @@ class OwnReviews:
         (file,) = self._files.values()
         start = 0
         for chunk in review_files.chunks(self._read(file)):
+            if start + len(chunk) > self._count_of_all:
+                raise self._changed()
             drawn = self._names[np.searchsorted(self._bounds, self._positions(start, start + len(chunk)), side="right")]
             yield from (row for row, its_split in zip(chunk, drawn, strict=True) if its_split == name)
             start += len(chunk)
 
     def _draw(self, count: int, asked: Sequence[str], fraction: float) -> dict[str, int]:
         # The permutation of all reviews is cut in two or three: that a position falls into one of them decides the split.
-        held_out = {name: int(count * fraction) for name in DRAWN[1:] if name in asked}
+        share = int(round(count * fraction, 6))  # 0.29 * 100 is less than 29 by a bit
+        held_out = {name: share for name in DRAWN[1:] if name in asked}
         sizes = {**held_out, "train": count - sum(held_out.values())}
         if min(sizes.values()) < 1:
             raise InputError(
                 f"Each of {', '.join(sizes)} must get a review, but {self._root} has {count}, and --held_out_fraction={fraction} of them "
-                f"are {int(count * fraction)}; give more reviews or a larger fraction, or name the splits, as in --train_split=train[:50%]."
+                f"are {share}; give more reviews or a larger fraction, or name the splits, as in --train_split=train[:50%]."
             )
         self._count_of_all, self._names, self._bounds = count, np.array(list(sizes)), np.cumsum(list(sizes.values()))
         return {name: sizes[name] for name in DRAWN if name in sizes}
@@ -143,27 +155,28 @@ class OwnReviews:
 
     def _read(self, path: pathlib.Path) -> Iterator[Row]:
         if self._kind == "folder":
-            return _texts(path)
+            return review_folders.read(path)
         return review_files.read_table(path, kind=self._kind, **self._columns)
 
     def _look(self) -> list:
         # What tells whether the files are those that were counted, wherever they lie.
         facts = [self._kind, *self._columns.values()]
         for name, file in self._files.items():
-            for path in [file] if file.is_file() else [path for path, _ in _list(file)]:
-                with _readable(path):
+            for path in [file] if file.is_file() else [path for path, _ in review_folders.texts_of(file)]:
+                with readable(path):
                     status = path.stat()
                 facts.append([name, str(path.relative_to(file.parent)), status.st_size, status.st_mtime_ns])
         return facts
 
     def _count(self, cache_dir: pathlib.Path) -> dict[str, int]:
         if self._kind == "folder":
-            return {name: len(_list(folder)) for name, folder in self._files.items()}
+            return {name: len(review_folders.texts_of(folder)) for name, folder in self._files.items()}
         kept = cache_dir.expanduser() / "counts" / f"{_digest([str(self._root.resolve()), self._facts])}.json"
-        with contextlib.suppress(OSError, ValueError):
-            counts = json.loads(kept.read_text())
-            if counts.keys() == self._files.keys():
-                return counts
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            content = json.loads(kept.read_text())
+            if content["sha256"] == _digest(content["counts"]):
+                return content["counts"]
+        logging.info("Counting the reviews of %s; this is done once.", self._root)
         counts = {name: sum(1 for _ in self._read(path)) for name, path in self._files.items()}
         for name, count in counts.items():
             if not count:
@@ -171,7 +184,7 @@ class OwnReviews:
         with contextlib.suppress(OSError):  # It is only counted again.
             kept.parent.mkdir(parents=True, exist_ok=True)
             temporary = kept.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(counts))
+            temporary.write_text(json.dumps({"counts": counts, "sha256": _digest(counts)}))
             temporary.replace(kept)
         return counts
 
@@ -182,69 +195,44 @@ def _digest(value: object) -> str:
 
 def _find(kind: str, root: pathlib.Path) -> tuple[dict[str, pathlib.Path], bool]:
     # The file or folder of each split, and whether there is but one, which has no name of a split.
-    if not root.exists():
-        raise InputError(f"--dataset must name files that are there, but {root} is not; a relative path begins in --data_dir, if given.")
-    if kind == "folder":
+    with readable(root):
+        if not root.exists():
+            raise InputError(
+                f"--dataset must name files that are there, but {root} is not; a relative path begins in --data_dir, if given."
+            )
+        if kind == "folder":
+            return _find_folders(root)
+        if root.is_file():
+            return {"train": root}, True
         if not root.is_dir():
-            raise InputError(f"--dataset=folder: must name a folder, but {root} is none; of a file name the kind, as in csv:{root}.")
-        folders = _folders_of_texts(root)
-        if not folders:
-            raise InputError(f"A folder of reviews must hold pos/ and neg/, or folders that do, one for each split, but {root} does not.")
-        return folders, folders.get("train") == root
-    if root.is_file():
-        return {"train": root}, True
-    if not root.is_dir():
-        raise InputError(f"--dataset must name a file, but {root} is neither a file nor a folder.")
-    files = {path.stem: path for path in sorted(root.glob(f"*.{kind}")) if _is_split(path.stem) and path.is_file()}
+            raise InputError(f"--dataset must name a file, but {root} is neither a file nor a folder.")
+        files = {path.stem: path for path in sorted(root.iterdir()) if path.suffix == f".{kind}" and path.name[0] != "." and path.is_file()}
     if not files:
         raise InputError(f"A folder must hold a .{kind} for each split, as train.{kind}, but {root} holds none.")
+    for name, path in files.items():
+        if not _is_split(name):
+            raise InputError(f"A file for a split must be called by letters, digits, - and _, and not all, but there is {path}; rename it.")
     return files, False
 
 
-def _is_split(name: str) -> bool:
-    return re.fullmatch(r"[\w-]+", name) is not None
+def _find_folders(root: pathlib.Path) -> tuple[dict[str, pathlib.Path], bool]:
+    if not root.is_dir():
+        raise InputError(f"--dataset=folder: must name a folder, but {root} is none; of a file name the kind, as in csv:{root}.")
+    for folder in (root, *root.iterdir()):
+        if len(classes := review_folders.classes_of(folder)) == 1:
+            raise InputError(f"A folder of reviews must hold pos/ and neg/, but {folder} holds {classes[0]}/ alone.")
+    folders = _folders_of_texts(root)
+    if not folders:
+        raise InputError(f"A folder of reviews must hold pos/ and neg/, or folders that do, one for each split, but {root} does not.")
+    return folders, folders.get("train") == root
 
 
 def _folders_of_texts(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    def has_classes(folder: pathlib.Path) -> bool:
-        return all((folder / name).is_dir() for name in CLASSES)
-
-    with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL byte in the path
-        if has_classes(root):
-            return {"train": root}
-        return {path.name: path for path in sorted(root.iterdir()) if _is_split(path.name) and has_classes(path)}
-    return {}
+    if len(review_folders.classes_of(root)) == 2:
+        return {"train": root}
+    return {path.name: path for path in sorted(root.iterdir()) if _is_split(path.name) and len(review_folders.classes_of(path)) == 2}
 
 
-def _list(folder: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
-    # The texts of both classes in the natural order of their names, in which 10.txt follows 9.txt; of one name the negative first.
-    def order(entry: tuple[pathlib.Path, int]) -> tuple[list, int]:
-        parts = re.split("([0-9]+)", entry[0].name)  # every other one a number
-        return [int(part) if at % 2 else part for at, part in enumerate(parts)], entry[1]
-
-    texts = []
-    for label, name in enumerate(CLASSES):
-        with _readable(folder / name):
-            of_class = [(path, label) for path in (folder / name).iterdir() if path.suffix == ".txt" and not path.name.startswith(".")]
-        if not of_class:
-            raise InputError(f"Both classes must have reviews, but {folder / name} holds no .txt.")
-        texts += of_class
-    return sorted(texts, key=order)
-
-
-def _texts(folder: pathlib.Path) -> Iterator[Row]:
-    for path, label in _list(folder):
-        with _readable(path):
-            lines = list(review_files.lines_of(path))
-        text = "".join(lines)
-        if not text.strip():
-            raise InputError(f"Each file must hold a review, but {path} is empty.")
-        yield Row(1, text.encode(), label)
-
-
-@contextlib.contextmanager
-def _readable(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"--dataset must name files that can be read, but {path} cannot: {error.strerror}.") from error
+def _is_split(name: str) -> bool:
+    # TFDS' names of splits; "all" stands for all of them.
+    return re.fullmatch(r"[\w-]+", name) is not None and name != "all"

@@ -163,12 +163,13 @@ def _separated(lines: Iterable[str], path: object, columns: _Columns, delimiter:
     try:
         names = [name.strip().lower() for name in next(reader, [])]
     except csv.Error as error:
-        names = [_in_our_words(error)]
+        raise InputError(f"The first row must name each column, but line 1 of {path} does not: {_in_our_words(error)}.") from error
     needed = [column.strip().lower() for column in columns if column is not None]
     if any(names.count(name) != 1 for name in needed):
         raise InputError(
             f"The first row must name each column, {' and '.join(needed)} among them and once, "
-            f"but line 1 of {path} is {', '.join(names)[:100] or 'empty'}; name them there, or by --text_column and --label_column."
+            f"but line 1 of {path} is {_printable(', '.join(names)[:100]) or 'empty'}; "
+            f"name them there, or by --text_column and --label_column."
         )
     at_text, at_label = names.index(needed[0]), names.index(needed[1]) if columns.label else None
     while True:
@@ -186,13 +187,19 @@ def _separated(lines: Iterable[str], path: object, columns: _Columns, delimiter:
             yield _BadRow(first_line, f"it has {len(fields)} fields, and the first row {len(names)}")
 
 
+def _printable(text: str) -> str:
+    # A file may hold line ends, and what a terminal takes for a command.
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def _in_our_words(error: csv.Error) -> str:
     known = {
         "unexpected end of data": "its quote never closes",
         "field larger": "it is too long, or its quote never closes",
+        "expected after": "more follows its closing quote, and a quote within quotes is written twice",
         "new-line character": "its lines end with CR alone, and LF or CR LF is needed",
     }
-    return next((ours for theirs, ours in known.items() if str(error).startswith(theirs)), str(error))
+    return next((ours for theirs, ours in known.items() if theirs in str(error)), str(error))
 
 
 def _row(line: int, text: object, label: object, columns: _Columns) -> Row | _BadRow:
