@@ -123,8 +123,9 @@ def test_reviews_come_in_the_order_of_the_files_however_they_are_split(tiny):
 
 
 @pytest.mark.parametrize("split", ["train", "train[17:60]", "test+train[-3:]"])
-def test_reviews_are_those_that_tfds_reads_one_by_one(tiny, split):
-    one_by_one = tiny.builder.as_dataset(split=split, shuffle_files=False, read_config=tfds.ReadConfig(interleave_cycle_length=1))
+def test_reviews_are_those_that_tfds_reads_one_by_one(tiny, data_dir, split):
+    builder = TinyReviews(data_dir=data_dir)
+    one_by_one = builder.as_dataset(split=split, shuffle_files=False, read_config=tfds.ReadConfig(interleave_cycle_length=1))
     expected = [(example["text"], example["label"]) for example in one_by_one.as_numpy_iterator()]
     assert [review for batch in tiny.reviews(split) for review in zip(*batch, strict=True)] == expected
 

@@ -6,13 +6,14 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
-import time
 
 import numpy as np
 import pytest
 from fakes import NoSignals, command, tiny
 from kill_and_resume import outcome, tensors
+from resume_test import train_until_killed
 
 from trainer import InputError, train
 from trainer.data import datasets, own_reviews
@@ -372,19 +373,14 @@ def test_a_run_on_own_files_resumes_and_refuses_files_that_changed(tmp_path, cac
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a"])
-def test_a_run_on_own_files_that_is_killed_tells_nothing(tmp_path, name):
-    dataset = name_of(write(tmp_path / name, REVIEWS))
-    cache = str(tmp_path / "cache")
-    splits = {"dataset": dataset, "train_split": "train", "validation_split": "validation", "test_split": "test", "held_out_fraction": 0.2}
-    for run in ("straight", "killed"):
-        workdir = tmp_path / run
-        process = subprocess.Popen(command(tiny(workdir, cache, **splits)), stderr=subprocess.DEVNULL)
-        while run == "killed" and not (workdir / "checkpoints" / "ckpt-10.index").exists() and process.poll() is None:
-            time.sleep(0.001)
-        if run == "killed":
-            process.kill()
-        assert process.wait() == (-9 if run == "killed" else 0)
-    subprocess.run(command(tiny(tmp_path / "killed", cache, **splits)), check=True, capture_output=True)
+def test_a_run_on_drawn_reviews_that_is_killed_tells_nothing(tmp_path, monkeypatch, name):
+    dataset, cache = name_of(write(tmp_path / name, REVIEWS)), str(tmp_path / "cache")
+    splits = {"train_split": "train", "validation_split": "validation", "test_split": "test", "held_out_fraction": 0.2}
+    run_tiny(tmp_path / "straight", cache, dataset, **splits)
+    given = tiny(tmp_path / "killed", cache, dataset=dataset, epochs=1, **splits)
+    train_until_killed(given, monkeypatch, 7, committed=True)
+    shutil.rmtree(cache)
+    train.run(given, signals=NoSignals())
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "straight")
 
 
