@@ -130,7 +130,7 @@ def start(size: int, work: pathlib.Path) -> dict:
 
 
 def take_steps(sizes: Sequence[int], work: pathlib.Path, rounds: int) -> dict[str, dict]:
-    """Steps of all sizes in turns, memory after them, and saves."""
+    """Steps of all sizes in turns, the memory after each turn, and saves."""
     contenders = {size: Contender("ours", str(cache_of(size, work)), *flags_of(size, work)) for size in sizes}
     for contender in contenders.values():
         contender.order(f"train {STEPS}")
@@ -139,11 +139,11 @@ def take_steps(sizes: Sequence[int], work: pathlib.Path, rounds: int) -> dict[st
         for size in list(sizes)[:: (-1) ** number]:
             steps = contenders[size].order(f"train {STEPS}")["steps"]
             tokens = sum(step["length"] for step in steps)
-            taken[size].append({"seconds": sum(step["seconds"] for step in steps), "tokens": tokens})
+            seconds = sum(step["seconds"] for step in steps)
+            taken[size].append({"seconds": seconds, "tokens": tokens, **memory_mib(contenders[size].pid)})
     figures = {}
     for size, contender in contenders.items():
-        memory = memory_mib(contender.pid)
-        figures[str(size)] = {"rounds": taken[size], "memory": memory, "save_seconds": contender.order("end")["seconds"]}
+        figures[str(size)] = {"rounds": taken[size], "save_seconds": contender.order("end")["seconds"]}
         contender.order("end")
     return figures
 
@@ -171,6 +171,9 @@ def table(figures: dict, sizes: Sequence[int]) -> str:
     def pace(size: int) -> float:
         return 1000 * sum(turn["seconds"] for turn in steps[str(size)]["rounds"]) / STEPS / len(steps[str(size)]["rounds"])
 
+    def of_turns(name: str) -> Callable[[int], str]:
+        return lambda size: spread([turn[name] for turn in steps[str(size)]["rounds"]])
+
     def of_encode(form: str) -> Callable[[int], str]:
         return lambda size: form.format(**encoded[str(size)])
 
@@ -189,8 +192,8 @@ def table(figures: dict, sizes: Sequence[int]) -> str:
         row("a step, ms", lambda size: f"{pace(size):.1f}"),
         row("steps a second", lambda size: f"{1000 / pace(size):.1f}"),
         row(f"a step by padded token, over that of {sizes[0]:,}", ratio),
-        row("resident memory, anonymous, MiB", lambda size: f"{steps[str(size)]['memory']['RssAnon']:.0f}"),
-        row("resident memory, of files, MiB", lambda size: f"{steps[str(size)]['memory']['RssFile']:.0f}"),
+        row("resident memory, anonymous, MiB", of_turns("RssAnon")),
+        row("resident memory, of files, MiB", of_turns("RssFile")),
         row("a save, ms", lambda size: f"{1000 * steps[str(size)]['save_seconds']:.0f}"),
         row("a save, bytes", lambda size: f"{starts[str(size)][0]['save_bytes']:,}"),
     ]
