@@ -106,7 +106,9 @@ def fair(turns: Turns, seed: int, cache_dir: str) -> None:
     layers += [keras.layers.Dense(64, activation="relu"), keras.layers.Dense(1)]
     lengths = (int(plan.lengths(rows).max()) for rows in map(plan.rows, range(10**6)))
     signature = (tf.TensorSpec([BATCH_SIZE, None], tf.int32), *2 * [tf.TensorSpec([BATCH_SIZE], tf.float32)])
-    dataset = tf.data.Dataset.from_generator(lambda: ((ids, *rest) for ids, _, *rest in batches), output_signature=signature)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: ((ids, labels, weights) for ((ids, _, labels, weights, _),) in batches), output_signature=signature
+    )
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
     compiled(keras.Sequential(layers)).fit(dataset, epochs=1, callbacks=[paced(turns, lengths)], verbose=0)
 
@@ -166,16 +168,16 @@ def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> N
     def make_timed_step(*args, **kwargs):
         step, last = make_train_step(*args, **kwargs), {}
 
-        def timed(batch):
+        def timed(batch, stop):
             if last:
                 last["seconds"] = time.perf_counter() - last["began"]
                 if turns.order == "repeat":
-                    last["repeated"] = seconds(lambda: step(last["batch"]))
+                    last["repeated"] = seconds(lambda: step(last["batch"], 0.0))
                 turns.steps.append({name: last.get(name) for name in ("seconds", "in_step", "repeated", "length")})
             if turns.is_over():
                 os.kill(os.getpid(), signal.SIGTERM)
-            last.update(batch=batch, length=batch.token_ids.shape[1], began=time.perf_counter())
-            result = step(batch)
+            last.update(batch=batch, length=batch[0].token_ids.shape[1], began=time.perf_counter())
+            result = step(batch, stop)
             last["in_step"] = time.perf_counter() - last["began"]
             return result
 

@@ -99,10 +99,11 @@ def forward_and_backward(kernel: Callable, example: Example) -> Callable[[], Non
 def train_step(batch_size: int, time_steps: int, vocab_size: int) -> Callable[[], None]:
     """The trainer's whole step, on a batch of that shape."""
     example, settings = Example(batch_size, time_steps, vocab_size), Config(workdir="none", batch_size=batch_size)
-    state = start.make_state(settings, vocab_size, dict.fromkeys(("frozen_flags", "fingerprints", "conditions"), ""))
-    step = train.make_train_step(state, batch_size=batch_size, clip_norm=settings.clip_norm)
-    batch = Batch(example.token_ids, example.lengths, labels=tf.zeros(batch_size), weights=tf.ones(batch_size))
-    return lambda: step(batch).numpy()
+    replicas = distribution.Replicas()
+    state = start.make_state(settings, vocab_size, dict.fromkeys(("frozen_flags", "fingerprints", "conditions"), ""), replicas)
+    step = train.make_train_step(state, replicas, batch_size=batch_size, clip_norm=settings.clip_norm)
+    batch = Batch(example.token_ids, example.lengths, tf.zeros(batch_size), tf.ones(batch_size), reviews=tf.constant(float(batch_size)))
+    return lambda: step((batch,), 0.0).numpy()
 
 
 SEGMENTS, SEGMENT_STEPS = 8, 32

@@ -492,11 +492,11 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(tmp_pat
     root = tmp_path / "run"
     make_train_step = train.make_train_step
 
-    def make_failing_step(state, **kwargs):
-        train_step = make_train_step(state, **kwargs)
+    def make_failing_step(state, *args, **kwargs):
+        train_step = make_train_step(state, *args, **kwargs)
 
-        def failing_step(batch):
-            values = train_step(batch).numpy()
+        def failing_step(batch, stop):
+            values = train_step(batch, stop).numpy()
             values[position] = np.nan if int(state.step) == step else values[position]
             return tf.constant(values)
 

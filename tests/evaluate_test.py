@@ -12,6 +12,7 @@ from trainer import InputError, evaluate, train
 from trainer.data.input_pipeline import Batch
 from trainer.model import classifier
 from trainer.model.classifier import Classifier
+from trainer.run.distribution import Replicas
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +28,17 @@ def batches(examples):
         token_ids = random.integers(1, 50, (evaluate.BATCH_SIZE, 5)).astype(np.int32)
         labels = random.integers(0, 2, evaluate.BATCH_SIZE).astype(np.float32)
         lengths = np.where(weights > 0, 5, 0).astype(np.int32)
-        yield Batch(*(tf.constant(part) for part in (token_ids, lengths, labels, weights)))
+        yield (Batch(*(tf.constant(part) for part in (token_ids, lengths, labels, weights, np.float32(weights.sum())))),)
 
 
 def test_each_review_counts_once_in_a_ragged_last_batch(model):
     logits, labels = [], []
-    for batch in batches(300):
+    for (batch,) in batches(300):
         real = batch.weights.numpy() > 0
         logits.append(model(batch.token_ids, batch.lengths).numpy()[real])
         labels.append(batch.labels.numpy()[real])
     logits, labels = np.concatenate(logits), np.concatenate(labels)
-    metrics = evaluate.evaluate(evaluate.make_eval_step(model), batches(300), between_batches=lambda: None)
+    metrics = evaluate.evaluate(evaluate.make_eval_step(model, Replicas()), batches(300), stop=lambda: False, abandon=KeyboardInterrupt)
     assert metrics.reviews == 300
     assert metrics.accuracy == np.mean((logits > 0) == (labels > 0.5))
     assert metrics.loss == pytest.approx(np.mean(classifier.losses(logits, labels).numpy(), dtype=np.float64), rel=1e-6)
@@ -46,13 +47,12 @@ def test_each_review_counts_once_in_a_ragged_last_batch(model):
 def test_evaluation_can_be_abandoned_between_two_batches(model):
     looks = []
 
-    def abandon():
+    def stop():
         looks.append(1)
-        if len(looks) == 2:
-            raise KeyboardInterrupt
+        return len(looks) == 2
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(evaluate.make_eval_step(model), batches(1000), between_batches=abandon)
+        evaluate.evaluate(evaluate.make_eval_step(model, Replicas()), batches(1000), stop=stop, abandon=KeyboardInterrupt)
     assert len(looks) == 2
 
 

@@ -39,7 +39,7 @@ def padding_of_an_epoch(plan):
 
 
 def collect(batches):
-    return [tuple(batch) for batch in batches]
+    return [tuple(batch) for (batch,) in batches]
 
 
 def assert_equal_batches(batches, others):
@@ -155,7 +155,8 @@ def test_a_batch_holds_the_reviews_of_its_rows(max_length):
     plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0, max_length=max_length)
     batches = collect(train_batches(store=store, plan=plan, max_length=max_length, first_step=0, last_step=14))
     assert len(batches) == 14
-    for step, (token_ids, batch_lengths, labels, weights) in enumerate(batches):
+    for step, (token_ids, batch_lengths, labels, weights, reviews) in enumerate(batches):
+        assert reviews == weights.sum()
         assert (token_ids.dtype, batch_lengths.dtype, labels.dtype, weights.dtype) == (np.int32, np.int32, np.float32, np.float32)
         assert token_ids.shape == (8, max(1, batch_lengths.max()))
         for row, review in enumerate(plan.rows(step)):
@@ -169,7 +170,7 @@ def test_empty_reviews_make_a_batch_of_one_column():
     plan = BatchPlan(lengths=store.lengths, batch_size=4, seed=0)
     batches = collect(train_batches(store=store, plan=plan, max_length=0, first_step=0, last_step=2))
     assert [token_ids.tolist() for token_ids, *_ in batches] == [[[0]] * 4] * 2
-    assert [weights.sum() for *_, weights in batches] == [4, 1]
+    assert [weights.sum() for *_, weights, _ in batches] == [4, 1]
 
 
 @pytest.mark.parametrize("step", [1, 6, 7, 25])
@@ -230,7 +231,7 @@ def test_the_shapes_and_dtypes_of_a_batch_are_those_that_a_step_is_compiled_for(
     plan = BatchPlan(lengths=store.lengths, batch_size=2, seed=0)
     train = train_batches(store=store, plan=plan, max_length=0, first_step=0, last_step=1)
     evaluation = evaluation_batches(store=store, batch_size=2, max_length=0, examples=3)
-    for batch in (*train, *evaluation):
+    for (batch,) in (*train, *evaluation):
         assert all(spec.is_compatible_with(tf.constant(values)) for spec, values in zip(batch_spec(2), batch, strict=True))
 
 
@@ -249,3 +250,39 @@ def test_an_evaluation_reads_each_of_the_first_reviews_exactly_once(examples, ba
     assert sorted(reviews) == sorted(range(examples)) if examples > 3 else set(reviews) <= set(range(examples))
     assert labels[weights == 1].tolist() == (reviews % 2).tolist()
     assert not labels[weights == 0].any() and not row_lengths[weights == 0].any()
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 4, 9])
+def test_the_slices_of_the_replicas_are_the_batch(replicas):
+    store = make_store(random_lengths(50))
+    plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0)
+    wanted = {"store": store, "plan": plan, "max_length": 40, "first_step": 5, "last_step": 9}
+    for (whole,), slices in zip(train_batches(**wanted), train_batches(**wanted, replicas=replicas, local=range(replicas)), strict=True):
+        assert {len(part.lengths) for part in slices} == {-(-8 // replicas)}
+        assert {float(part.reviews) for part in slices} == {whole.weights.sum()}
+        for name in ("lengths", "labels", "weights"):
+            joined = np.concatenate([getattr(part, name) for part in slices])
+            np.testing.assert_array_equal(joined[:8], getattr(whole, name))
+            assert not joined[8:].any()
+        firsts = np.concatenate([part.token_ids[:, 0] for part in slices])
+        np.testing.assert_array_equal(firsts[:8], whole.token_ids[:, 0])
+
+
+def test_each_worker_makes_its_own_slices_alone():
+    store = make_store(random_lengths(50))
+    plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0)
+    wanted = {"store": store, "plan": plan, "max_length": 0, "first_step": 0, "last_step": 7, "replicas": 4}
+    workers = [train_batches(**wanted, local=local) for local in (range(2), range(2, 4))]
+    for whole, first, second in zip(train_batches(**wanted, local=range(4)), *workers, strict=True):
+        assert_equal_batches((*first, *second), whole)
+
+
+@pytest.mark.parametrize(("examples", "replicas"), [(1, 2), (7, 2), (33, 3), (50, 4)])
+def test_an_evaluation_by_several_replicas_reads_each_review_once(examples, replicas):
+    store = make_store(random_lengths(50))
+    wanted = {"store": store, "batch_size": 4, "max_length": 0, "examples": examples}
+    slices = [part for batch in evaluation_batches(**wanted, replicas=replicas, local=range(replicas)) for part in batch]
+    assert {len(part.lengths) for part in slices} == {4}
+    one = [part for batch in evaluation_batches(**wanted) for part in batch]
+    read, expected = (sorted(np.concatenate([part.token_ids[part.weights > 0, 0] for part in parts]).tolist()) for parts in (slices, one))
+    assert read == expected

@@ -154,7 +154,7 @@ def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
     tracemalloc.start()
     _, stores = prepare(tmp_path)
     plan = input_pipeline.BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=0)
-    (batch,) = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 1)
+    ((batch,),) = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 1)
     assert (len(stores["train"]), batch.token_ids.shape) == (examples, (64, 1))
     assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     tracemalloc.stop()

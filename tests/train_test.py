@@ -23,7 +23,14 @@ def make_batch(*, time=6, weights=(1.0, 1.0, 1.0, 1.0)):
     random = np.random.default_rng(time)
     token_ids = random.integers(1, 50, (4, time)).astype(np.int32)
     lengths = np.full(4, time, np.int32)
-    return Batch(*(tf.constant(part) for part in (token_ids, lengths, np.float32([0, 1, 1, 0]), np.float32(weights))))
+    parts = (token_ids, lengths, np.float32([0, 1, 1, 0]), np.float32(weights), np.float32(sum(weights)))
+    return Batch(*(tf.constant(part) for part in parts))
+
+
+def make_train_step(opened, **kwargs):
+    """The compiled step of one device, from a batch to its loss and the gradients' norm."""
+    step = train.make_train_step(opened.state, opened.replicas, batch_size=4, **kwargs)
+    return lambda batch: step((batch,), 0.0).numpy()[:2]
 
 
 def test_a_step_is_that_of_a_plain_adam(opened):
@@ -34,7 +41,7 @@ def test_a_step_is_that_of_a_plain_adam(opened):
         loss = tf.reduce_mean(losses(state.model(batch.token_ids, batch.lengths), batch.labels))
     gradients = tape.gradient(loss, [variable.value for variable in state.model.trainable_variables])
     gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
-    reported_loss, norm = train.make_train_step(state, batch_size=4, clip_norm=0.0)(batch)
+    reported_loss, norm = make_train_step(opened, clip_norm=0.0)(batch)
     assert float(reported_loss) == pytest.approx(float(loss))
     assert float(norm) == pytest.approx(np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients)), rel=1e-5)
     epsilon = 1e-7 / np.sqrt(1 - 0.999)  # Adam's first step is the learning rate in the direction of each gradient's sign
@@ -48,7 +55,7 @@ def test_the_sums_of_a_step_are_exact(opened):
     batch = make_batch(weights=(1.0, 1.0, 1.0, 0.0))
     logits = opened.state.model(batch.token_ids, batch.lengths)
     expected = np.sum(losses(logits, batch.labels).numpy()[:3], dtype=np.float64)
-    train.make_train_step(opened.state, batch_size=4, clip_norm=0.0)(batch)
+    make_train_step(opened, clip_norm=0.0)(batch)
     loss, correct, reviews, real, padded = opened.state.since_log.numpy()
     assert loss == pytest.approx(expected, rel=1e-6)
     assert correct == np.sum((logits.numpy() > 0)[:3] == np.array([False, True, True]))
@@ -60,8 +67,8 @@ def test_a_row_of_weight_zero_has_no_influence(opened, tmp_path, cache_dir):
     other = open_run(tiny(tmp_path / "other", cache_dir, dropout=0.0), signals=NoSignals())
     batch = make_batch(weights=(1.0, 1.0, 1.0, 0.0))
     changed = batch._replace(labels=tf.constant([0.0, 1.0, 1.0, 1.0]))
-    train.make_train_step(opened.state, batch_size=4, clip_norm=0.0)(batch)
-    train.make_train_step(other.state, batch_size=4, clip_norm=0.0)(changed)
+    make_train_step(opened, clip_norm=0.0)(batch)
+    make_train_step(other, clip_norm=0.0)(changed)
     for one, two in zip(opened.state.model.trainable_variables, other.state.model.trainable_variables, strict=True):
         assert one.numpy().tobytes() == two.numpy().tobytes()
 
@@ -69,15 +76,15 @@ def test_a_row_of_weight_zero_has_no_influence(opened, tmp_path, cache_dir):
 def test_gradients_are_clipped_to_their_global_norm(opened):
     seen = []
     opened.state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
-    _, norm = train.make_train_step(opened.state, batch_size=4, clip_norm=1e-3)(make_batch())
+    _, norm = make_train_step(opened, clip_norm=1e-3)(make_batch())
     assert float(norm) > 1e-3
     assert len(seen) == len(opened.state.model.trainable_variables)
 
 
 def test_the_step_is_traced_once_whatever_the_lengths(opened):
-    train_step = train.make_train_step(opened.state, batch_size=4, clip_norm=0.0)
+    train_step = train.make_train_step(opened.state, opened.replicas, batch_size=4, clip_norm=0.0)
     for time in (1, 5, 40, 7, 200):
-        train_step(make_batch(time=time))
+        train_step((make_batch(time=time),), 0.0)
     assert train_step.experimental_get_tracing_count() == 1
 
 
@@ -162,7 +169,7 @@ class SignalAt:
 def test_a_signal_between_steps_is_honoured_with_a_save(tmp_path, cache_dir):
     given = tiny(tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0)
     with pytest.raises(InterruptedBySignalError, match="saved at step 3") as error:
-        train.run(given, signals=SignalAt(4))
+        train.run(given, signals=SignalAt(2))
     assert error.value.exit_code == 143
     assert (tmp_path / "run" / "checkpoints" / "ckpt-3.index").exists()
 
@@ -170,5 +177,5 @@ def test_a_signal_between_steps_is_honoured_with_a_save(tmp_path, cache_dir):
 def test_a_signal_in_an_evaluation_abandons_it_and_saves_nothing(tmp_path, cache_dir):
     given = tiny(tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0)
     with pytest.raises(InterruptedBySignalError, match="5 steps will be done again"):
-        train.run(given, signals=SignalAt(8))
+        train.run(given, signals=SignalAt(5))
     assert [path.stem for path in (tmp_path / "run" / "checkpoints").glob("*.index")] == ["ckpt-0"]

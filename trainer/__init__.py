@@ -29,6 +29,12 @@ class NonFiniteError(TrainerError):
     exit_code = 4
 
 
+class PeerLostError(TrainerError):
+    """A worker that trains together with this one is gone."""
+
+    exit_code = 5
+
+
 class InterruptedBySignalError(TrainerError):
     """A signal ended the run; `signum` is its number."""
 

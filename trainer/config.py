@@ -144,6 +144,15 @@ class Config:
         "Speed", INEXACT, 2, "Operations at a time: one for each direction of the LSTM; 0: TensorFlow decides.", lower=0, upper=256
     )
 
+    strategy: str = _flag(
+        "Devices",
+        INEXACT,
+        "one_device",
+        "Who trains: one device; all GPUs of this machine, or all logical devices of its CPU; or the workers that TF_CONFIG names.",
+        choices=("one_device", "mirrored", "multi_worker"),
+    )
+    logical_devices: int = _flag("Devices", INEXACT, 0, "Devices that the CPU is split into; 0: it is one.", lower=0, upper=1024)
+
     log_every_steps: int = _flag("Watching", FREE, 50, "Steps between lines, and between points in TensorBoard.", lower=1)
     profile_steps: str = _flag(
         "Watching", NOT_STORED, "", "Steps that TensorBoard's profiler looks at, the first and the last, as in 10:20; empty: none."
@@ -183,6 +192,10 @@ class Config:
         for flag in ("init_optimizer", "init_best_metric"):
             if getattr(self, flag) and not self.init_from:
                 raise InputError(f"--{flag} takes something from the run that --init_from names, but it names none.")
+        if self.logical_devices > 1 and self.strategy == "one_device":
+            raise InputError(
+                f"--logical_devices={self.logical_devices} is for several devices, but --strategy=one_device; give --strategy=mirrored."
+            )
         if not self.workdir:
             raise InputError("--workdir is required, but none was given; name a directory for the run, as in --workdir=runs/first.")
         if not self.train_split:

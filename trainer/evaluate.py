@@ -13,6 +13,7 @@ from trainer.config import Config
 from trainer.data import review_files
 from trainer.data.input_pipeline import Batch
 from trainer.model import classifier
+from trainer.run.distribution import Replicas, sum_over_replicas
 from trainer.trained import BATCH_SIZE, logits, make_predict_step, open_corpus, open_trained, write_answer
 
 
@@ -72,27 +73,46 @@ def batch_spec(batch_size: int | None) -> Batch:
         lengths=tf.TensorSpec([batch_size], tf.int32),
         labels=tf.TensorSpec([batch_size], tf.float32),
         weights=tf.TensorSpec([batch_size], tf.float32),
+        reviews=tf.TensorSpec([], tf.float32),
     )
 
 
-def make_eval_step(model: classifier.Classifier) -> Callable[[Batch], tf.Tensor]:
-    """Compiles batch -> float64 [3], the sums of loss, correct reviews and reviews."""
+EvalStep = Callable[[tuple[Batch, ...], float], tf.Tensor]
 
-    @tf.function(input_signature=[batch_spec(BATCH_SIZE)])
-    def eval_step(batch: Batch) -> tf.Tensor:
-        logits = model(batch.token_ids, batch.lengths)
-        values = (classifier.losses(logits, batch.labels), classifier.is_correct(logits, batch.labels), tf.ones_like(logits))
-        return tf.stack([tf.reduce_sum(tf.cast(value * batch.weights, tf.float64)) for value in values])
+
+def make_eval_step(model: classifier.Classifier, replicas: Replicas) -> EvalStep:
+    """Compiles (the slices of a batch, whether to stop) -> float64 [4]: loss, correct reviews, reviews and wishes to stop, summed up."""
+
+    @tf.function(input_signature=[(batch_spec(BATCH_SIZE),) * len(replicas.local), tf.TensorSpec([], tf.float64)])
+    def eval_step(batches: tuple[Batch, ...], stop: tf.Tensor) -> tf.Tensor:
+        def of_replica(number: int) -> tf.Tensor:
+            batch = batches[number - replicas.local.start]
+            logits = model(batch.token_ids, batch.lengths)
+            values = (classifier.losses(logits, batch.labels), classifier.is_correct(logits, batch.labels), tf.ones_like(logits))
+            sums = [tf.reduce_sum(tf.cast(value * batch.weights, tf.float64)) for value in values]
+            return sum_over_replicas(tf.stack([*sums, stop]))
+
+        return replicas.run(of_replica)
 
     return eval_step
 
 
-def evaluate(eval_step: Callable[[Batch], tf.Tensor], batches: Iterable[Batch], *, between_batches: Callable[[], None]) -> Metrics:
-    """Sums over all batches, divided once; whatever `between_batches` raises abandons the evaluation."""
+def evaluate(
+    eval_step: EvalStep, batches: Iterable[tuple[Batch, ...]], *, stop: Callable[[], float], abandon: Callable[[], Exception]
+) -> Metrics:
+    """Sums over all batches, divided once.
+
+    Args:
+      eval_step: of the model to evaluate.
+      batches: the slices of each batch.
+      stop: whether this process wishes to stop; asked before each batch.
+      abandon: what is raised once a process does.
+    """
     loss = correct = reviews = 0.0
     for batch in batches:
-        between_batches()
-        sums = eval_step(batch).numpy()
+        *sums, wishes = eval_step(batch, float(stop())).numpy()
+        if wishes:
+            raise abandon()
         loss, correct, reviews = loss + sums[0], correct + sums[1], reviews + sums[2]
     return Metrics(loss=float(loss / reviews), accuracy=float(correct / reviews), reviews=int(reviews))
 

@@ -1,6 +1,7 @@
 """What a run directory holds, whether it verifies, and what the same command would do next. Reads only; the run may be training."""
 
 import csv
+import json
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -122,7 +123,10 @@ def _next(directory: pathlib.Path, config, facts: Mapping[str, Any], state, star
     if fixed := configuration.changes(frozen, config, FIXED):
         return f"refuse: {'; '.join(fixed)}"
     unlike = configuration.changes(frozen, config, INEXACT)
-    unlike += distribution.differences(state["conditions"].decode(), distribution.conditions(numerics=NUMERICS))
+    recorded = state["conditions"].decode()
+    # Who trains together is known to those who train.
+    now = distribution.conditions(numerics=NUMERICS) | {"replicas": json.loads(recorded).get("replicas")}
+    unlike += distribution.differences(recorded, now)
     if unlike and not config.allow_inexact_resume:
         return f"refuse, unless --allow_inexact_resume is given: {'; '.join(unlike)}"
     step, first = facts["step"], f"move {', '.join(damaged)} to quarantine/, and " if damaged else ""

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tqdm import tqdm
 
-from trainer import InputError, InterruptedBySignalError, TrainerError, config
+from trainer import InputError, InterruptedBySignalError, PeerLostError, TrainerError, config
 from trainer.run import workdir
+from trainer.run.cluster import read_cluster
 
 
 class Signals:
@@ -44,7 +45,9 @@ class Signals:
         return self._received is not None
 
     def end(self, message: str) -> InterruptedBySignalError:
-        """The error that ends the program for the signal received."""
+        """The error that ends the program for the signal received, by this process or by another worker."""
+        if self._received is None:
+            return InterruptedBySignalError(signal.SIGTERM, f"Ended by a signal to another worker: {message}")
         return InterruptedBySignalError(self._received, f"Ended by {signal.Signals(self._received).name}: {message}")
 
 
@@ -134,12 +137,14 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.write(config.help_text())
             return 0
         settings = config.resolve(given)
-        is_writer = settings.mode == "train"
-        signals = Signals("; the same command goes on" if is_writer else "")
+        is_writer = settings.mode == "train" and read_cluster(settings.strategy).is_chief
+        signals = Signals("; the same command goes on" if settings.mode == "train" else "")
         with _enough_memory(), workdir.hold(pathlib.Path(settings.workdir)) if is_writer else contextlib.nullcontext():
             program(settings.mode)(given, signals=signals)
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)
+        if isinstance(error, PeerLostError):
+            os._exit(error.exit_code)  # What TensorFlow does at an end would wait for the worker that is gone.
         return error.exit_code
     return 0
 

@@ -11,19 +11,18 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 from absl import logging
 
 from trainer import InputError, StorageError
 from trainer import config as configuration
-from trainer.config import FIXED, INEXACT, Config
+from trainer.config import FIXED, FREE, INEXACT, Config
 from trainer.data import input_pipeline, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.evaluate import make_eval_step
 from trainer.model import lstm
-from trainer.run import checkpoint, distribution, summaries, workdir
-from trainer.run.state import TrainState, stop_reason
+from trainer.run import checkpoint, cluster, distribution, summaries, workdir
+from trainer.run.state import Adam, TrainState, stop_reason
 from trainer.trained import Trained, make_model, open_corpus, open_trained
 
 RESULT = "result.json"
@@ -40,6 +39,7 @@ class Run:
     vocabulary: Vocabulary
     stores: Mapping[str, token_store.TokenStore]
     plan: input_pipeline.BatchPlan
+    replicas: distribution.Replicas
     state: TrainState
     eval_step: Callable
     checkpoints: checkpoint.Checkpoints
@@ -75,6 +75,9 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
     frozen = configuration.from_text(checkpoint.read_text(found.newest, "frozen_flags")) if found.newest else {}
     config = configuration.resolve(given, frozen)
     distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
+    replicas = distribution.Replicas(config.strategy, logical_devices=config.logical_devices, cluster=cluster.read_cluster(config.strategy))
+    if not replicas.is_chief and logging.get_verbosity() == logging.INFO:
+        logging.set_verbosity(logging.WARNING)  # The chief says it all.
     source = open_source(config) if config.init_from and not found.newest else None
     if source and config.init_best_metric:
         config = dataclasses.replace(config, initial_best=best_metric_of(source, config))
@@ -84,7 +87,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
         "fingerprints": json.dumps(
             {"vocabulary": vocabulary.fingerprint} | {f"split {split}": store.fingerprint for split, store in stores.items()}
         ),
-        "conditions": json.dumps(distribution.conditions(numerics=NUMERICS)),
+        "conditions": json.dumps(distribution.conditions(numerics=NUMERICS, replicas=replicas)),
     }
     if found.newest is None and summaries.has_points(directory / "summaries"):
         raise StorageError(
@@ -98,20 +101,37 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
     )
     padded = input_pipeline.padded_ratio(plan, steps=min(plan.steps_per_epoch, input_pipeline.WINDOW_BATCHES))
     logging.info("Batches   %d an epoch, of %d reviews, padded to %.3f times their tokens", plan.steps_per_epoch, plan.batch_size, padded)
-    state = make_state(config, len(vocabulary), texts)
-    checkpoint.tidy(directory, found)
-    checkpoints = checkpoint.Checkpoints(run=directory, state=state, max_to_keep=config.max_to_keep, is_hurried=lambda: signals.received)
+    replicas.agree(facts_of(config, texts, found))  # Before anything is changed in the directory.
+    state = make_state(config, len(vocabulary), texts, replicas)
+    if replicas.is_chief:
+        checkpoint.tidy(directory, found)
+    checkpoints = checkpoint.Checkpoints(
+        run=directory,
+        state=state,
+        max_to_keep=config.max_to_keep,
+        is_hurried=lambda: signals.received,
+        is_writer=replicas.is_chief,
+    )
     if found.newest:
         checkpoints.restore(found.newest)
-        checkpoints.heal_best()
-        checkpoints.prune()
+        if replicas.is_chief:
+            checkpoints.heal_best()
+            checkpoints.prune()
         adopt(config, state, texts)
         if config.init_from:
             logging.info("The run has checkpoints of its own: --init_from=%s is ignored.", config.init_from)
     elif source:
         take_over(source, config, state, vocabulary)
-    events = summaries.Summaries(directory / "summaries")
-    return Run(config, directory, vocabulary, stores, plan, state, make_eval_step(state.model), checkpoints, events, signals)
+    events = summaries.Summaries(directory / "summaries", is_writer=replicas.is_chief)
+    eval_step = make_eval_step(state.model, replicas)
+    return Run(config, directory, vocabulary, stores, plan, replicas, state, eval_step, checkpoints, events, signals)
+
+
+def facts_of(config: Config, texts: Mapping[str, str], found: checkpoint.Found) -> dict[str, str]:
+    """What all workers have to be started with alike, by name."""
+    facts = {f"--{name}": value for name, value in configuration.shown(config, FIXED, INEXACT, FREE)}
+    facts |= {f"the {name}": value for text in ("fingerprints", "conditions") for name, value in json.loads(texts[text]).items()}
+    return facts | {"the checkpoint to go on from": str(found.newest.name if found.newest else None)}
 
 
 def open_data(config: Config) -> tuple[Vocabulary, dict[str, token_store.TokenStore]]:
@@ -138,11 +158,14 @@ def open_data(config: Config) -> tuple[Vocabulary, dict[str, token_store.TokenSt
     return vocabulary, stores
 
 
-def make_state(config: Config, vocab_size: int, texts: Mapping[str, str]) -> TrainState:
-    """A state at step 0, with every variable built."""
+def make_state(config: Config, vocab_size: int, texts: Mapping[str, str], replicas: distribution.Replicas) -> TrainState:
+    """A state at step 0, with every variable built; each replica has a copy of the model and of the optimizer's."""
+    with replicas.scope():
+        model, optimizer = make_model(config, vocab_size), Adam(config.learning_rate, name="adam")
+        optimizer.build(model.trainable_variables)
     return TrainState(
-        model=make_model(config, vocab_size),
-        optimizer=keras.optimizers.Adam(config.learning_rate, name="adam"),
+        model=model,
+        optimizer=optimizer,
         lower_is_better=config.lower_is_better,
         initial_best=config.initial_best,
         **texts,
@@ -253,6 +276,8 @@ def is_ending_of(directory: pathlib.Path, stop_step: int, best_step: int) -> boo
 
 def begin(run: Run) -> None:
     """Puts the run directory in the state of the restored step: event log rewound, readable copies written, old ending gone."""
+    if not run.replicas.is_chief:
+        return
     step = int(run.state.step)
     last_logged = summaries.rewind(run.directory / "summaries", step=step)
     workdir.remove(run.directory / RESULT)

@@ -18,6 +18,7 @@ from trainer.data.input_pipeline import Batch
 from trainer.evaluate import BATCH_SIZE, Metrics, batch_spec, evaluate
 from trainer.model import classifier
 from trainer.run import summaries, workdir
+from trainer.run.distribution import Replicas, sum_over_replicas
 from trainer.run.state import Sums, TrainState
 from trainer.start import RESULT, Run, begin, is_ending_of, open_run
 from trainer.trained import logits, probabilities
@@ -31,6 +32,12 @@ def run(given: Mapping[str, Any], *, signals) -> None:
       signals: what SIGINT and SIGTERM ask for; see `trainer.main.Signals`.
     """
     run = open_run(given, signals=signals)
+    with run.replicas.peers():
+        train_to_the_end(run)
+
+
+def train_to_the_end(run: Run) -> None:
+    """Does what is left to do of a run."""
     reason = run.stop_reason()
     if reason and is_ending_of(run.directory, int(run.state.step), int(run.state.best_step)):
         logging.info("%s is finished: %s, at step %d. %s", run.directory, reason, int(run.state.step), how_to_go_on(run))
@@ -42,35 +49,47 @@ def run(given: Mapping[str, Any], *, signals) -> None:
     finish(run, reason or train_and_evaluate(run))
 
 
-def make_train_step(state: TrainState, *, batch_size: int, clip_norm: float) -> Callable[[Batch], tf.Tensor]:
-    """Compiles batch -> the batch's loss and the gradients' global norm, float32 [2]; the step updates the state."""
+TrainStep = Callable[[tuple[Batch, ...], float], tf.Tensor]
+
+
+def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, clip_norm: float) -> TrainStep:
+    """Compiles (the slices of a batch, whether to stop) -> float64 [3]; the step updates the state.
+
+    What it returns is of the whole batch: its loss, the gradients' global norm, and how many processes wish to stop.
+    """
     model, optimizer = state.model, state.optimizer
     variables = model.trainable_variables
+    rows = input_pipeline.slice_rows(batch_size, replicas.count)
 
-    @tf.function(input_signature=[batch_spec(batch_size)])
-    def train_step(batch: Batch) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            logits = model(batch.token_ids, batch.lengths, training_step=state.step)
-            losses = batch.weights * classifier.losses(logits, batch.labels)
-            loss = tf.reduce_sum(losses) / tf.reduce_sum(batch.weights)
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        # Made dense: the norm of sparse gradients counts a token that a batch holds twice as two.
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        norm = tf.linalg.global_norm(gradients)
-        if clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
-        optimizer.apply(gradients, variables)
-        state.step.assign_add(1)
-        state.add_sums(
-            Sums(
+    @tf.function(input_signature=[(batch_spec(rows),) * len(replicas.local), tf.TensorSpec([], tf.float64)])
+    def train_step(batches: tuple[Batch, ...], stop: tf.Tensor) -> tf.Tensor:
+        def of_replica(number: int) -> tuple[tf.Tensor, ...]:
+            batch = batches[number - replicas.local.start]
+            with tf.GradientTape() as tape:
+                logits = model(batch.token_ids, batch.lengths, training_step=state.step, position=(number, replicas.count))
+                losses = batch.weights * classifier.losses(logits, batch.labels)
+                loss = tf.reduce_sum(losses) / batch.reviews
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            sums = Sums(
                 loss=tf.reduce_sum(tf.cast(losses, tf.float64)),
                 correct=tf.reduce_sum(batch.weights * classifier.is_correct(logits, batch.labels)),
                 reviews=tf.reduce_sum(batch.weights),
                 real_tokens=tf.reduce_sum(batch.lengths),
                 padded_tokens=tf.size(batch.token_ids),
             )
-        )
-        return tf.stack([loss, norm])
+            # Made dense: the norm of sparse gradients counts a token that a batch holds twice as two.
+            gradients = sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
+            values = sum_over_replicas(tf.stack([tf.cast(value, tf.float64) for value in (*sums, loss, stop)]))
+            norm = tf.linalg.global_norm(gradients)
+            if clip_norm:
+                gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
+            optimizer.apply(gradients, variables)
+            return values[: len(sums)], tf.stack([values[-2], tf.cast(norm, tf.float64), values[-1]])
+
+        sums, returned = replicas.run(of_replica)
+        state.step.assign_add(1)
+        state.add_sums(sums)
+        return returned
 
     return train_step
 
@@ -82,31 +101,37 @@ def train_and_evaluate(run: Run) -> str:
     kill anywhere before it replays from the previous one and arrives at the same bits.
     """
     config, state = run.config, run.state
-    train_step = make_train_step(state, batch_size=config.batch_size, clip_norm=config.clip_norm)
+    train_step = make_train_step(state, run.replicas, batch_size=config.batch_size, clip_norm=config.clip_norm)
     step = int(state.step)
     batches = input_pipeline.train_batches(
-        store=run.stores[config.train_split], plan=run.plan, max_length=config.max_length, first_step=step, last_step=run.last_step
+        store=run.stores[config.train_split],
+        plan=run.plan,
+        max_length=config.max_length,
+        first_step=step,
+        last_step=run.last_step,
+        replicas=run.replicas.count,
+        local=run.replicas.local,
     )
     if config.profile_window:
         directory = run.directory / "summaries" / "train"
         batches = summaries.profiled(batches, directory=directory, first_step=step + 1, window=config.profile_window)
     clock = Clock(step, config)
     for batch in with_bars(batches, run):
-        loss_and_norm = train_step(batch).numpy()
+        loss, norm, stop = train_step(batch, float(run.signals.received)).numpy().tolist()
         run.signals.wait_for_a_save = True  # so far, what is saved is all there was
         step += 1
-        if config.on_nan == "stop" and not np.isfinite(loss_and_norm).all():
+        if config.on_nan == "stop" and not np.isfinite([loss, norm]).all():
             raise NonFiniteError(
-                f"Loss and gradients must be finite, but at step {step} the loss is {loss_and_norm[0]} and the gradients' norm "
-                f"{loss_and_norm[1]}; step {clock.saved_step} is saved: go on from it with a lower --learning_rate, with --clip_norm "
+                f"Loss and gradients must be finite, but at step {step} the loss is {loss} and the gradients' norm "
+                f"{norm}; step {clock.saved_step} is saved: go on from it with a lower --learning_rate, with --clip_norm "
                 f"or with --on_nan=continue, each of which needs --allow_inexact_resume."
             )
         if step % config.log_every_steps == 0:
-            log_training(run, step, float(loss_and_norm[1]), reviews_per_second=clock.reviews_per_second(step))
+            log_training(run, step, norm, reviews_per_second=clock.reviews_per_second(step))
         evaluation_due = step % (config.eval_every_steps or run.plan.steps_per_epoch) == 0
         is_best = evaluation_due and evaluate_and_judge(run, step, committed=clock.saved_step)
         reason = run.stop_reason() if evaluation_due or step == run.last_step else None
-        if evaluation_due or reason or clock.is_save_due(step) or run.signals.received:
+        if evaluation_due or reason or clock.is_save_due(step) or stop:
             run.events.commit()
             run.checkpoints.save()
             clock.saved(step)
@@ -114,7 +139,8 @@ def train_and_evaluate(run: Run) -> str:
             run.checkpoints.save_best()
         if reason:
             return reason
-        if run.signals.received:
+        if stop:
+            run.replicas.gather("saved")
             raise run.signals.end(f"saved at step {step}; the same command goes on.")
     raise AssertionError("the batches ended before the run did")
 
@@ -146,7 +172,7 @@ def log_training(run: Run, step: int, gradient_norm: float, *, reviews_per_secon
         "loss": sums.loss / sums.reviews,
         "accuracy": sums.correct / sums.reviews,
         "gradient_norm": gradient_norm,
-        "learning_rate": float(run.state.optimizer.learning_rate),
+        "learning_rate": float(run.state.optimizer.learning_rate.numpy()),
         "padded_ratio": sums.padded_tokens / max(sums.real_tokens, 1.0),
         "reviews_per_second": reviews_per_second,
     }
@@ -160,8 +186,8 @@ def evaluate_and_judge(run: Run, step: int, *, committed: int) -> bool:
     sums = Sums(*state.since_evaluation.numpy().tolist())
     metrics = {"loss": sums.loss / sums.reviews, "accuracy": sums.correct / sums.reviews}
     if config.validation_split:
-        abandon = end_on_signal(run, f"the evaluation at step {step} is abandoned; {step - committed} steps will be done again.")
-        validation = evaluate_split(run, config.validation_split, config.validation_steps, abandon)
+        if_stopped = f"the evaluation at step {step} is abandoned; {step - committed} steps will be done again."
+        validation = evaluate_split(run, config.validation_split, config.validation_steps, if_stopped)
         run.events.write("validation", step=step, scalars={"loss": validation.loss, "accuracy": validation.accuracy})
         metrics |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
     is_best = state.record_evaluation(
@@ -180,22 +206,19 @@ def evaluate_and_judge(run: Run, step: int, *, committed: int) -> bool:
     return is_best
 
 
-def end_on_signal(run: Run, message: str) -> Callable[[], None]:
-    """What an evaluation calls between two batches."""
-
-    def check() -> None:
-        if run.signals.received:
-            raise run.signals.end(message)
-
-    return check
-
-
-def evaluate_split(run: Run, split: str, steps: int, between_batches: Callable[[], None]) -> Metrics:
+def evaluate_split(run: Run, split: str, steps: int, if_stopped: str) -> Metrics:
     """Exact metrics over the first `steps` x batch_size reviews of a split, in corpus order; 0 steps: over all."""
     store = run.stores[split]
     examples = min(len(store), steps * run.config.batch_size) or len(store)
-    batches = input_pipeline.evaluation_batches(store=store, batch_size=BATCH_SIZE, max_length=run.config.max_length, examples=examples)
-    return evaluate(run.eval_step, batches, between_batches=between_batches)
+    batches = input_pipeline.evaluation_batches(
+        store=store,
+        batch_size=BATCH_SIZE,
+        max_length=run.config.max_length,
+        examples=examples,
+        replicas=run.replicas.count,
+        local=run.replicas.local,
+    )
+    return evaluate(run.eval_step, batches, stop=lambda: run.signals.received, abandon=lambda: run.signals.end(if_stopped))
 
 
 def log_line(run: Run, name: str, step: int, metrics: Mapping[str, float], remark: str, *, is_good: bool = False) -> None:
@@ -257,6 +280,7 @@ def finish(run: Run, reason: str) -> None:
     A kill in here does the ending again, from scratch, until result.json names this stop step and this best step.
     """
     config, hint = run.config, how_to_go_on(run)
+    run.replicas.gather("saved")  # Until the chief has saved the best, nobody can read it.
     stop_step, best = int(run.state.step), run.checkpoints.best()
     logging.info("Ended at step %d: %s.", stop_step, reason)
     ending = {"reason": reason, "stop_step": stop_step, "best_step": int(run.state.best_step), "monitor": config.monitor}
@@ -266,16 +290,18 @@ def finish(run: Run, reason: str) -> None:
         logging.info("Best checkpoint: step %d, %s %.4f.", int(run.state.step), config.monitor, ending["best_metric"])
     else:
         logging.info("No checkpoint is best: what follows is of the latest.")
-    workdir.remove(run.directory / "summaries" / "test")
+    if run.replicas.is_chief:
+        workdir.remove(run.directory / "summaries" / "test")
     if config.test_split:
-        test = evaluate_split(run, config.test_split, 0, end_on_signal(run, "the ending will be done again."))
+        test = evaluate_split(run, config.test_split, 0, "the ending will be done again.")
         run.events.write("test", step=int(run.state.step), scalars={"loss": test.loss, "accuracy": test.accuracy})
         log_line(run, "test", int(run.state.step), test._asdict(), f"{test.reviews} reviews")
         ending["test"] = test._asdict()
     ending["sample_texts"] = classify_sample_texts(run)
     write_texts(run, "test", ending["sample_texts"], FIXED, INEXACT, FREE)
     run.events.commit()
-    workdir.write_atomically(run.directory / RESULT, (json.dumps(ending, indent=2) + "\n").encode())
+    if run.replicas.is_chief:
+        workdir.write_atomically(run.directory / RESULT, (json.dumps(ending, indent=2) + "\n").encode())
     logging.info("Look at it: tensorboard --logdir %s\n%s", run.directory / "summaries", hint)
 
 

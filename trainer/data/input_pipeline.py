@@ -24,12 +24,13 @@ BATCH_ORDER_ID = f"shuffle-8, windows of {WINDOW_BATCHES}, {STRATA} strata, 1"
 
 
 class Batch(NamedTuple):
-    """Encoded reviews, as many in each batch; T is the length of its longest, at least 1."""
+    """Encoded reviews, or the slice of them that one replica computes; T is the length of its longest, at least 1."""
 
     token_ids: np.ndarray  # [batch_size, T] int32, padded with 0 at the end
     lengths: np.ndarray  # [batch_size] int32, 0 .. T
     labels: np.ndarray  # [batch_size] float32, 0.0 or 1.0
     weights: np.ndarray  # [batch_size] float32: 1.0, or 0.0 for an empty review that only fills the batch
+    reviews: np.ndarray  # float32: those of weight 1.0 in the whole batch, of which this may be a slice
 
 
 class BatchPlan:
@@ -121,18 +122,42 @@ def _spans(store: TokenStore, rows: np.ndarray, max_length: int) -> tuple[np.nda
     return starts, _cut(np.where(rows >= 0, store.offsets[rows + 1] - starts, 0), max_length).astype(np.int32)
 
 
-def _gather(store: TokenStore, rows: np.ndarray, max_length: int) -> Batch:
+def _gather(store: TokenStore, rows: np.ndarray, max_length: int, reviews: np.float32) -> Batch:
     is_real = rows >= 0
     starts, lengths = _spans(store, rows, max_length)
     token_ids = np.zeros([len(rows), max(1, lengths.max())], np.int32)
     for row, start, length in zip(token_ids, starts.tolist(), lengths.tolist(), strict=True):
         row[:length] = store.token_ids[start : start + length]
     labels = np.where(is_real, store.labels[rows], 0).astype(np.float32)
-    return Batch(token_ids, lengths, labels, is_real.astype(np.float32))
+    return Batch(token_ids, lengths, labels, is_real.astype(np.float32), reviews)
 
 
-def train_batches(*, store: TokenStore, plan: BatchPlan, max_length: int, first_step: int, last_step: int) -> Iterator[Batch]:
+def slice_rows(batch_size: int, replicas: int) -> int:
+    """The rows of each of the equal slices into which a batch is cut for the replicas, in the order of its rows."""
+    return -(-batch_size // replicas)
+
+
+def _slices(store: TokenStore, rows: np.ndarray, max_length: int, replicas: int, local: range) -> tuple[Batch, ...]:
+    # A batch that cannot be cut evenly is filled up; each slice is as long as its own longest review.
+    size = slice_rows(len(rows), replicas)
+    padded = np.pad(rows, (0, size * replicas - len(rows)), constant_values=-1).reshape(replicas, size)
+    reviews = np.float32(np.sum(rows >= 0))
+    return tuple(_gather(store, padded[replica], max_length, reviews) for replica in local)
+
+
+def train_batches(
+    *,
+    store: TokenStore,
+    plan: BatchPlan,
+    max_length: int,
+    first_step: int,
+    last_step: int,
+    replicas: int = 1,
+    local: range = range(1),
+) -> Iterator[tuple[Batch, ...]]:
     """The batches of steps first_step .. last_step-1; batch N takes the state from step N to N+1.
+
+    A batch is a function of (seed, step), and the slice of a replica is one of (seed, step, replica): replicas exchange nothing about it.
 
     Args:
       store: the encoded training reviews.
@@ -140,24 +165,30 @@ def train_batches(*, store: TokenStore, plan: BatchPlan, max_length: int, first_
       max_length: tokens of a review that are read, from its start; 0: all.
       first_step: where to begin; at no cost, however far.
       last_step: where to end.
+      replicas: how many share a batch.
+      local: those whose slices are made.
     """
     for step in range(first_step, last_step):
-        batch = _gather(store, plan.rows(step), max_length)
+        batch = _slices(store, plan.rows(step), max_length, replicas, local)
         if store.token_ids.is_large and step + 1 < last_step:
             store.token_ids.read_ahead(*_spans(store, plan.rows(step + 1), max_length))
         yield batch
 
 
-def evaluation_batches(*, store: TokenStore, batch_size: int, max_length: int, examples: int) -> Iterator[Batch]:
+def evaluation_batches(
+    *, store: TokenStore, batch_size: int, max_length: int, examples: int, replicas: int = 1, local: range = range(1)
+) -> Iterator[tuple[Batch, ...]]:
     """The first `examples` reviews of the corpus, each exactly once, sorted by length so that little is padded.
 
     Args:
       store: the encoded reviews.
-      batch_size: rows of a batch; those that are missing in the last one are empty reviews of weight 0.
+      batch_size: rows of a slice; those that are missing in the last ones are empty reviews of weight 0.
       max_length: tokens of a review that are read, from its start; 0: all.
       examples: at most as many as `store` holds.
+      replicas: how many share a batch.
+      local: those whose slices are made.
     """
-    steps = -(-examples // batch_size)
-    order = np.full(steps * batch_size, -1)
+    steps = -(-examples // (batch_size * replicas))
+    order = np.full(steps * batch_size * replicas, -1)
     order[:examples] = np.argsort(_cut(store.lengths[:examples], max_length), kind="stable")
-    return (_gather(store, rows, max_length) for rows in order.reshape(steps, batch_size))
+    return (_slices(store, rows, max_length, replicas, local) for rows in order.reshape(steps, batch_size * replicas))

@@ -50,13 +50,16 @@ class Classifier(tf.Module):
         layers = (self.embedding, self.bidirectional, self.hidden, self.logit)
         return [weight for layer in layers for weight in layer.trainable_variables]
 
-    def __call__(self, token_ids: tf.Tensor, lengths: tf.Tensor, *, training_step: tf.Tensor | None = None) -> tf.Tensor:
+    def __call__(
+        self, token_ids: tf.Tensor, lengths: tf.Tensor, *, training_step: tf.Tensor | None = None, position: tuple[int, int] = (0, 1)
+    ) -> tf.Tensor:
         """Classifies a batch.
 
         Args:
           token_ids: int32 [batch, time], padded on the right; what stands beyond a review's length has no influence.
           lengths: int32 [batch], 0 to time.
           training_step: int64 scalar; decides the dropout mask. None: no dropout.
+          position: which of how many equal slices of a batch this is; its dropout mask is that slice of the whole batch's.
 
         Returns:
           float32 [batch], the logits.
@@ -66,7 +69,13 @@ class Classifier(tf.Module):
         )
         if self._dropout and training_step is not None:
             seed = tf.random.experimental.stateless_fold_in(tf.constant([self._dropout_seed, 0], tf.int64), training_step)
-            states = tf.nn.experimental.stateless_dropout(states, self._dropout, seed=seed, rng_alg="philox")
+            number, slices = position
+            rows = tf.shape(states)[0]
+            ones = tf.ones([slices * rows, states.shape[1]])
+            kept = tf.nn.experimental.stateless_dropout(ones, self._dropout, seed=seed, rng_alg="philox")[
+                number * rows : (number + 1) * rows
+            ]
+            states = tf.where(kept > 0.0, states * (1.0 / (1.0 - self._dropout)), 0.0)
         return tf.squeeze(self.logit(self.hidden(states)), axis=1)
 
     def _encode(self, token_ids: tf.Tensor, lengths: tf.Tensor, training: bool) -> tf.Tensor:

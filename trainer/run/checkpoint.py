@@ -201,16 +201,26 @@ def _quarantine(run: pathlib.Path, prefix: pathlib.Path) -> None:
 
 
 class Checkpoints:
-    """Saves and restores one state in one run directory; make it after `find` and `tidy`."""
+    """Saves and restores one state in one run directory; make it after `find` and `tidy`. Of several workers one alone is the writer."""
 
-    def __init__(self, *, run: pathlib.Path, state: TrainState, max_to_keep: int, is_hurried: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        *,
+        run: pathlib.Path,
+        state: TrainState,
+        max_to_keep: int,
+        is_hurried: Callable[[], bool] = lambda: False,
+        is_writer: bool = True,
+    ) -> None:
         self._run = run
         self._max_to_keep = max_to_keep
         self._is_hurried = is_hurried
         self._state = state
         self._checkpoint = tf.train.Checkpoint(root=state)
         self._checkpoint.save_counter.assign(0)
-        self._managers = {name: self._manager(name, keep) for name, keep in ((PERIODIC, max_to_keep), (BEST, 1))}
+        self._is_writer = is_writer
+        kept = {PERIODIC: max_to_keep, BEST: 1} if is_writer else {}
+        self._managers = {name: self._manager(name, keep) for name, keep in kept.items()}
 
     def _manager(self, name: str, max_to_keep: int) -> tf.train.CheckpointManager:
         directory = self._run / name
@@ -234,6 +244,8 @@ class Checkpoints:
         self._save(BEST)
 
     def _save(self, name: str) -> None:
+        if not self._is_writer:
+            return
         prefix = self._run / name / f"ckpt-{int(self._state.step)}"
         for wait in (*RETRY_SECS, None):
             if damage(prefix) is None:

@@ -1,18 +1,29 @@
-"""Where a run trains: the devices, and the conditions under which its bits repeat."""
+"""Where a run trains: the devices and processes, what they tell each other, and the conditions under which bits repeat.
 
+The only user of tf.distribute. A replica is a device that computes its slice of each batch; a worker is a process with one replica or more.
+"""
+
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
+
+from trainer import InputError, PeerLostError
+from trainer.run.cluster import Cluster
 
 # What TensorFlow, XLA and their kernels read from the environment to choose how to compute; not what they log or where they look.
 _ENVIRONMENT = (
     *("TF_XLA_", "TF_ENABLE_", "TF_DISABLE_", "TF_NUM_", "TF_CPU_", "TF_GPU_", "TF_CUDNN_", "TF_USE_", "TF_DETERMINISTIC", "TF_OVERRIDE_"),
     *("XLA_", "OMP_", "KMP_", "DNNL_", "ONEDNN_", "CUDNN_", "NVIDIA_TF32"),
 )
+_EXCHANGE_SECS = 3600  # that it waits for them in an exchange, where one that dies is noticed at once
 
 
 def set_threads(*, intra_op: int, inter_op: int) -> None:
@@ -21,11 +32,132 @@ def set_threads(*, intra_op: int, inter_op: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(inter_op)
 
 
-def conditions(*, numerics: dict[str, str]) -> dict[str, str]:
+class Replicas:
+    """The replicas that train together. Make it before TensorFlow runs any operation.
+
+    Args:
+      strategy: one_device, mirrored (all GPUs, or all logical CPUs) or multi_worker.
+      logical_devices: into how many devices the CPU is split; 0: it is one.
+      cluster: the workers.
+
+    Attributes:
+      count: replicas in all.
+      local: the replicas of this process.
+    """
+
+    def __init__(self, strategy: str = "one_device", *, logical_devices: int = 0, cluster: Cluster = Cluster()) -> None:  # noqa: B008
+        if logical_devices:
+            _split_cpu(logical_devices)
+        self.cluster = cluster
+        with self.peers(), _keeping_signals():
+            if strategy == "multi_worker":
+                options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXCHANGE_SECS)
+                self._strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+            elif strategy == "mirrored":
+                devices = [device.name for device in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
+                self._strategy = tf.distribute.MirroredStrategy(devices)
+            else:
+                self._strategy = tf.distribute.get_strategy()
+        self.count = self._strategy.num_replicas_in_sync
+        here = self.count // len(cluster.workers)
+        self.local = range(cluster.index * here, (cluster.index + 1) * here)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run directory."""
+        return self.cluster.is_chief
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Within it variables are made that every replica has a copy of."""
+        return self._strategy.scope()
+
+    def run(self, step: Callable[[int], Any]) -> Any:
+        """Part of a compiled step: calls `step` with the number of each replica of this process; what the first one gives is returned.
+
+        What a replica is to learn of the others, it gets by `sum_over_replicas`, so that all give the same.
+        """
+
+        def of_replica() -> Any:
+            return step(self._number_here())
+
+        results = self._strategy.run(of_replica)
+        return tf.nest.map_structure(lambda result: self._strategy.experimental_local_results(result)[0], results)
+
+    def _number_here(self) -> int:
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        known = tf.get_static_value(number)
+        return int(number if known is None else known)
+
+    def gather(self, text: str) -> list[str]:
+        """The text of each worker, in their order; all of them must call it, and wait for each other."""
+        if len(self.cluster.workers) == 1:
+            return [text]
+        data = text.encode()
+        with self.peers():
+            longest = int(self._sum(tf.one_hot(self.cluster.index, len(self.cluster.workers), len(data), 0, dtype=tf.int64)).numpy().max())
+            mine = tf.pad(tf.constant(list(data), tf.int64) + 1, [[0, longest - len(data)]])
+            rows = tf.one_hot(self.cluster.index, len(self.cluster.workers), dtype=tf.int64)[:, None] * mine
+            return [bytes((row[row > 0] - 1).tolist()).decode() for row in self._sum(rows).numpy()]
+
+    def _sum(self, values: tf.Tensor) -> tf.Tensor:
+        # Of all workers: each counts once, by its first replica.
+        @tf.function
+        def exchange(values):
+            return self.run(lambda number: sum_over_replicas(values if number == self.local.start else tf.zeros_like(values)))
+
+        return exchange(values)
+
+    def agree(self, facts: dict[str, str]) -> None:
+        """Waits for all workers; raises InputError on each of them, naming worker and difference, when their facts are not the chief's."""
+        said = [json.loads(text) for text in self.gather(json.dumps(facts))]
+        differences = [
+            f"{name} is {said[0].get(name)} on worker 0 and {other.get(name)} on worker {worker}"
+            for worker, other in enumerate(said)
+            for name in sorted(said[0].keys() | other.keys())
+            if other.get(name) != said[0].get(name)
+        ]
+        if differences:
+            raise InputError(f"All workers must be started alike, but {'; '.join(differences)}.")
+
+    @contextlib.contextmanager
+    def peers(self) -> Iterator[None]:
+        """Within it a worker that is gone, or does not come, is a PeerLostError."""
+        try:
+            yield
+        except (tf.errors.OpError, RuntimeError) as error:
+            if len(self.cluster.workers) == 1 or isinstance(error, tf.errors.ResourceExhaustedError):
+                raise
+            raise PeerLostError(
+                f"All {len(self.cluster.workers)} workers must train together, but one is gone ({type(error).__name__}); "
+                f"start all of them again by the same command."
+            ) from error
+
+
+def sum_over_replicas(values: Any) -> Any:
+    """The sum over all replicas of each tensor of a structure, on every replica; part of a compiled step."""
+    here = tf.nest.map_structure(tf.identity, values)  # TensorFlow asks on which device a value is, and one from outside is on none.
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+
+
+@contextlib.contextmanager
+def _keeping_signals() -> Iterator[None]:
+    # TensorFlow takes SIGTERM for itself when workers connect.
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def _split_cpu(count: int) -> None:
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+
+
+def conditions(*, numerics: dict[str, str], replicas: Replicas | None = None) -> dict[str, str]:
     """What has to be equal for a resumed run to have the bits of an uninterrupted one.
 
     Args:
       numerics: the ids of our own code that decides bits, by name.
+      replicas: who trains together; None: one device.
     """
     devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
     environment = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)]
@@ -34,7 +166,7 @@ def conditions(*, numerics: dict[str, str]) -> dict[str, str]:
         **_cpu(),
         "usable cores": str(len(os.sched_getaffinity(0))),
         "devices": " ".join(devices),
-        "replicas": "1",
+        "replicas": str(replicas.count if replicas else 1),
         "environment": " ".join(environment),
         **numerics,
     }

@@ -17,6 +17,13 @@ class Sums(NamedTuple):
     padded_tokens: float = 0.0
 
 
+class Adam(keras.optimizers.Adam):
+    """Keras' Adam for gradients that are summed over the replicas before they are clipped; Keras would sum them once more."""
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
+
+
 class TrainState(tf.Module):
     """What one checkpoint holds; two runs with equal states have equal futures.
 
@@ -61,9 +68,8 @@ class TrainState(tf.Module):
         self.fingerprints = tf.Variable(fingerprints)
         self.conditions = tf.Variable(conditions)
 
-    def add_sums(self, sums: Sums) -> None:
-        """Counts a training step's sums; part of the compiled step."""
-        values = tf.stack([tf.cast(value, tf.float64) for value in sums])
+    def add_sums(self, values: tf.Tensor) -> None:
+        """Counts a training step's `Sums`, float64 [5]; part of the compiled step."""
         self.since_log.assign_add(values)
         self.since_evaluation.assign_add(values)
 

@@ -22,18 +22,23 @@ _EVENT_FILES = "events.out.tfevents.*"
 class Summaries:
     """Writes scalars and texts under summaries/<run>; a run's writer is made with its first, so that nothing empty lies about."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, *, is_writer: bool = True) -> None:
         self._directory = directory
+        self._is_writer = is_writer
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def write(self, run: str, *, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a point at `step` to the curve of each tag."""
+        if not self._is_writer:
+            return
         with self._writing(run, step):
             for tag, value in scalars.items():
                 tf.summary.scalar(tag, value)
 
     def write_tables(self, run: str, *, step: int, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Adds a text at `step` to each tag: a table with a line for each of the rows, which all have the same columns."""
+        if not self._is_writer:
+            return
         with self._writing(run, step):
             for tag, rows in tables.items():
                 tf.summary.text(tag, _markdown(rows))
