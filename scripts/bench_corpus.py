@@ -40,7 +40,8 @@ def make_corpus(size: int, work: pathlib.Path) -> str:
         from trainer.data import datasets
 
     source = "imdb_reviews" if os.environ.get("TFDS_DATA_DIR") else datasets.SAMPLE_REVIEWS
-    builder = datasets.open_corpus(name=source, data_dir=None, cache_dir=str(work)).builder
+    datasets.open_corpus(name=source, data_dir=None, cache_dir=str(work))  # prepares it
+    builder = datasets._make_builder(source, None, str(work))
     copies = {"train": -(-size // builder.info.splits["train"].num_examples), "test": 1}
     folder = work / f"{name}.tmp" / str(builder.version)
     shutil.rmtree(folder.parent, ignore_errors=True)

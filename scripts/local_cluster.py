@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).parent.parent
 SECS_TO_END = 30  # that a worker has after another one has ended
@@ -32,12 +33,16 @@ def free_ports(count: int) -> list[int]:
         return [unused.getsockname()[1] for unused in sockets]
 
 
-def start_workers(count: int, flags: list[str], **kwargs) -> list[subprocess.Popen]:
-    """Starts the workers; keyword arguments are those of Popen."""
+def start_workers(count: int, flags: list[str], *, unlike: Sequence[str] = (), **kwargs) -> list[subprocess.Popen]:
+    """Starts the workers, the last one with more flags where `unlike` has any; other keyword arguments are those of Popen."""
     addresses = [f"localhost:{port}" for port in free_ports(count)]
     command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker", *flags]
     configs = [json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}) for index in range(count)]
-    return [subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TF_CONFIG": config}, **kwargs) for config in configs]
+    commands = [command] * (count - 1) + [[*command, *unlike]]
+    return [
+        subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TF_CONFIG": config}, **kwargs)
+        for command, config in zip(commands, configs, strict=True)
+    ]
 
 
 def say(number: int, process: subprocess.Popen) -> None:

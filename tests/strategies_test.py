@@ -1,0 +1,110 @@
+"""Several devices and several processes: the same training, as exactly resumable. Real processes, real signals."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+from fakes import command, tiny
+from kill_and_resume import outcome, scalars
+from local_cluster import start_workers
+
+STEPS = 24
+SECS_TO_END = 30
+
+
+def flags(given):
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+def start(given):
+    """The processes of a training on two replicas: one that has two devices, or two workers."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    if given["strategy"] == "multi_worker":
+        return start_workers(2, flags(given), **pipes)
+    return [subprocess.Popen(command(given), **pipes)]
+
+
+def wait(processes, secs=120):
+    """What the processes said, and their exit codes."""
+    said = [process.communicate(timeout=secs)[0] for process in processes]
+    return said, [process.returncode for process in processes]
+
+
+def settings(workdir, cache_dir, strategy, **more):
+    given = tiny(workdir, cache_dir, strategy=strategy, **more)
+    return given | ({"logical_devices": 2} if strategy == "mirrored" else {})
+
+
+@pytest.fixture(scope="module", params=["mirrored", "multi_worker"])
+def twin(request, tmp_path_factory, cache_dir):
+    """A strategy, and the outcome of a run under it that was left alone."""
+    workdir = tmp_path_factory.mktemp("twin") / "run"
+    said, codes = wait(start(settings(workdir, cache_dir, request.param)))
+    assert set(codes) == {0}, said
+    return request.param, workdir, outcome(workdir)
+
+
+def signal_at(workdir, processes, step, signum):
+    """Sends a signal to the last of the processes when a step is saved."""
+    until = time.monotonic() + 120
+    while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists() and time.monotonic() < until:
+        time.sleep(0.005)
+    processes[-1].send_signal(signum)
+
+
+def test_killed_and_started_again_nothing_tells(tmp_path, cache_dir, twin):
+    strategy, _, expected = twin
+    given = settings(tmp_path / "run", cache_dir, strategy)
+    for step in (3, 10):
+        processes = start(given)
+        signal_at(tmp_path / "run", processes, step, signal.SIGKILL)
+        said, codes = wait(processes, SECS_TO_END)
+        assert codes[-1] == -signal.SIGKILL
+        assert set(codes[:-1]) <= {5}, said
+    said, codes = wait(start(given))
+    assert set(codes) == {0}, said
+    assert outcome(tmp_path / "run") == expected
+
+
+def test_a_signal_to_one_worker_ends_all_at_one_step(tmp_path, cache_dir, twin):
+    strategy, _, expected = twin
+    given = settings(tmp_path / "run", cache_dir, strategy)
+    processes = start(given)
+    signal_at(tmp_path / "run", processes, 6, signal.SIGTERM)
+    said, codes = wait(processes, SECS_TO_END)
+    assert set(codes) == {143}
+    ends = {text.strip().splitlines()[-1].rpartition(": ")[2] for text in said}
+    assert len(ends) == 1, said
+    wait(start(given))
+    assert outcome(tmp_path / "run") == expected
+
+
+def test_one_device_and_two_have_the_same_losses(tmp_path, cache_dir, twin):
+    strategy, *_ = twin
+    given = tiny(tmp_path / "run", cache_dir, epochs=1, learning_rate=1e-3)
+    subprocess.run(command(given), check=True, capture_output=True)
+    said, codes = wait(start(settings(tmp_path / "two", cache_dir, strategy, epochs=1, learning_rate=1e-3)))
+    assert set(codes) == {0}, said
+    one, two = (scalars(tmp_path / name / "summaries") for name in ("run", "two"))
+    for key in one:
+        if key[1] == "loss":
+            assert two[key] == pytest.approx(one[key], abs=1e-5)
+
+
+def test_another_number_of_replicas_needs_leave(cache_dir, twin):
+    _, workdir, _ = twin
+    given = tiny(workdir, cache_dir, strategy="one_device", logical_devices=0, epochs=4, patience=0)
+    refused = subprocess.run(command(given), capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "replicas was '2' and is '1' now" in refused.stderr
+
+
+def test_workers_that_are_started_unlike_are_told_how(tmp_path, cache_dir):
+    given = settings(tmp_path / "run", cache_dir, "multi_worker")
+    processes = start_workers(2, flags(given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, unlike=["--seed=7"])
+    said, codes = wait(processes)
+    assert codes == [2, 2], said
+    for text in said:
+        assert "--seed is 2 on worker 0 and 7 on worker 1" in text
+        assert "Traceback" not in text
