@@ -25,7 +25,7 @@ def start(given):
     return [subprocess.Popen(command(given), **pipes)]
 
 
-def wait(processes, secs=120):
+def wait(processes, secs=300):
     """What the processes said, and their exit codes."""
     said = [process.communicate(timeout=secs)[0] for process in processes]
     return said, [process.returncode for process in processes]
@@ -47,7 +47,7 @@ def twin(request, tmp_path_factory, cache_dir):
 
 def signal_at(workdir, processes, step, signum):
     """Sends a signal to the last of the processes when a step is saved."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists() and time.monotonic() < until:
         time.sleep(0.005)
     processes[-1].send_signal(signum)
