@@ -177,7 +177,8 @@ def test_a_file_that_shrinks_or_grows_while_it_is_drawn_from_is_noticed(tmp_path
 def test_a_share_is_exact_to_the_review(tmp_path):
     corpus = open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path, ("train", "validation"), held_out_fraction=0.29)
     assert corpus.split_sizes == {"train": 71, "validation": 29}
-    assert "29% are drawn by --seed for each of validation" in corpus.description
+    eighth = open_own(name_of(tmp_path / "a.csv"), tmp_path, ("train", "validation"), held_out_fraction=0.125)
+    assert "12.5% are drawn by --seed for each of validation" in eighth.description
 
 
 def test_what_all_is_one_split_of_is_said(tmp_path):
