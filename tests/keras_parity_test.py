@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import io
 import json
 import math
 import pathlib
@@ -13,39 +14,64 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from fakes import NoSignals, make_state, tiny
 from kill_and_resume import scalars
 
-from trainer import inspect_run, train
+from trainer import config, export, inspect_run, start, train
 from trainer.config import FIELDS
 from trainer.run import checkpoint
 from trainer.run.state import stop_reason
 from trainer.trained import open_trained
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
+SECTION = README.read_text().partition("\n## Coming from Keras\n")[2].partition("\n## ")[0]
+ROWS = [re.fullmatch(r"\| `(.+?)` \| (.+) \|", line).groups() for line in SECTION.splitlines() if line.startswith("| `")]
 CALLBACKS = ("ModelCheckpoint", "EarlyStopping", "BackupAndRestore", "TensorBoard", "CSVLogger")
-ROWS = dict(re.findall(r"^\| `((?:%s)\.\w+)` \| (.+) \|$" % "|".join(CALLBACKS), README.read_text(), re.MULTILINE))  # noqa: UP031
+STEPS, STEPS_PER_EPOCH = 24, 8
 
 
-def test_there_is_a_row_for_each_argument_and_no_other():
+def test_each_argument_has_one_row_and_nothing_else_has():
     arguments = [f"{name}.{argument}" for name in CALLBACKS for argument in inspect.signature(getattr(keras.callbacks, name)).parameters]
-    assert list(ROWS) == arguments
+    assert [row for row, _ in ROWS] == arguments
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_a_row_has_a_test_and_names_flags_that_there_are(row):
+@pytest.mark.parametrize(("row", "here"), ROWS)
+def test_a_row_has_a_test_and_names_flags_that_there_are(row, here):
     name = re.sub("(?<!^)([A-Z])(?=[a-z])", r"_\1", row.replace(".", "_")).lower()
     assert f"test_{name}" in globals()
-    for flag in re.findall(r"--(\w+)", ROWS[row]):
-        assert flag in FIELDS or flag == "verbosity"
+    named = set(re.findall(r"--(\w+)", here))
+    assert named <= {*FIELDS, "verbosity"}
+    assert named or here.startswith(("not needed: ", "not offered: ", "as `"))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, cache_dir):
-    """A run of 24 steps, logged every 3, evaluated every 5, saved every 7, profiled at the second."""
+    """A run that was logged every 3 steps, evaluated every 5, saved every 7, and profiled at the second."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     settings = {"checkpoint_every_steps": 7, "checkpoint_every_secs": 0, "max_to_keep": 100, "patience": 0, "profile_steps": "2:2"}
     train.run(tiny(workdir, cache_dir, **settings), signals=NoSignals())
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def resumed(finished, tmp_path_factory, cache_dir):
+    """The same run, killed after step 7, in its first epoch, and then damaged there; the newest checkpoint alone is kept from then on."""
+    workdir = shutil.copytree(finished, tmp_path_factory.mktemp("resumed") / "run")
+    for path in workdir.glob("*/ckpt-*"):
+        if int(re.match(r"ckpt-(\d+)", path.name)[1]) > 7:
+            path.unlink()
+    (workdir / "checkpoints" / "ckpt-7.data-00000-of-00001").write_bytes(b"")
+    train.run({"workdir": str(workdir), "cache_dir": cache_dir, "max_to_keep": 1}, signals=NoSignals())
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, cache_dir):
+    """A run by its accuracy, evaluated and saved once an epoch, that patience ends: no accuracy is above the baseline."""
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    settings = {"monitor": "val_accuracy", "baseline": 1.0, "patience": 2, "epochs": 6, "eval_every_steps": 0, "max_to_keep": 100}
+    train.run(tiny(workdir, cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0, **settings), signals=NoSignals())
     return workdir
 
 
@@ -53,246 +79,12 @@ def kept(workdir, folder="checkpoints"):
     return [checkpoint.step_of(prefix) for prefix in checkpoint.prefixes(workdir / folder)]
 
 
-def verdicts(values, **settings):
-    """Which values are best, and after how many patience stops, here."""
-    settings = {"lower_is_better": True, "initial_best": None, "min_delta": 0.0, "baseline": None, "start": 0, "patience": 3} | settings
-    state = make_state(lower_is_better=settings["lower_is_better"], initial_best=settings["initial_best"])
-    best, stop = [], None
-    for epoch, value in enumerate(values):
-        state.step.assign_add(1)
-        rules = {name: settings[name] for name in ("lower_is_better", "min_delta", "baseline")}
-        best.append(state.record_evaluation(value, counts_for_patience=epoch >= settings["start"], **rules))
-        reason = stop_reason(
-            step=epoch + 1,
-            waited=int(state.waited),
-            improved=bool(state.improved),
-            epochs=1000,
-            steps_per_epoch=1,
-            patience=settings["patience"],
-        )
-        stop = epoch if stop is None and reason else stop
-    return best, stop
+def ending(workdir):
+    return json.loads((workdir / "result.json").read_text())
 
 
-def best_of_keras(values, tmp_path, **settings):
-    """Which values Keras' ModelCheckpoint saves."""
-    saved = []
-    settings = {"monitor": "metric", "mode": "min", "save_best_only": True, "save_weights_only": True} | settings
-    callback = keras.callbacks.ModelCheckpoint(str(tmp_path / "a.weights.h5"), **settings)
-    callback.set_model(types.SimpleNamespace(save_weights=lambda *_, **__: saved.append(epoch)))
-    for epoch, value in enumerate(values):
-        callback.on_epoch_end(epoch, {"metric": value})
-    return [epoch in saved for epoch in range(len(values))]
-
-
-def stop_of_keras(values, **settings):
-    """The epoch at which Keras' EarlyStopping stops."""
-    callback = keras.callbacks.EarlyStopping(**{"monitor": "metric", "mode": "min", "patience": 3} | settings)
-    callback.set_model(types.SimpleNamespace(stop_training=False))
-    callback.on_train_begin()
-    for epoch, value in enumerate(values):
-        callback.on_epoch_end(epoch, {"metric": value})
-        if callback.model.stop_training:
-            return epoch
-    return None
-
-
-SEQUENCES = [np.random.default_rng(seed).random(30).tolist() for seed in range(8)]
-
-
-def test_model_checkpoint_filepath(finished):
-    assert kept(finished)[-1] == 24
-    assert len(kept(finished, "best")) == 1
-    told = inspect_run.inspect(finished, {"workdir": str(finished)})["checkpoints"]
-    assert all(entry["val_loss"] > 0 for entry in told if entry["step"] in (5, 10, 15, 20))
-
-
-def test_model_checkpoint_monitor(tmp_path, cache_dir):
-    assert set(FIELDS["monitor"].metadata["choices"]) == {"val_loss", "val_accuracy", "loss", "accuracy"}
-    train.run(tiny(tmp_path / "run", cache_dir, monitor="val_accuracy", epochs=2), signals=NoSignals())
-    accuracy = {
-        step: value
-        for (run, tag, step), (value,) in scalars(tmp_path / "run/summaries").items()
-        if (run, tag) == ("validation", "accuracy")
-    }
-    assert kept(tmp_path / "run", "best") == [max(sorted(accuracy), key=accuracy.get)]
-    assert verdicts([math.nan, 0.5])[0] == [False, True]
-    assert best_of_keras([math.nan, 0.5], tmp_path)[0]
-
-
-def test_model_checkpoint_verbose(tmp_path, cache_dir, caplog):
-    caplog.set_level("DEBUG", logger="absl")
-    train.run(tiny(tmp_path / "run", cache_dir, epochs=1), signals=NoSignals())
-    for step in kept(tmp_path / "run"):
-        assert f"Saved {tmp_path}/run/checkpoints/ckpt-{step}, " in caplog.text
-
-
-def test_model_checkpoint_save_best_only(finished, tmp_path, cache_dir):
-    assert kept(finished, "best") == [json.loads((finished / "result.json").read_text())["best_step"]]
-    train.run(tiny(tmp_path / "run", cache_dir, max_to_keep=1), signals=NoSignals())
-    assert len(kept(tmp_path / "run")) == len(kept(tmp_path / "run", "best")) == 1
-
-
-def test_model_checkpoint_save_weights_only(finished):
-    for prefix in (*checkpoint.prefixes(finished / "checkpoints"), *checkpoint.prefixes(finished / "best")):
-        names = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-        assert any(name.startswith("optimizer/") for name in names)
-        assert any(name.startswith("step/") for name in names)
-
-
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_model_checkpoint_mode(mode, tmp_path):
-    for values in SEQUENCES:
-        assert verdicts(values, lower_is_better=mode == "min")[0] == best_of_keras(values, tmp_path, mode=mode)
-
-
-def test_model_checkpoint_save_freq(finished, tmp_path, cache_dir):
-    assert kept(finished) == [0, 5, 7, 10, 14, 15, 20, 21, 24]
-    settings = {"eval_every_steps": 0, "checkpoint_every_steps": 0, "checkpoint_every_secs": 0, "max_to_keep": 100}
-    train.run(tiny(tmp_path / "run", cache_dir, patience=0, **settings), signals=NoSignals())
-    assert kept(tmp_path / "run") == [0, 8, 16, 24]
-
-
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_model_checkpoint_initial_value_threshold(mode, tmp_path):
-    for values in SEQUENCES:
-        settings = {"mode": mode, "initial_value_threshold": values[3]}
-        assert verdicts(values, lower_is_better=mode == "min", initial_best=values[3])[0] == best_of_keras(values, tmp_path, **settings)
-
-
-def test_early_stopping_monitor(tmp_path, cache_dir):
-    settings = {"monitor": "val_accuracy", "baseline": 1.0, "initial_best": 1.0, "patience": 2}
-    train.run(tiny(tmp_path / "run", cache_dir, **settings), signals=NoSignals())
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["reason"].startswith("no improvement in")
-
-
-@pytest.mark.parametrize("min_delta", [0.0, 0.01, 0.2])
-def test_early_stopping_min_delta(min_delta):
-    for values in SEQUENCES:
-        assert verdicts(values, min_delta=min_delta)[1] == stop_of_keras(values, min_delta=min_delta)
-
-
-@pytest.mark.parametrize("patience", [1, 2, 5])
-def test_early_stopping_patience(patience):
-    for values in SEQUENCES:
-        assert verdicts(values, patience=patience)[1] == stop_of_keras(values, patience=patience)
-        assert verdicts(values, patience=0)[1] is None
-        assert stop_of_keras(values, patience=0) == stop_of_keras(values, patience=1)
-
-
-def test_early_stopping_verbose(finished, tmp_path, cache_dir, caplog):
-    train.run(tiny(tmp_path / "run", cache_dir, initial_best=0.0, baseline=0.0, patience=2), signals=NoSignals())
-    reason = json.loads((tmp_path / "run" / "result.json").read_text())["reason"]
-    assert f"Ended at step 10: {reason}." in caplog.text
-
-
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_early_stopping_mode(mode):
-    for values in SEQUENCES:
-        assert verdicts(values, lower_is_better=mode == "min")[1] == stop_of_keras(values, mode=mode)
-
-
-@pytest.mark.parametrize("baseline", [0.05, 0.3, 0.9])
-def test_early_stopping_baseline(baseline):
-    for values in SEQUENCES:
-        assert verdicts(values, baseline=baseline)[1] == stop_of_keras(values, baseline=baseline)
-
-
-def test_early_stopping_restore_best_weights(finished):
-    ending = json.loads((finished / "result.json").read_text())
-    assert open_trained({"workdir": str(finished)}).step == ending["best_step"]
-    assert [step for run, tag, step in scalars(finished / "summaries") if (run, tag) == ("test", "loss")] == [ending["best_step"]]
-
-
-@pytest.mark.parametrize("start", [0, 2, 10])
-def test_early_stopping_start_from_epoch(start):
-    for values in SEQUENCES:
-        assert verdicts(values, start=start)[1] == stop_of_keras(values, start_from_epoch=start)
-
-
-def take_back(workdir, step):
-    """Makes a finished run one that was killed after the save of `step`."""
-    for path in workdir.glob("*/ckpt-*"):
-        if int(re.search(r"ckpt-(\d+)", path.name)[1]) > step:
-            path.unlink()
-    return workdir
-
-
-@pytest.fixture
-def killed(finished, tmp_path):
-    """The run, killed after the save of step 7, within its first epoch; what it held at the end is returned as well."""
-    return take_back(shutil.copytree(finished, tmp_path / "killed"), 7)
-
-
-def test_backup_and_restore_backup_dir(killed, finished, cache_dir):
-    train.run({"workdir": str(killed), "cache_dir": cache_dir}, signals=NoSignals())
-    for name in ("checkpoints/ckpt-24.data-00000-of-00001", "result.json"):
-        assert (killed / name).read_bytes() == (finished / name).read_bytes()
-
-
-def test_backup_and_restore_save_freq(killed, cache_dir, caplog):
-    train.run({"workdir": str(killed), "cache_dir": cache_dir}, signals=NoSignals())
-    assert "Resumed at step 7 of 24." in caplog.text
-
-
-def test_backup_and_restore_double_checkpoint(killed, cache_dir, caplog):
-    (killed / "checkpoints" / "ckpt-7.data-00000-of-00001").write_bytes(b"")
-    train.run({"workdir": str(killed), "cache_dir": cache_dir}, signals=NoSignals())
-    assert "Resumed at step 5 of 24." in caplog.text
-
-
-def test_backup_and_restore_delete_checkpoint(finished, tmp_path, cache_dir):
-    workdir = shutil.copytree(finished, tmp_path / "more")
-    train.run({"workdir": str(workdir), "cache_dir": cache_dir, "epochs": 4}, signals=NoSignals())
-    assert kept(workdir)[-1] == 32
-
-
-def test_tensor_board_log_dir(finished):
-    assert {path.name for path in (finished / "summaries").iterdir()} == {"train", "validation", "best", "test"}
-
-
-def test_tensor_board_histogram_freq(finished):
-    weights = open_trained({"workdir": str(finished)}).model.trainable_variables
-    reader = tf.train.load_checkpoint(str(checkpoint.newest_best(finished)))
-    saved = {reader.get_tensor(name).tobytes() for name, shape in reader.get_variable_to_shape_map().items() if shape}
-    assert {weight.numpy().tobytes() for weight in weights} <= saved
-
-
-def test_tensor_board_write_graph(finished):
-    (profile,) = (finished / "summaries" / "train").glob("plugins/profile/*/*.xplane.pb")
-    assert b"_forward" in profile.read_bytes()
-
-
-def test_tensor_board_write_images(finished):
-    assert {tag for _, tag, _ in scalars(finished / "summaries")} == {
-        *("loss", "accuracy", "learning_rate", "gradient_norm", "padded_ratio", "reviews_per_second", "configuration", "sample_texts"),
-        *("loss_since_evaluation", "accuracy_since_evaluation", "best_step", "waited"),
-    }
-
-
-def test_tensor_board_write_steps_per_second(finished):
-    rates = [value for (_, tag, _), (value,) in scalars(finished / "summaries").items() if tag == "reviews_per_second"]
-    assert len(rates) == 8
-    assert min(rates) > 0
-
-
-def test_tensor_board_update_freq(finished):
-    steps = [step for run, tag, step in scalars(finished / "summaries") if (run, tag) == ("train", "loss")]
-    assert steps == [3, 6, 9, 12, 15, 18, 21, 24]
-
-
-def test_tensor_board_profile_batch(finished):
-    assert list((finished / "summaries" / "train").glob("plugins/profile/*/*.xplane.pb"))
-
-
-def test_tensor_board_embeddings_freq(finished):
-    reader = tf.train.load_checkpoint(str(checkpoint.newest_best(finished)))
-    (name,) = (name for name in reader.get_variable_to_shape_map() if re.fullmatch(r"model/embedding/.*VARIABLE_VALUE", name))
-    assert reader.get_tensor(name).shape == (100, 8)
-
-
-def test_tensor_board_embeddings_metadata(finished):
-    assert len((finished / "vocabulary.txt").read_bytes().split(b"\n")) == 100
+def curve(workdir, run, tag):
+    return [value for (its_run, its_tag, _), (value,) in scalars(workdir / "summaries").items() if (its_run, its_tag) == (run, tag)]
 
 
 def history(workdir, tmp_path):
@@ -300,17 +92,361 @@ def history(workdir, tmp_path):
     return (tmp_path / "history.csv").read_text()
 
 
-def test_csv_logger_filename(finished, tmp_path):
-    rows = list(csv.DictReader(history(finished, tmp_path).splitlines()))
-    assert [int(row["step"]) for row in rows] == [5, 10, 15, 20]
-    assert {"epoch", "loss", "accuracy", "val_loss", "val_accuracy"} < set(rows[0])
+def plugins(workdir):
+    """The kinds of what TensorBoard would show."""
+    records = (record for path in workdir.glob("summaries/*/events.*") for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    return {value.metadata.plugin_data.plugin_name for record in records for value in tf.compat.v1.Event.FromString(record).summary.value}
+
+
+@pytest.fixture
+def said(caplog):
+    """Told a --verbosity and what to do, it tells what was said."""
+
+    def listen(verbosity, function):
+        config.parse(["trainer", f"--verbosity={verbosity}"])
+        caplog.clear()
+        function()
+        return caplog.text
+
+    caplog.set_level("DEBUG", logger="absl")
+    flags.FLAGS.unparse_flags()
+    yield listen
+    flags.FLAGS["verbosity"].unparse()
+    flags.FLAGS.unparse_flags()
+
+
+# The verdicts, side by side. Values are sixteenths, so that ties are many and float32, in which Keras compares, is exact.
+
+
+def draw(seed, *, nan=False):
+    """Metrics of 20 evaluations, and settings under which both sides judge them."""
+    random = np.random.default_rng(seed)
+    values = (np.sort(random.integers(4, 17, 20))[::-1] / 16 + random.integers(-3, 4, 20) / 16).tolist()
+    settings = {
+        "mode": str(random.choice(["min", "max"])),
+        "min_delta": float(random.choice([0.0, 0.0625, 0.125])),
+        "baseline": [None, 0.5, 0.75][random.integers(3)],
+        "patience": int(random.integers(1, 5)),
+        "start_from_epoch": int(random.choice([0, 0, 2, 5])),
+    }
+    if settings["mode"] == "max":
+        values = [1 - value for value in values]
+    if nan:
+        for index in random.integers(settings["start_from_epoch"] + 1, 20, 3):
+            values[index] = math.nan
+    return values, settings
+
+
+def judge(values, *, mode="min", min_delta=0.0, baseline=None, patience=3, start_from_epoch=0, initial_best=None):
+    """Which evaluations are best here, and at which patience stops."""
+    lower_is_better = mode == "min"
+    state = make_state(lower_is_better=lower_is_better, initial_best=initial_best)
+    best, stop = [], None
+    for epoch, value in enumerate(values):
+        state.step.assign_add(1)
+        rules = {"lower_is_better": lower_is_better, "min_delta": min_delta, "baseline": baseline}
+        if state.record_evaluation(value, counts_for_patience=epoch >= start_from_epoch, **rules):
+            best.append(epoch)
+        counts = {"waited": int(state.waited), "improved": bool(state.improved)}
+        if stop is None and stop_reason(step=epoch + 1, epochs=1000, steps_per_epoch=1, patience=patience, **counts):
+            stop = epoch
+    return best, stop
+
+
+def saved_by_keras(values, tmp_path, *, monitor="metric", mode="min", metrics=(), **settings):
+    """At which epochs Keras' ModelCheckpoint saves."""
+    saved = []
+    settings = {"save_best_only": True, "save_weights_only": True, **settings}
+    callback = keras.callbacks.ModelCheckpoint(str(tmp_path / "a.weights.h5"), monitor, mode=mode, **settings)
+    callback.set_model(types.SimpleNamespace(save_weights=lambda *_, **__: saved.append(epoch), metrics=metrics))
+    for epoch, value in enumerate(values):
+        callback.on_epoch_end(epoch, {monitor: value})
+    return saved
+
+
+def early_stopping(values, **settings):
+    """Keras' EarlyStopping after these values, and the epoch at which it stops."""
+    callback = keras.callbacks.EarlyStopping(**{"monitor": "metric", "mode": "min", "patience": 3, **settings})
+    callback.set_model(types.SimpleNamespace(stop_training=False, get_weights=list))
+    callback.on_train_begin()
+    for epoch, value in enumerate(values):
+        callback.on_epoch_end(epoch, {"metric": value})
+        if callback.model.stop_training:
+            return callback, epoch
+    return callback, None
+
+
+def assert_they_stop_alike(name, values_of_it, *, default):
+    """Over random runs, with one argument set and the others random; that the argument matters somewhere is held as well."""
+    matters = 0
+    for seed in range(24):
+        values, settings = draw(seed)
+        settings[name] = values_of_it[seed % len(values_of_it)]
+        _, stop = early_stopping(values, **settings)
+        assert judge(values, **settings)[1] == stop, (values, settings)
+        matters += stop != early_stopping(values, **{**settings, name: default})[1]
+    assert matters
+
+
+def test_model_checkpoint_filepath(finished):
+    assert kept(finished)[-1] == STEPS
+    assert len(kept(finished, "best")) == 1
+    told = {entry["path"]: entry["val_loss"] for entry in inspect_run.inspect(finished, {"workdir": str(finished)})["checkpoints"]}
+    losses = dict(zip((5, 10, 15, 20), curve(finished, "validation", "loss"), strict=True))
+    for step in kept(finished):
+        assert told[f"{finished}/checkpoints/ckpt-{step}"] == pytest.approx(losses.get(step))
+
+
+def test_model_checkpoint_monitor(stopped, tmp_path):
+    assert set(FIELDS["monitor"].metadata["choices"]) == {"val_loss", "val_accuracy", "loss", "accuracy"}
+    saved = saved_by_keras(curve(stopped, "validation", "accuracy"), tmp_path, mode="max")
+    assert kept(stopped, "best") == [STEPS_PER_EPOCH * (saved[-1] + 1)]
+    for first in (math.nan, -math.inf):
+        assert judge([first, 0.5, 0.25])[0] == [1, 2]
+        assert saved_by_keras([first, 0.5, 0.25], tmp_path) == [0]
+
+
+def test_model_checkpoint_verbose(tmp_path, cache_dir, said):
+    def begin(name):
+        start.begin(start.open_run(tiny(tmp_path / name, cache_dir), signals=NoSignals()))
+
+    assert f"Saved {tmp_path}/told/checkpoints/ckpt-0, " in said(1, lambda: begin("told"))
+    assert "Saved" not in said(0, lambda: begin("untold"))
+
+
+def test_model_checkpoint_save_best_only(finished, resumed):
+    assert kept(finished, "best") == kept(resumed, "best") == [ending(finished)["best_step"]]
+    assert kept(resumed) == [STEPS]
+
+
+def test_model_checkpoint_save_weights_only(finished):
+    for prefix in (*checkpoint.prefixes(finished / "checkpoints"), *checkpoint.prefixes(finished / "best")):
+        rooms = {name.partition("/")[0] for name in tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()}
+        assert {"model", "optimizer", "step", "best_metric", "waited"} <= rooms
+
+
+def test_model_checkpoint_mode(tmp_path):
+    for seed in range(12):
+        values, settings = draw(seed, nan=True)
+        assert judge(values, mode=settings["mode"])[0] == saved_by_keras(values, tmp_path, mode=settings["mode"])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(loss="mse", metrics=[keras.metrics.BinaryAccuracy(name="accuracy")])
+    model.evaluate(np.zeros((1, 1)), np.zeros((1, 1)), verbose=0)
+    for monitor in FIELDS["monitor"].metadata["choices"]:
+        for mode in ("auto", "min", "max"):
+            chosen = config.Config(workdir="run", monitor=monitor, monitor_mode=mode)
+            saved = saved_by_keras([0.5, 0.75], tmp_path, monitor=monitor, mode=mode, metrics=model.metrics)
+            assert chosen.lower_is_better == (saved == [0])
+
+
+def test_model_checkpoint_save_freq(finished, stopped, tmp_path):
+    epochs = saved_by_keras(curve(stopped, "validation", "loss"), tmp_path, save_best_only=False)
+    assert kept(stopped) == [0, *(STEPS_PER_EPOCH * (epoch + 1) for epoch in epochs)]
+    batches = []
+    callback = keras.callbacks.ModelCheckpoint(str(tmp_path / "a.weights.h5"), save_weights_only=True, save_freq=7)
+    callback.set_model(types.SimpleNamespace(save_weights=lambda *_, **__: batches.append(step + 1)))
+    for step in range(STEPS):
+        epoch, batch = divmod(step, STEPS_PER_EPOCH)
+        if batch == 0:
+            callback.on_epoch_begin(epoch)
+        callback.on_train_batch_end(batch, {})
+    assert kept(finished) == sorted({0, *batches, 5, 10, 15, 20, STEPS})
+
+
+def test_model_checkpoint_initial_value_threshold(tmp_path):
+    matters = 0
+    for seed in range(12):
+        values, settings = draw(seed)
+        saved = saved_by_keras(values, tmp_path, mode=settings["mode"], initial_value_threshold=values[3])
+        assert judge(values, mode=settings["mode"], initial_best=values[3])[0] == saved
+        matters += saved != saved_by_keras(values, tmp_path, mode=settings["mode"])
+    assert matters
+
+
+def test_early_stopping_monitor(stopped):
+    _, stop = early_stopping(curve(stopped, "validation", "accuracy"), mode="max", baseline=1.0, patience=2)
+    assert ending(stopped)["stop_step"] == STEPS_PER_EPOCH * (stop + 1)
+    assert "--patience=2" in ending(stopped)["reason"]
+    for seed in range(24):
+        values, settings = draw(seed, nan=True)
+        assert judge(values, **settings)[1] == early_stopping(values, **settings)[1]
+    falling = [math.nan, 0.5, 0.25, 0.125]
+    assert early_stopping(falling, patience=2)[1] == 2
+    assert judge(falling, patience=2)[1] is None
+
+
+def test_early_stopping_min_delta():
+    assert_they_stop_alike("min_delta", [0.0625, 0.125, 0.25], default=0.0)
+
+
+def test_early_stopping_patience():
+    assert_they_stop_alike("patience", [1, 2, 4], default=3)
+    for seed in range(8):
+        values, settings = draw(seed)
+        assert judge(values, **{**settings, "patience": 0})[1] is None
+        assert early_stopping(values, **{**settings, "patience": 0})[1] == early_stopping(values, **{**settings, "patience": 1})[1]
+
+
+def test_early_stopping_verbose(stopped, cache_dir, said):
+    def again():
+        train.run({"workdir": str(stopped), "cache_dir": cache_dir}, signals=NoSignals())
+
+    assert ending(stopped)["reason"] in said(0, again)
+    assert said(-1, again) == ""
+
+
+def test_early_stopping_mode():
+    assert_they_stop_alike("mode", ["max"], default="min")
+    assert_they_stop_alike("mode", ["min"], default="max")
+
+
+def test_early_stopping_baseline():
+    assert_they_stop_alike("baseline", [0.25, 0.5, 0.75], default=None)
+
+
+def test_early_stopping_restore_best_weights(finished):
+    best = ending(finished)["best_step"]
+    assert best < ending(finished)["stop_step"]
+    assert open_trained({"workdir": str(finished)}).step == best
+    assert [step for run, tag, step in scalars(finished / "summaries") if (run, tag) == ("test", "loss")] == [best]
+    for values, settings, ours, restored in (
+        ([0.5, 0.4375], {"min_delta": 0.25}, [0, 1], 0),
+        ([0.25, 0.5, 0.75], {"start_from_epoch": 1}, [0], 1),
+    ):
+        assert judge(values, **settings)[0] == ours
+        assert early_stopping(values, restore_best_weights=True, **settings)[0].best_epoch == restored
+
+
+def test_early_stopping_start_from_epoch():
+    assert_they_stop_alike("start_from_epoch", [2, 5, 10], default=0)
+
+
+def test_backup_and_restore_backup_dir(finished, resumed):
+    assert len(start.read_starts(resumed)) == 2
+    for name in ("checkpoints/ckpt-24.data-00000-of-00001", "result.json"):
+        assert (resumed / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_backup_and_restore_save_freq(resumed, tmp_path):
+    assert start.read_starts(resumed)[-1]["step"] == 5
+    batches = []
+
+    def fit(last):
+        def note(batch, logs):
+            batches.append(batch)
+            if batch == last:
+                raise InterruptedError
+
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile(loss="mse")
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"), save_freq=1)
+        callbacks = [backup, keras.callbacks.LambdaCallback(on_train_batch_end=note)]
+        model.fit(np.zeros((STEPS_PER_EPOCH, 1)), np.zeros((STEPS_PER_EPOCH, 1)), batch_size=1, callbacks=callbacks, verbose=0)
+        return int(model.optimizer.iterations)
+
+    with pytest.raises(InterruptedError):
+        fit(last=4)
+    assert fit(last=None) == 5 + STEPS_PER_EPOCH
+    assert batches == [*range(5), *range(STEPS_PER_EPOCH)]
+
+
+def test_backup_and_restore_double_checkpoint(resumed):
+    assert [path.name for path in (resumed / "quarantine").rglob("*.index")] == ["ckpt-7.index"]
+    assert start.read_starts(resumed)[-1]["step"] == 5
+
+
+def test_backup_and_restore_delete_checkpoint(finished, stopped, tmp_path, cache_dir):
+    for workdir, more in ((finished, {"epochs": 4}), (stopped, {"patience": 9})):
+        copy = shutil.copytree(workdir, tmp_path / workdir.parent.name)
+        for given, goes_on in (({}, False), (more, True)):
+            run = start.open_run({"workdir": str(copy), "cache_dir": cache_dir, **given}, signals=NoSignals())
+            assert int(run.state.step) == ending(workdir)["stop_step"]
+            assert (run.stop_reason() is None) == goes_on
+
+
+def test_tensor_board_log_dir(finished):
+    assert {path.name for path in (finished / "summaries").iterdir()} == {"train", "validation", "best", "test"}
+
+
+def stored(workdir, part):
+    """The arrays of the best checkpoint whose name begins so."""
+    reader = tf.train.load_checkpoint(str(checkpoint.newest_best(workdir)))
+    names = (name for name, shape in reader.get_variable_to_shape_map().items() if name.startswith(part) and shape)
+    return [reader.get_tensor(name) for name in names]
+
+
+def test_tensor_board_histogram_freq(finished):
+    assert plugins(finished) == {"scalars", "text"}
+    weights = open_trained({"workdir": str(finished)}).model.trainable_variables
+    assert {weight.numpy().tobytes() for weight in weights} <= {array.tobytes() for array in stored(finished, "")}
+
+
+def test_tensor_board_write_graph(finished, tmp_path):
+    assert "graph_keras_model" not in plugins(finished)
+    model = export.stock_model(open_trained({"workdir": str(finished)}))
+    callback = keras.callbacks.TensorBoard(str(tmp_path / "summaries"))
+    callback.set_model(model)
+    callback.on_train_end()
+    assert plugins(tmp_path) == {"graph_keras_model"}
+
+
+def test_tensor_board_write_images(finished):
+    assert "images" not in plugins(finished)
+    assert (100, 8) in {array.shape for array in stored(finished, "model/")}
+
+
+def test_tensor_board_write_steps_per_second(finished):
+    rates = curve(finished, "train", "reviews_per_second")
+    assert len(rates) == STEPS / 3
+    assert min(rates) > 0
+
+
+def test_tensor_board_update_freq(finished):
+    steps = [step for run, tag, step in scalars(finished / "summaries") if (run, tag) == ("train", "loss")]
+    assert steps == list(range(3, STEPS + 1, 3))
+
+
+def test_tensor_board_profile_batch(finished, stopped):
+    (profile,) = (finished / "summaries" / "train").glob("plugins/profile/*/*.xplane.pb")
+    assert b"train_step" in profile.read_bytes()
+    assert not (stopped / "summaries" / "train" / "plugins").exists()
+
+
+def test_tensor_board_embeddings_freq(finished):
+    (vectors,) = stored(finished, "model/embedding/")
+    assert vectors.tobytes() == open_trained({"workdir": str(finished)}).model.embedding.embeddings.numpy().tobytes()
+
+
+def test_tensor_board_embeddings_metadata(finished):
+    labels = (finished / "vocabulary.txt").read_bytes().split(b"\n")
+    assert tuple(labels) == open_trained({"workdir": str(finished)}).vocabulary.tokens
+    assert len(labels) == len(stored(finished, "model/embedding/")[0])
+    assert [row for row, label in enumerate(labels) if not label.strip()] == [0]
+
+
+def test_csv_logger_filename(stopped, tmp_path):
+    ours = list(csv.DictReader(io.StringIO(history(stopped, tmp_path))))
+    assert list(ours[0]) == ["step", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "best", "patience"]
+    callback = keras.callbacks.CSVLogger(tmp_path / "keras.csv")
+    callback.on_train_begin()
+    curves = {
+        "loss": curve(stopped, "train", "loss_since_evaluation"),
+        "accuracy": curve(stopped, "train", "accuracy_since_evaluation"),
+        "val_loss": curve(stopped, "validation", "loss"),
+        "val_accuracy": curve(stopped, "validation", "accuracy"),
+    }
+    for epoch, logs in enumerate(zip(*curves.values(), strict=True)):
+        callback.on_epoch_end(epoch, dict(zip(curves, logs, strict=True)))
+    callback.on_train_end()
+    theirs = list(csv.DictReader((tmp_path / "keras.csv").open()))
+    for our, their in zip(ours, theirs, strict=True):
+        assert float(our["epoch"]) == float(their.pop("epoch")) + 1
+        assert {name: np.float32(our[name]) for name in their} == {name: np.float32(value) for name, value in their.items()}
 
 
 def test_csv_logger_separator(finished, tmp_path):
     assert {line.count(",") for line in history(finished, tmp_path).splitlines()} == {7}
 
 
-def test_csv_logger_append(finished, killed, tmp_path, cache_dir):
-    straight = history(finished, tmp_path)
-    train.run({"workdir": str(killed), "cache_dir": cache_dir}, signals=NoSignals())
-    assert history(killed, tmp_path) == straight
+def test_csv_logger_append(finished, resumed, tmp_path):
+    assert history(resumed, tmp_path) == history(finished, tmp_path)
