@@ -2,6 +2,7 @@
 
     TFDS_DATA_DIR=... python scripts/bench.py [--json=FILE] [--rounds=6]
     TFDS_DATA_DIR=... python scripts/bench.py --full [--seeds=3]     # hours: whole trainings, to the same quality
+    TFDS_DATA_DIR=... python scripts/bench.py --saves=100            # a save alone, beside TensorFlow's own of the same state
 
 Three processes take turns, so that a machine that slows down slows all of them; whoever waits computes nothing.
 
@@ -212,6 +213,40 @@ def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> N
             run.state.step.assign_add(1)
             saves.append(seconds(save))
         turns.answer(seconds=statistics.median(saves))
+
+
+def compare_saves(count: int) -> None:
+    """How long a save stalls training, beside a plain write of the same state that is neither synced nor read back; taken in turns."""
+    from trainer import config
+    from trainer.main import importing_tensorflow
+
+    with importing_tensorflow():
+        import tensorflow as tf
+
+        from trainer import start
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = start.open_run(config.parse([*PROGRAM[2:], f"--workdir={folder}/run", "--verbosity=-1"]), signals=None)
+        start.begin(run)
+        plain = tf.train.Checkpoint(root=run.state)
+
+        def save():
+            run.events.commit()
+            run.checkpoints.save()
+
+        taken = {"ours": [], "plain": [], "ratio": []}
+        for step in range(1, count + 4):
+            run.state.step.assign(step)
+            run.events.write("train", step=step, scalars=dict.fromkeys(("loss", "accuracy", "gradient_norm"), 0.0))
+            taken["ours"].append(1000 * seconds(save))
+            taken["plain"].append(1000 * seconds(lambda name=f"{folder}/plain-{step}": plain.write(name)))
+            taken["ratio"].append(taken["ours"][-1] / taken["plain"][-1])
+    ours, plain, ratio = (spread(values[3:]) for values in taken.values())  # the first save and write of a process take longer
+    here = machine()
+    print(
+        f"{here['cpu']}, {here['cores']} cores, {here['date']}; median of {count} (least-most)\n"
+        f"A save stalls training for {ours} ms; a plain tf.train.Checkpoint.write of the same state takes {plain} ms; ratio {ratio}."
+    )
 
 
 def seconds(function: Callable) -> float:
@@ -457,6 +492,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--saves", type=int, help="compare so many saves with TensorFlow's own, and nothing else")
     parser.add_argument("--play", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--cache_dir", help=argparse.SUPPRESS)
@@ -471,6 +507,8 @@ def main() -> int:
         more = [given.argv] if given.play == "ours" else []
         {"usual": usual, "fair": fair, "ours": ours}[given.play](turns, given.seed, given.cache_dir, *more)
         turns.answer(peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    elif given.saves:
+        compare_saves(given.saves)
     else:
         figures = compare_trainings(given.seeds, given.json) if given.full else compare_steps(given.rounds)
         if given.json:
