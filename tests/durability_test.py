@@ -478,9 +478,23 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_nothing_of_it_saved(tmp_pat
     assert NonFiniteError.exit_code == 4
 
 
-def test_with_on_nan_continue_the_run_goes_on_and_an_evaluation_that_is_not_finite_is_no_improvement(tmp_path, cache_dir):
+def test_with_on_nan_continue_the_run_goes_on_and_an_evaluation_that_is_not_finite_is_no_improvement(tmp_path, cache_dir, monkeypatch):
     root = tmp_path / "run"
-    train.run(tiny(root, cache_dir, learning_rate=1e38, on_nan="continue", patience=2), signals=NoSignals())
+    make_train_step = train.make_train_step
+
+    def make_breaking_step(state, *args, **kwargs):
+        train_step = make_train_step(state, *args, **kwargs)
+
+        def breaking_step(batch, stop):
+            if int(state.step) == 6:  # After the first evaluation; how high a learning rate would do it depends on the CPU.
+                for weight in state.model.trainable_variables:
+                    weight.assign(tf.fill(weight.shape, np.nan))
+            return train_step(batch, stop)
+
+        return breaking_step
+
+    monkeypatch.setattr(train, "make_train_step", make_breaking_step)
+    train.run(tiny(root, cache_dir, on_nan="continue", patience=2), signals=NoSignals())
     ending = json.loads((root / "result.json").read_text())
     assert (ending["best_step"], ending["stop_step"]) == (5, 15)
     assert "no improvement in 2 evaluations" in ending["reason"]
