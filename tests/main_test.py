@@ -179,6 +179,17 @@ def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(tmp_path, c
     assert outcome(workdir) == outcome(pathlib.Path(finished["workdir"]))
 
 
+def test_a_signal_while_tensorflow_is_imported_is_told_of(tmp_path, cache_dir):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    process = subprocess.Popen(command(tiny(tmp_path / "run", cache_dir)), stderr=subprocess.PIPE, text=True, env=environment)
+    while "libtensorflow" not in pathlib.Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors == "Ended by SIGTERM; the same command goes on.\n"
+
+
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, cache_dir):
     workdir = tmp_path / "run"
     first = subprocess.Popen(command(tiny(workdir, cache_dir, epochs=10_000, patience=0)), stderr=subprocess.DEVNULL)

@@ -100,6 +100,17 @@ def test_another_number_of_replicas_needs_leave(cache_dir, twin):
     assert "replicas was '2' and is '1' now" in refused.stderr
 
 
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_whose_peer_does_not_come_waits_no_longer_than_it_was_told(tmp_path, cache_dir, victim):
+    given = settings(tmp_path / "run", cache_dir, "multi_worker", connect_secs=2)
+    processes = start_workers(2, flags(given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    processes[victim].kill()
+    said, codes = wait(processes, SECS_TO_END)
+    assert codes[1 - victim] == 5, said
+    assert "not all have come within 2 s (--connect_secs)" in said[1 - victim]
+    assert "Traceback" not in said[1 - victim]
+
+
 def test_workers_that_are_started_unlike_are_told_how(tmp_path, cache_dir):
     given = settings(tmp_path / "run", cache_dir, "multi_worker")
     processes = start_workers(2, flags(given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, unlike=["--seed=7"])

@@ -27,6 +27,7 @@ class Signals:
 
     def __init__(self, hint: str = "") -> None:
         self._hint = hint
+        self._stderr = os.dup(sys.stderr.fileno())  # standard error is turned away while TensorFlow is imported
         self.wait_for_a_save = False
         self._received: int | None = None
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -35,7 +36,7 @@ class Signals:
     def _receive(self, signum: int, frame) -> None:
         del frame
         if self._received or not self.wait_for_a_save:
-            os.write(sys.stderr.fileno(), f"Ended by {signal.Signals(signum).name}{self._hint}.\n".encode())
+            os.write(self._stderr, f"Ended by {signal.Signals(signum).name}{self._hint}.\n".encode())
             os._exit(128 + signum)
         self._received = signum
 

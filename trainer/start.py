@@ -75,7 +75,12 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
     frozen = configuration.from_text(checkpoint.read_text(found.newest, "frozen_flags")) if found.newest else {}
     config = configuration.resolve(given, frozen)
     distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
-    replicas = distribution.Replicas(config.strategy, logical_devices=config.logical_devices, cluster=cluster.read_cluster(config.strategy))
+    replicas = distribution.Replicas(
+        config.strategy,
+        logical_devices=config.logical_devices,
+        cluster=cluster.read_cluster(config.strategy),
+        connect_secs=config.connect_secs,
+    )
     if not replicas.is_chief and logging.get_verbosity() == logging.INFO:
         logging.set_verbosity(logging.WARNING)  # The chief says it all.
     source = open_source(config) if config.init_from and not found.newest else None

@@ -9,11 +9,12 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
+from tensorflow.python.eager import context
 
 from trainer import InputError, PeerLostError
 from trainer.run.cluster import Cluster
@@ -23,6 +24,7 @@ _ENVIRONMENT = (
     *("TF_XLA_", "TF_ENABLE_", "TF_DISABLE_", "TF_NUM_", "TF_CPU_", "TF_GPU_", "TF_CUDNN_", "TF_USE_", "TF_DETERMINISTIC", "TF_OVERRIDE_"),
     *("XLA_", "OMP_", "KMP_", "DNNL_", "ONEDNN_", "CUDNN_", "NVIDIA_TF32"),
 )
+_HEALTH_SECS = 5  # between two looks at whether the others live, of which each may take as long
 _EXCHANGE_SECS = 3600  # that it waits for them in an exchange, where one that dies is noticed at once
 
 
@@ -39,25 +41,32 @@ class Replicas:
       strategy: one_device, mirrored (all GPUs, or all logical CPUs) or multi_worker.
       logical_devices: into how many devices the CPU is split; 0: it is one.
       cluster: the workers.
+      connect_secs: how long to wait for all of them.
 
     Attributes:
       count: replicas in all.
       local: the replicas of this process.
     """
 
-    def __init__(self, strategy: str = "one_device", *, logical_devices: int = 0, cluster: Cluster = Cluster()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        strategy: str = "one_device",
+        *,
+        logical_devices: int = 0,
+        cluster: Cluster = Cluster(),  # noqa: B008
+        connect_secs: int = 20,
+    ) -> None:
         if logical_devices:
             _split_cpu(logical_devices)
         self.cluster = cluster
-        with self.peers(), _keeping_signals():
-            if strategy == "multi_worker":
-                options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXCHANGE_SECS)
-                self._strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-            elif strategy == "mirrored":
-                devices = [device.name for device in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
-                self._strategy = tf.distribute.MirroredStrategy(devices)
-            else:
-                self._strategy = tf.distribute.get_strategy()
+        if strategy == "multi_worker":
+            with self.peers():
+                self._strategy = _connect(len(cluster.workers), connect_secs)
+        elif strategy == "mirrored":
+            devices = [device.name for device in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
+            self._strategy = tf.distribute.MirroredStrategy(devices)
+        else:
+            self._strategy = tf.distribute.get_strategy()
         self.count = self._strategy.num_replicas_in_sync
         here = self.count // len(cluster.workers)
         self.local = range(cluster.index * here, (cluster.index + 1) * here)
@@ -124,7 +133,7 @@ class Replicas:
         """Within it a worker that is gone, or does not come, is a PeerLostError."""
         try:
             yield
-        except (tf.errors.OpError, RuntimeError) as error:
+        except tf.errors.OpError as error:
             if len(self.cluster.workers) == 1 or isinstance(error, tf.errors.ResourceExhaustedError):
                 raise
             raise PeerLostError(
@@ -139,12 +148,23 @@ def sum_over_replicas(values: Any) -> Any:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
 
-@contextlib.contextmanager
-def _keeping_signals() -> Iterator[None]:
-    # TensorFlow takes SIGTERM for itself when workers connect.
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
+def _connect(workers: int, secs: int) -> tf.distribute.Strategy:
+    """The strategy of this many workers; raises PeerLostError when not all have come within `secs`.
+
+    Left alone, TensorFlow starts a coordination service, whose wait for workers heeds neither a limit of time nor a signal, and which takes
+    SIGTERM for itself. Without it the strategy waits in an exchange, then looks after its peers in a thread. No public name tells it so.
+    """
+    context.context().configure_coordination_service(service_type="")
+    CollectiveAllReduceExtended._check_health_initial_timeout = secs
+    CollectiveAllReduceExtended._check_health_interval = CollectiveAllReduceExtended._check_health_timeout = _HEALTH_SECS
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXCHANGE_SECS)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    except RuntimeError as error:
+        raise PeerLostError(
+            f"All {workers} workers must train together, but not all have come within {secs} s (--connect_secs); "
+            f"start all of them by the same command."
+        ) from error
 
 
 def _split_cpu(count: int) -> None:
