@@ -10,7 +10,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "trainer"
 ROOMS = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 WINGS = ("data", "model", "run")
-SHARED_PROGRAMS = {"trainer.evaluate", "trainer.start", "trainer.trained"}
+SHARED_PROGRAMS = {"trainer.evaluate", "trainer.progress", "trainer.start", "trainer.trained", "trainer.warm_start"}
 
 
 def imports(path):
