@@ -33,15 +33,19 @@ def free_ports(count: int) -> list[int]:
         return [unused.getsockname()[1] for unused in sockets]
 
 
+def tf_configs(count: int) -> list[str]:
+    """A TF_CONFIG for each of `count` workers on this machine."""
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
+    return [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(count)]
+
+
 def start_workers(count: int, flags: list[str], *, unlike: Sequence[str] = (), **kwargs) -> list[subprocess.Popen]:
     """Starts the workers, the last one with more flags where `unlike` has any; other keyword arguments are those of Popen."""
-    addresses = [f"localhost:{port}" for port in free_ports(count)]
     command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker", *flags]
-    configs = [json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}) for index in range(count)]
     commands = [command] * (count - 1) + [[*command, *unlike]]
     return [
         subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TF_CONFIG": config}, **kwargs)
-        for command, config in zip(commands, configs, strict=True)
+        for command, config in zip(commands, tf_configs(count), strict=True)
     ]
 
 

@@ -83,7 +83,7 @@ EvalStep = Callable[[tuple[Batch, ...], float], tf.Tensor]
 def make_eval_step(model: classifier.Classifier, replicas: Replicas) -> EvalStep:
     """Compiles (the slices of a batch, whether to stop) -> float64 [4]: loss, correct reviews, reviews and wishes to stop, summed up."""
 
-    @tf.function(input_signature=[(batch_spec(BATCH_SIZE),) * len(replicas.local), tf.TensorSpec([], tf.float64)])
+    @tf.function(autograph=False, input_signature=[(batch_spec(BATCH_SIZE),) * len(replicas.local), tf.TensorSpec([], tf.float64)])
     def eval_step(batches: tuple[Batch, ...], stop: tf.Tensor) -> tf.Tensor:
         def of_replica(number: int) -> tf.Tensor:
             batch = batches[number - replicas.local.start]

@@ -58,7 +58,7 @@ def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, c
     variables = model.trainable_variables
     rows = input_pipeline.slice_rows(batch_size, replicas.count)
 
-    @tf.function(input_signature=[(batch_spec(rows),) * len(replicas.local), tf.TensorSpec([], tf.float64)])
+    @tf.function(autograph=False, input_signature=[(batch_spec(rows),) * len(replicas.local), tf.TensorSpec([], tf.float64)])
     def train_step(batches: tuple[Batch, ...], stop: tf.Tensor) -> tf.Tensor:
         def of_replica(number: int) -> tuple[tf.Tensor, ...]:
             batch = batches[number - replicas.local.start]
