@@ -23,11 +23,18 @@ def run(arguments, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache_dir):
-    """The settings of a finished run."""
+def first(tmp_path_factory, cache_dir):
+    """The settings of a finished run, what it said, and its ending."""
     given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
-    assert run(command(given)).returncode == 0
-    return given
+    answer = run(command(given))
+    assert answer.returncode == 0
+    return given, answer.stderr, json.loads((pathlib.Path(given["workdir"]) / "result.json").read_text())
+
+
+@pytest.fixture
+def finished(first):
+    """The settings of a finished run."""
+    return first[0]
 
 
 def test_help_answers_with_every_flag():
@@ -76,9 +83,8 @@ def test_a_model_larger_than_the_memory_is_one_sentence(tmp_path, cache_dir):
     assert "Traceback" not in answer.stderr
 
 
-def test_a_run_says_what_it_does_and_writes_its_ending(tmp_path, cache_dir):
-    answer = run(command(tiny(tmp_path / "run", cache_dir)))
-    assert answer.returncode == 0
+def test_a_run_says_what_it_does_and_writes_its_ending(first):
+    _, said, ending = first
     for words in (
         "sample_reviews",
         "train      | step  3/24",
@@ -87,9 +93,8 @@ def test_a_run_says_what_it_does_and_writes_its_ending(tmp_path, cache_dir):
         "Best checkpoint",
         "test       |",
     ):
-        assert words in answer.stderr
-    assert "\r" not in answer.stderr
-    ending = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert words in said
+    assert "\r" not in said
     assert ending["test"]["reviews"] == 20
     assert ending["sample_texts"][0]["label"] in ("Positive", "Negative")
 
@@ -120,19 +125,19 @@ def test_on_a_terminal_the_best_is_green_and_each_epoch_has_a_bar(tmp_path, cach
 
 
 def test_with_no_color_nothing_is_coloured(tmp_path, cache_dir):
-    written = on_a_terminal(command(tiny(tmp_path / "run", cache_dir)), NO_COLOR="1")
+    written = on_a_terminal(command(tiny(tmp_path / "run", cache_dir, epochs=1)), NO_COLOR="1")
     assert "validation |" in written
     assert "\x1b[3" not in written
 
 
-def test_quiet_says_nothing_and_shows_no_bar(tmp_path, cache_dir):
-    given = {**tiny(tmp_path / "run", cache_dir), "verbosity": -1}
+def test_quiet_says_nothing_and_shows_no_bar(tmp_path):
+    given = {**tiny(tmp_path / "run", str(tmp_path / "cache"), epochs=1), "verbosity": -1}
     assert on_a_terminal(command(given)) == ""
 
 
 def test_verbose_says_each_save(tmp_path, cache_dir):
-    answer = run(command({**tiny(tmp_path / "run", cache_dir), "verbosity": 1}))
-    assert f"Saved {tmp_path / 'run'}/checkpoints/ckpt-24, " in answer.stderr
+    answer = run(command({**tiny(tmp_path / "run", cache_dir, epochs=1), "verbosity": 1}))
+    assert f"Saved {tmp_path / 'run'}/checkpoints/ckpt-8, " in answer.stderr
 
 
 def test_a_finished_run_says_so_and_changes_nothing(finished):

@@ -5,9 +5,11 @@ import subprocess
 import time
 
 import pytest
-from fakes import command, tiny
+from fakes import NoSignals, command, tiny
 from kill_and_resume import outcome, scalars
 from local_cluster import start_workers
+
+from trainer import train
 
 STEPS = 24
 SECS_TO_END = 30
@@ -82,8 +84,7 @@ def test_a_signal_to_one_worker_ends_all_at_one_step(tmp_path, cache_dir, twin):
 
 def test_one_device_and_two_have_the_same_losses(tmp_path, cache_dir, twin):
     strategy, *_ = twin
-    given = tiny(tmp_path / "run", cache_dir, epochs=1, learning_rate=1e-3)
-    subprocess.run(command(given), check=True, capture_output=True)
+    train.run(tiny(tmp_path / "run", cache_dir, epochs=1, learning_rate=1e-3), signals=NoSignals())
     said, codes = wait(start(settings(tmp_path / "two", cache_dir, strategy, epochs=1, learning_rate=1e-3)))
     assert set(codes) == {0}, said
     one, two = (scalars(tmp_path / name / "summaries") for name in ("run", "two"))

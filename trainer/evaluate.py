@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from tqdm import tqdm
 
 from trainer import InputError
@@ -25,7 +26,7 @@ def run(given: Mapping[str, Any], *, signals) -> None:
     name, reviews = _reviews(config)
     predict_step = make_predict_step(trained.model)
     values, truth = [], []
-    with tqdm(desc=name, unit="review", disable=None, leave=False) as bar:
+    with tqdm(desc=name, unit="review", disable=None if logging.level_info() else True, leave=False) as bar:
         for texts, labels in reviews:
             values.append(logits(predict_step, trained.vocabulary, texts, max_length=config.max_length))
             truth.append(labels)

@@ -28,7 +28,7 @@ def run(given: Mapping[str, Any], *, signals) -> None:
     config = trained.config
     logging.info("Model     step %d of %s", trained.step, config.workdir)
     predict_step, began, texts = make_predict_step(trained.model), time.monotonic(), 0
-    with _output(config.output) as output, tqdm(unit="text", disable=None, leave=False) as bar:
+    with _output(config.output) as output, tqdm(unit="text", disable=None if logging.level_info() else True, leave=False) as bar:
         # What is typed at a terminal is answered line by line.
         for chunk in review_files.chunks(_rows(config), 1 if sys.stdin.isatty() else review_files.CHUNK):
             values = logits(predict_step, trained.vocabulary, [row.text for row in chunk], max_length=config.max_length)

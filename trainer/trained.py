@@ -117,7 +117,7 @@ def make_model(config: Config, vocab_size: int) -> Classifier:
 def make_predict_step(model: Classifier) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Compiles (token_ids int32 [256, time], lengths int32 [256]) -> logits, float32 [256]."""
     signature = [tf.TensorSpec([BATCH_SIZE, None], tf.int32), tf.TensorSpec([BATCH_SIZE], tf.int32)]
-    return tf.function(lambda token_ids, lengths: model(token_ids, lengths), input_signature=signature)
+    return tf.function(lambda token_ids, lengths: model(token_ids, lengths), input_signature=signature, autograph=False)
 
 
 def logits(predict_step: Callable, vocabulary: Vocabulary, texts: Sequence[bytes | str], *, max_length: int) -> np.ndarray:

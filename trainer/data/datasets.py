@@ -195,7 +195,7 @@ def _prepare(name: str, data_dir: str | None, cache_dir: str) -> "tfds.core.Data
 
     downloader.MAX_RETRIES = 2  # its own 10 take minutes to say that there is no network
     standard_logging.getLogger("urllib3").setLevel(standard_logging.ERROR)
-    tfds.display_progress_bar(sys.stderr.isatty())
+    tfds.display_progress_bar(sys.stderr.isatty() and logging.level_info())
     expected = (OSError, tf.errors.OpError) if name == SAMPLE_REVIEWS else Exception  # the code of others may raise anything
     reason = "its folder is there, but holds no dataset_info.json; delete it"
     builder = _make_builder(name, data_dir, cache_dir)

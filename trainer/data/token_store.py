@@ -259,7 +259,9 @@ def _encode(corpus: Corpus, split: str, vocabulary: Vocabulary, path: pathlib.Pa
 
 def _reviews(corpus: Corpus, split: str, action: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     logging.info("%s the tokens of %s %s; this is done once.", action, corpus.name, split)
-    with tqdm(total=corpus.examples(split), desc=f"{action} {split}", unit="review", disable=None, leave=False) as bar:
+    with tqdm(
+        total=corpus.examples(split), desc=f"{action} {split}", unit="review", disable=None if logging.level_info() else True, leave=False
+    ) as bar:
         for texts, labels in corpus.reviews(split):
             yield texts, labels
             bar.update(len(labels))

@@ -110,7 +110,7 @@ class Replicas:
 
     def _sum(self, values: tf.Tensor) -> tf.Tensor:
         # Of all workers: each counts once, by its first replica.
-        @tf.function
+        @tf.function(autograph=False)
         def exchange(values):
             return self.run(lambda number: sum_over_replicas(values if number == self.local.start else tf.zeros_like(values)))
 
