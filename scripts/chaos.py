@@ -20,7 +20,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from kill_and_resume import ROOT, SMALL_RUN, differences, kill_and_resume, outcome, start
+from kill_and_resume import ROOT, SMALL_RUN, differences, kill_and_resume, outcome, start, wait
 from tqdm import tqdm
 
 KILLS_A_ROUND = 25
@@ -66,10 +66,10 @@ class Damages:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self.flags = [*SMALL_RUN, f"--cache_dir={folder / 'cache'}"]
-        if start(folder / "twin", self.flags, folder / "log").wait():
+        if any(wait(start(folder / "twin", self.flags, folder / "log"))):
             raise SystemExit((folder / "log").read_text())
         self.twin = outcome(folder / "twin")
-        process = start(folder / "halfway", self.flags, folder / "log")
+        (process,) = start(folder / "halfway", self.flags, folder / "log")
         while not list((folder / "halfway" / "checkpoints").glob("ckpt-9?.index")):
             time.sleep(0.001)
         process.kill()
@@ -97,7 +97,7 @@ class Damages:
         # An encoded corpus is told by its sizes whether it is whole; what a start must not read at length, it cannot check at length.
         hurt = {path.name: damage(path, rng, keep_size=path not in stores) for path in sorted(hurt)}
         before = {path.name for path in workdir.rglob(f"{newest}.*")}
-        code = start(workdir, self.flags, folder / "log").wait(120)
+        (code,) = wait(start(workdir, self.flags, folder / "log"), 120)
         said = (folder / "log").read_text()
         wrong = ["a traceback"] if "Traceback" in said else []
         if code == 0:

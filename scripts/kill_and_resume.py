@@ -1,10 +1,12 @@
 """Kills a run again and again at random instants, resumes it, and compares every bit with a run that was left alone.
 
     python scripts/kill_and_resume.py [--kills=20] [--seed=0] [--signal=KILL] [-- FLAGS OF THE TRAINER]
+    python scripts/kill_and_resume.py --strategy=mirrored [--replicas=2]        # the CPU split into that many devices
+    python scripts/kill_and_resume.py --strategy=multi_worker [--replicas=2]    # that many processes, of which one is killed
 
 Each process is killed at an instant between its start and a little beyond its end. The same command resumes. A run that has come to its
 end is compared with its undisturbed twin, every tensor, file and logged value but rates, and a new one is begun. TERM or INT in the place
-of KILL show how long the trainer takes to end by itself.
+of KILL show how long the trainer takes to end by itself. Of several workers all have to end when one is killed, within 30 seconds.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import tempfile
 import time
 
 import numpy as np
+from local_cluster import SECS_TO_END, start_workers
 from tqdm import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -72,11 +75,19 @@ def differences(expected: dict, actual: dict, name: str = "") -> list[str]:
     return [difference for key in keys for difference in differences(expected.get(key), actual.get(key), f"{name} {key}".strip())]
 
 
-def start(workdir: pathlib.Path, flags: list[str], log: pathlib.Path) -> subprocess.Popen:
-    """Starts the trainer; what it says goes to `log`."""
-    command = [sys.executable, "-m", "trainer.main", *flags, f"--workdir={workdir}"]
+def start(workdir: pathlib.Path, flags: list[str], log: pathlib.Path, *, workers: int = 0) -> list[subprocess.Popen]:
+    """Starts the trainer, in one process or as many workers; what it says goes to `log`."""
+    flags = [*flags, f"--workdir={workdir}"]
     with log.open("wb") as output:
-        return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        if workers:
+            return start_workers(workers, flags, stdout=output, stderr=output)
+        return [subprocess.Popen([sys.executable, "-m", "trainer.main", *flags], cwd=ROOT, stdout=output, stderr=output)]
+
+
+def wait(processes: list[subprocess.Popen], secs: float | None = None) -> list[int]:
+    """The exit codes; raises subprocess.TimeoutExpired when not all have ended within `secs`."""
+    deadline = time.monotonic() + secs if secs is not None else None
+    return [process.wait(max(0, deadline - time.monotonic()) if deadline else None) for process in processes]
 
 
 def phase(workdir: pathlib.Path, said: str) -> str:
@@ -92,11 +103,13 @@ def phase(workdir: pathlib.Path, said: str) -> str:
     return "training" if "with probability" in said or "Resumed at step" in said else "start-up"
 
 
-def kill_and_resume(*, kills: int, seed: int, signum: int, flags: list[str], folder: pathlib.Path) -> tuple[dict, list[str]]:
-    """Kills `kills` times; returns the seconds from each signal to the end of its process, by phase, and what went wrong."""
+def kill_and_resume(
+    *, kills: int, seed: int, signum: int, flags: list[str], folder: pathlib.Path, workers: int = 0
+) -> tuple[dict, list[str]]:
+    """Kills `kills` times; returns the seconds from each signal to the end of all processes, by phase, and what went wrong."""
     rng = random.Random(seed)
     began = time.monotonic()
-    if start(folder / "twin", flags, folder / "twin.log").wait():
+    if any(wait(start(folder / "twin", flags, folder / "twin.log", workers=workers))):
         raise SystemExit((folder / "twin.log").read_text())
     lifetime = time.monotonic() - began
     twin = outcome(folder / "twin")
@@ -104,20 +117,29 @@ def kill_and_resume(*, kills: int, seed: int, signum: int, flags: list[str], fol
     workdir, log = folder / "run", folder / "run.log"
     with tqdm(total=kills, unit="kill", disable=None) as bar:
         while kills >= 0:
-            process = start(workdir, flags, log)
+            processes = start(workdir, flags, log, workers=workers)
+            allowed = {0}
             try:
-                code = process.wait(1.1 * lifetime * rng.random() if kills else None)
+                codes = wait(processes, 1.1 * lifetime * rng.random() if kills else None)
                 kills -= not kills  # the last start was left alone
             except subprocess.TimeoutExpired:
                 sent = time.monotonic()
-                process.send_signal(signum)
-                code = process.wait()
+                rng.choice(processes).send_signal(signum)
+                try:
+                    codes = wait(processes, SECS_TO_END)
+                except subprocess.TimeoutExpired:
+                    return seconds, [f"{SECS_TO_END} s after the signal not all have ended: {log.read_text()}"]
+                finally:
+                    for process in processes:
+                        process.kill()
                 seconds[phase(workdir, log.read_text())].append(time.monotonic() - sent)
+                # Other workers lose their peer, or are told of its signal, which they call SIGTERM.
+                allowed |= {-signum, 128 + signum} | ({5, 128 + signal.SIGTERM} if workers else set())
                 kills -= 1
                 bar.update()
-            if code not in (0, -signum, 128 + signum) or "Traceback" in log.read_text():
-                return seconds, [f"exit code {code}: {log.read_text()}"]
-            if code == 0:
+            if not allowed.issuperset(codes) or "Traceback" in log.read_text():
+                return seconds, [f"exit codes {codes}: {log.read_text()}"]
+            if not any(codes):
                 wrong = differences(twin, outcome(workdir))
                 if wrong:
                     return seconds, wrong
@@ -131,15 +153,20 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
+    parser.add_argument("--strategy", choices=("one_device", "mirrored", "multi_worker"), default="one_device")
+    parser.add_argument("--replicas", type=int, default=2, help="devices of mirrored, or workers of multi_worker")
     parser.add_argument("flags", nargs="*", help="flags of the trainer, after --; without: a small run on sample_reviews")
     given = parser.parse_args()
+    flags = [*(given.flags or SMALL_RUN), f"--strategy={given.strategy}"]
+    flags += [f"--logical_devices={given.replicas}"] if given.strategy == "mirrored" else []
     print(f"seed {given.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         seconds, wrong = kill_and_resume(
             kills=given.kills,
             seed=given.seed,
             signum=signal.Signals[f"SIG{given.signal}"],
-            flags=given.flags or SMALL_RUN,
+            flags=flags,
+            workers=given.replicas if given.strategy == "multi_worker" else 0,
             folder=pathlib.Path(folder),
         )
     for name in sorted(seconds):

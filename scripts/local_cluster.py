@@ -75,6 +75,8 @@ def main() -> int:
     parser.add_argument("--max_restarts", type=int, default=3)
     parser.add_argument("flags", nargs="*", help="flags of the trainer, after --")
     given = parser.parse_args()
+    if given.workers < 1:
+        parser.error(f"--workers must be at least 1, but --workers={given.workers} was given.")
     workers: list[subprocess.Popen] = []
     stopped = threading.Event()
 
@@ -98,7 +100,7 @@ def main() -> int:
             reader.join()
         if stopped.is_set() or AGAIN.isdisjoint(codes) or not restarts_left:
             break
-        print(f"A worker died (exit codes {codes}): all are started again, {restarts_left} restarts are left.", flush=True)
+        print(f"A worker died (exit codes {codes}): all are started again; restarts left: {restarts_left - 1}.", flush=True)
     return max(128 - code if code < 0 else code for code in codes)
 
 

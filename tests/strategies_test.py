@@ -7,23 +7,22 @@ import time
 import pytest
 from fakes import NoSignals, command, tiny
 from kill_and_resume import outcome, scalars
-from local_cluster import start_workers
+from local_cluster import SECS_TO_END, start_workers
 
 from trainer import train
 
-STEPS = 24
-SECS_TO_END = 30
+DEVICES = {"mirrored": {"logical_devices": 2}, "multi_worker": {}}
 
 
 def flags(given):
     return [f"--{name}={value}" for name, value in given.items()]
 
 
-def start(given):
+def start(given, **kwargs):
     """The processes of a training on two replicas: one that has two devices, or two workers."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     if given["strategy"] == "multi_worker":
-        return start_workers(2, flags(given), **pipes)
+        return start_workers(2, flags(given), **pipes, **kwargs)
     return [subprocess.Popen(command(given), **pipes)]
 
 
@@ -34,36 +33,35 @@ def wait(processes, secs=300):
 
 
 def settings(workdir, cache_dir, strategy, **more):
-    given = tiny(workdir, cache_dir, strategy=strategy, **more)
-    return given | ({"logical_devices": 2} if strategy == "mirrored" else {})
+    return tiny(workdir, cache_dir, strategy=strategy, **DEVICES[strategy], **more)
 
 
-@pytest.fixture(scope="module", params=["mirrored", "multi_worker"])
+@pytest.fixture(scope="module", params=DEVICES)
 def twin(request, tmp_path_factory, cache_dir):
-    """A strategy, and the outcome of a run under it that was left alone."""
+    """A strategy, the directory of a run under it that was left alone, and its outcome."""
     workdir = tmp_path_factory.mktemp("twin") / "run"
     said, codes = wait(start(settings(workdir, cache_dir, request.param)))
     assert set(codes) == {0}, said
     return request.param, workdir, outcome(workdir)
 
 
-def signal_at(workdir, processes, step, signum):
-    """Sends a signal to the last of the processes when a step is saved."""
+def wait_for_step(workdir, step):
     until = time.monotonic() + 300
-    while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists() and time.monotonic() < until:
+    while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists():
+        assert time.monotonic() < until
         time.sleep(0.005)
-    processes[-1].send_signal(signum)
 
 
 def test_killed_and_started_again_nothing_tells(tmp_path, cache_dir, twin):
     strategy, _, expected = twin
     given = settings(tmp_path / "run", cache_dir, strategy)
-    for step in (3, 10):
+    for step, victim in ((3, -1), (10, 0)):  # of two workers the second, then the chief
         processes = start(given)
-        signal_at(tmp_path / "run", processes, step, signal.SIGKILL)
+        wait_for_step(tmp_path / "run", step)
+        processes[victim].kill()
         said, codes = wait(processes, SECS_TO_END)
-        assert codes[-1] == -signal.SIGKILL
-        assert set(codes[:-1]) <= {5}, said
+        assert codes.pop(victim) == -signal.SIGKILL
+        assert set(codes) <= {5}, said
     said, codes = wait(start(given))
     assert set(codes) == {0}, said
     assert outcome(tmp_path / "run") == expected
@@ -73,7 +71,8 @@ def test_a_signal_to_one_worker_ends_all_at_one_step(tmp_path, cache_dir, twin):
     strategy, _, expected = twin
     given = settings(tmp_path / "run", cache_dir, strategy)
     processes = start(given)
-    signal_at(tmp_path / "run", processes, 6, signal.SIGTERM)
+    wait_for_step(tmp_path / "run", 6)
+    processes[-1].terminate()
     said, codes = wait(processes, SECS_TO_END)
     assert set(codes) == {143}
     ends = {text.strip().splitlines()[-1].rpartition(": ")[2] for text in said}
@@ -104,7 +103,7 @@ def test_another_number_of_replicas_needs_leave(cache_dir, twin):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_worker_whose_peer_does_not_come_waits_no_longer_than_it_was_told(tmp_path, cache_dir, victim):
     given = settings(tmp_path / "run", cache_dir, "multi_worker", connect_secs=2)
-    processes = start_workers(2, flags(given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    processes = start(given)
     processes[victim].kill()
     said, codes = wait(processes, SECS_TO_END)
     assert codes[1 - victim] == 5, said
@@ -114,7 +113,7 @@ def test_a_worker_whose_peer_does_not_come_waits_no_longer_than_it_was_told(tmp_
 
 def test_workers_that_are_started_unlike_are_told_how(tmp_path, cache_dir):
     given = settings(tmp_path / "run", cache_dir, "multi_worker")
-    processes = start_workers(2, flags(given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, unlike=["--seed=7"])
+    processes = start(given, unlike=["--seed=7"])
     said, codes = wait(processes)
     assert codes == [2, 2], said
     for text in said:

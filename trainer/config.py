@@ -152,7 +152,7 @@ class Config:
         choices=("one_device", "mirrored", "multi_worker"),
     )
     logical_devices: int = _flag("Devices", INEXACT, 0, "Devices that the CPU is split into; 0: it is one.", lower=0, upper=1024)
-    connect_secs: int = _flag("Devices", NOT_STORED, 20, "Seconds that a worker waits for the others to come.", lower=1)
+    connect_secs: int = _flag("Devices", NOT_STORED, 15, "Seconds that a worker waits for the others to come.", lower=1)
 
     log_every_steps: int = _flag("Watching", FREE, 50, "Steps between lines, and between points in TensorBoard.", lower=1)
     profile_steps: str = _flag(

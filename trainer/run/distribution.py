@@ -54,7 +54,7 @@ class Replicas:
         *,
         logical_devices: int = 0,
         cluster: Cluster = Cluster(),  # noqa: B008
-        connect_secs: int = 20,
+        connect_secs: int = 15,
     ) -> None:
         if logical_devices:
             _split_cpu(logical_devices)
