@@ -1,5 +1,6 @@
 """Several devices and several processes: the same training, as exactly resumable. Real processes, real signals."""
 
+import re
 import signal
 import subprocess
 import time
@@ -108,6 +109,19 @@ def test_a_worker_whose_peer_does_not_come_waits_no_longer_than_it_was_told(tmp_
     assert codes[1 - victim] == 5, said
     assert "not all have come within 2 s (--connect_secs)" in said[1 - victim]
     assert "Traceback" not in said[1 - victim]
+
+
+@pytest.mark.parametrize("words", ["Dataset", "Batches", "validation .* step  5/24"])
+def test_a_worker_whose_peer_dies_ends_with_a_sentence_in_any_phase(tmp_path, cache_dir, words):
+    chief, worker = start(settings(tmp_path / "run", cache_dir, "multi_worker"))
+    for line in chief.stdout:
+        if re.match(words, line):
+            break
+    worker.kill()
+    said, codes = wait([chief, worker], SECS_TO_END)
+    assert codes == [5, -signal.SIGKILL], said
+    assert "but one is gone" in said[0].splitlines()[-1]
+    assert "Traceback" not in said[0]
 
 
 def test_workers_that_are_started_unlike_are_told_how(tmp_path, cache_dir):

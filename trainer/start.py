@@ -69,8 +69,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
       InputError: when the run was begun otherwise than this start wants to go on; the sentence names each difference.
       StorageError: when there are checkpoints, but none can be read, or traces of a run whose checkpoints are gone.
     """
-    directory = pathlib.Path(given["workdir"])
-    found = checkpoint.find(directory)
+    found = checkpoint.find(pathlib.Path(given["workdir"]))
     frozen = configuration.from_text(checkpoint.read_text(found.newest, "frozen_flags")) if found.newest else {}
     config = configuration.resolve(given, frozen)
     distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
@@ -80,6 +79,12 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
         cluster=cluster.read_cluster(config.strategy),
         connect_secs=config.connect_secs,
     )
+    with replicas.peers():
+        return _open(config, found, frozen, replicas, signals)
+
+
+def _open(config: Config, found: checkpoint.Found, frozen: Mapping[str, Any], replicas: distribution.Replicas, signals: Any) -> Run:
+    directory = pathlib.Path(config.workdir)
     if not replicas.is_chief and logging.get_verbosity() == logging.INFO:
         logging.set_verbosity(logging.WARNING)  # The chief says it all.
     source = open_source(config) if config.init_from and not found.newest else None

@@ -27,6 +27,11 @@ _ENVIRONMENT = (
 _HEALTH_SECS = 5  # between two looks at whether the others live, of which each may take as long
 _EXCHANGE_SECS = 3600  # that it waits for them in an exchange, where one that dies is noticed at once
 
+_EXCHANGE_ERRORS = (
+    *(tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError, tf.errors.CancelledError),
+    *(tf.errors.FailedPreconditionError, tf.errors.InternalError, tf.errors.UnknownError),
+)  # that an exchange ends with when a worker is gone, or another has come in its place
+
 
 def set_threads(*, intra_op: int, inter_op: int) -> None:
     """Sets how many threads share an operation and how many operations run at a time, before TensorFlow runs any; 0: it decides."""
@@ -102,11 +107,10 @@ class Replicas:
         if len(self.cluster.workers) == 1:
             return [text]
         data = text.encode()
-        with self.peers():
-            longest = int(self._sum(tf.one_hot(self.cluster.index, len(self.cluster.workers), len(data), 0, dtype=tf.int64)).numpy().max())
-            mine = tf.pad(tf.constant(list(data), tf.int64) + 1, [[0, longest - len(data)]])
-            rows = tf.one_hot(self.cluster.index, len(self.cluster.workers), dtype=tf.int64)[:, None] * mine
-            return [bytes((row[row > 0] - 1).tolist()).decode() for row in self._sum(rows).numpy()]
+        longest = int(self._sum(tf.one_hot(self.cluster.index, len(self.cluster.workers), len(data), 0, dtype=tf.int64)).numpy().max())
+        mine = tf.pad(tf.constant(list(data), tf.int64) + 1, [[0, longest - len(data)]])
+        rows = tf.one_hot(self.cluster.index, len(self.cluster.workers), dtype=tf.int64)[:, None] * mine
+        return [bytes((row[row > 0] - 1).tolist()).decode() for row in self._sum(rows).numpy()]
 
     def _sum(self, values: tf.Tensor) -> tf.Tensor:
         # Of all workers: each counts once, by its first replica.
@@ -133,8 +137,8 @@ class Replicas:
         """Within it a worker that is gone, or does not come, is a PeerLostError."""
         try:
             yield
-        except tf.errors.OpError as error:
-            if len(self.cluster.workers) == 1 or isinstance(error, tf.errors.ResourceExhaustedError):
+        except _EXCHANGE_ERRORS as error:
+            if len(self.cluster.workers) == 1:
                 raise
             raise PeerLostError(
                 f"All {len(self.cluster.workers)} workers must train together, but one is gone ({type(error).__name__}); "
