@@ -1,5 +1,6 @@
-"""What the tests share: a cache folder, so that the synthetic corpus is generated once a session, and a disk that can be full."""
+"""What the tests share: a cache folder, so that the synthetic corpus is generated once, a finished run, and a disk that can be full."""
 
+import shutil
 import subprocess
 
 import pytest
@@ -9,6 +10,10 @@ from trainer.main import importing_tensorflow
 
 with importing_tensorflow():
     import tensorflow as tf
+    from fakes import NoSignals, tiny
+    from kill_and_resume import outcome
+
+from trainer import train
 
 # Threads are set once a process, and a test may make a tensor before it trains.
 tf.config.threading.set_intra_op_parallelism_threads(Config.intra_op_threads)
@@ -18,6 +23,26 @@ tf.config.threading.set_inter_op_parallelism_threads(Config.inter_op_threads)
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory):
     return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, cache_dir):
+    """The directory of a tiny run that was left alone; to be read, not written."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    train.run(tiny(workdir, cache_dir), signals=NoSignals())
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def twin(finished):
+    """Its outcome, for a run that was disturbed to be compared with."""
+    return outcome(finished)
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of it, to be written."""
+    return shutil.copytree(finished, tmp_path / "copy")
 
 
 @pytest.fixture(autouse=True)

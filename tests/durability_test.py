@@ -48,14 +48,6 @@ def interrupt(save):
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory, cache_dir):
-    """The outcome of the tiny run, undisturbed."""
-    directory = tmp_path_factory.mktemp("twin") / "run"
-    train.run(tiny(directory, cache_dir), signals=NoSignals())
-    return outcome(directory)
-
-
-@pytest.fixture(scope="module")
 def halfway(tmp_path_factory, cache_dir):
     """A tiny run that was killed just after the commit of a step; not to be written."""
     directory = tmp_path_factory.mktemp("halfway") / "run"

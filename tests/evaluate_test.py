@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoSignals, tiny
+from fakes import NoSignals
 
-from trainer import InputError, evaluate, train
+from trainer import InputError, evaluate
 from trainer.data.input_pipeline import Batch
 from trainer.model import classifier
 from trainer.model.classifier import Classifier
@@ -78,11 +78,10 @@ def test_a_report_of_one_kind_of_review_has_no_auc_and_divides_by_no_zero():
     assert (report.precision, report.recall, report.f1, report.accuracy) == (0.0, 0.0, 0.0, 1.0)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache_dir):
-    given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
-    train.run(given, signals=NoSignals())
-    return {"workdir": given["workdir"], "cache_dir": cache_dir}
+@pytest.fixture
+def trained(finished, cache_dir):
+    """The settings that read a trained model."""
+    return {"workdir": str(finished), "cache_dir": cache_dir}
 
 
 def answer(given, tmp_path):
@@ -90,27 +89,27 @@ def answer(given, tmp_path):
     return json.loads((tmp_path / "answer.json").read_text())
 
 
-def test_the_test_split_has_the_figures_of_the_ending(finished, tmp_path, capsys):
-    ending = json.loads((pathlib.Path(finished["workdir"]) / "result.json").read_text())
-    figures = answer(finished, tmp_path)
+def test_the_test_split_has_the_figures_of_the_ending(trained, tmp_path, capsys):
+    ending = json.loads((pathlib.Path(trained["workdir"]) / "result.json").read_text())
+    figures = answer(trained, tmp_path)
     assert figures["accuracy"] == ending["test"]["accuracy"]
     assert figures["loss"] == pytest.approx(ending["test"]["loss"], rel=1e-6)
     assert "said positive" in capsys.readouterr().out
 
 
-def test_another_split_or_file_may_be_named(finished, tmp_path):
-    assert answer({**finished, "split": "validation[:7]"}, tmp_path)["reviews"] == 7
+def test_another_split_or_file_may_be_named(trained, tmp_path):
+    assert answer({**trained, "split": "validation[:7]"}, tmp_path)["reviews"] == 7
     file = tmp_path / "own.csv"
     file.write_text("text,label\nA wonderful film.,pos\nDull.,neg\n")
-    assert answer({**finished, "input": str(file)}, tmp_path)["reviews"] == 2
+    assert answer({**trained, "input": str(file)}, tmp_path)["reviews"] == 2
 
 
-def test_a_split_that_is_not_there_is_one_sentence(finished, tmp_path):
+def test_a_split_that_is_not_there_is_one_sentence(trained, tmp_path):
     with pytest.raises(InputError, match="validation"):
-        answer({**finished, "split": "tests"}, tmp_path)
+        answer({**trained, "split": "tests"}, tmp_path)
 
 
-def test_a_file_without_reviews_is_one_sentence(finished, tmp_path):
+def test_a_file_without_reviews_is_one_sentence(trained, tmp_path):
     (tmp_path / "own.csv").write_text("text,label\n")
     with pytest.raises(InputError, match="has none"):
-        answer({**finished, "input": str(tmp_path / "own.csv")}, tmp_path)
+        answer({**trained, "input": str(tmp_path / "own.csv")}, tmp_path)

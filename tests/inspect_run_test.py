@@ -3,7 +3,6 @@
 import csv
 import json
 import pathlib
-import shutil
 import signal
 import subprocess
 
@@ -13,18 +12,6 @@ from kill_and_resume import scalars
 
 from trainer import inspect_run, train
 from trainer.run import checkpoint, distribution
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache_dir):
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    train.run(tiny(workdir, cache_dir), signals=NoSignals())
-    return workdir
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
 
 
 def facts(workdir):

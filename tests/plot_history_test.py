@@ -6,17 +6,7 @@ import sys
 
 import plot_history
 import pytest
-from fakes import NoSignals, tiny
 from matplotlib import image, pyplot
-
-from trainer import train
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache_dir):
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    train.run(tiny(workdir, cache_dir), signals=NoSignals())
-    return workdir
 
 
 @pytest.fixture(autouse=True)

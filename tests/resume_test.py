@@ -17,16 +17,6 @@ class Killed(BaseException):
     """Stands for SIGKILL within one process: nothing of ours catches it."""
 
 
-@pytest.fixture(scope="module")
-def twin(tmp_path_factory, cache_dir):
-    """The outcome of the same run, never killed."""
-    workdir = tmp_path_factory.mktemp("twin") / "run"
-    train.run(tiny(workdir, cache_dir), signals=NoSignals())
-    ending = outcome(workdir)
-    assert ending["newest"] == f"ckpt-{STEPS}"
-    return ending
-
-
 def train_until_killed(given, monkeypatch, step, *, committed):
     """Trains until the save of `step`, and dies just before or just after its commit."""
     save = Checkpoints.save
@@ -49,6 +39,7 @@ def test_killed_at_any_step_nothing_tells(tmp_path, cache_dir, twin, monkeypatch
     train_until_killed(given, monkeypatch, step, committed=step % 2 == 0)
     train.run(given, signals=NoSignals())
     assert outcome(tmp_path / "run") == twin
+    assert twin["newest"] == f"ckpt-{STEPS}"
 
 
 def test_killed_again_and_again_in_one_epoch_nothing_tells(tmp_path, cache_dir, twin, monkeypatch):

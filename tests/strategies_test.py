@@ -38,7 +38,7 @@ def settings(workdir, cache_dir, strategy, **more):
 
 
 @pytest.fixture(scope="module", params=DEVICES)
-def twin(request, tmp_path_factory, cache_dir):
+def pair(request, tmp_path_factory, cache_dir):
     """A strategy, and the outcome of a run under it that was left alone."""
     workdir = tmp_path_factory.mktemp("twin") / "run"
     said, codes = wait(start(settings(workdir, cache_dir, request.param)))
@@ -53,8 +53,8 @@ def wait_for_step(workdir, step):
         time.sleep(0.005)
 
 
-def test_killed_and_started_again_nothing_tells(tmp_path, cache_dir, twin):
-    strategy, expected = twin
+def test_killed_and_started_again_nothing_tells(tmp_path, cache_dir, pair):
+    strategy, expected = pair
     given = settings(tmp_path / "run", cache_dir, strategy)
     for step, victim in ((3, -1), (10, 0)):  # of two workers the second, then the chief
         processes = start(given)
@@ -68,8 +68,8 @@ def test_killed_and_started_again_nothing_tells(tmp_path, cache_dir, twin):
     assert outcome(tmp_path / "run") == expected
 
 
-def test_a_signal_to_one_worker_ends_all_at_one_step(tmp_path, cache_dir, twin):
-    strategy, expected = twin
+def test_a_signal_to_one_worker_ends_all_at_one_step(tmp_path, cache_dir, pair):
+    strategy, expected = pair
     given = settings(tmp_path / "run", cache_dir, strategy)
     processes = start(given)
     wait_for_step(tmp_path / "run", 6)

@@ -6,27 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoSignals, tiny
 
-from trainer import InputError, StorageError, train
+from trainer import InputError, StorageError
 from trainer.data.vocabulary import Vocabulary
 from trainer.model.classifier import Classifier
 from trainer.run import checkpoint
 from trainer.trained import BATCH_SIZE, logits, make_predict_step, open_trained, probabilities, write_answer
 
 VOCABULARY = Vocabulary(tokens=(b"", b"[UNK]", b"the", b"movie", b"was", b"good"))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache_dir):
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    train.run(tiny(workdir, cache_dir), signals=NoSignals())
-    return workdir
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")

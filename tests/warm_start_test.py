@@ -11,18 +11,6 @@ from trainer.run import checkpoint
 from trainer.trained import open_trained
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache_dir):
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    train.run(tiny(workdir, cache_dir, epochs=1), signals=NoSignals())
-    return workdir
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
-
-
 def begun(tmp_path, cache_dir, source, **settings):
     """The state of a new run that starts from `source`, as it is committed before the first step; there it is killed."""
     given = tiny(tmp_path / "new", cache_dir, init_from=str(source), epochs=1, **settings)
@@ -38,7 +26,7 @@ def weights(workdir, name):
 
 def test_a_new_run_may_begin_with_the_weights_of_anothers_best_or_of_any_checkpoint(tmp_path, cache_dir, finished):
     for number, (source, name) in enumerate(
-        ((finished, "best"), (finished / "checkpoints" / "ckpt-7", str(finished / "checkpoints" / "ckpt-7")))
+        ((finished, "best"), (finished / "checkpoints" / "ckpt-23", str(finished / "checkpoints" / "ckpt-23")))
     ):
         _, values, _ = begun(tmp_path / str(number), cache_dir, source)
         assert weights(tmp_path / str(number) / "new", str(tmp_path / str(number) / "new" / "checkpoints" / "ckpt-0")) == weights(
@@ -71,7 +59,7 @@ def test_a_run_that_was_killed_before_its_first_step_goes_on_from_what_it_was_be
 
 
 def test_a_run_that_has_checkpoints_ignores_the_flag_and_says_so(copy, cache_dir, caplog):
-    train.run(tiny(copy, cache_dir, epochs=2, init_from="nowhere"), signals=NoSignals())
+    train.run(tiny(copy, cache_dir, epochs=4, init_from="nowhere"), signals=NoSignals())
     assert "--init_from=nowhere is ignored" in caplog.text
 
 
