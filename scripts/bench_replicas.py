@@ -1,10 +1,11 @@
 """What it costs that a step can train on many devices: on one device nothing, on several what they exchange.
 
-    python scripts/bench_replicas.py [--times=50,250,1000] [--rounds=200] [--workers=2,4,8]
+    python scripts/bench_replicas.py [--times=50,250,1000] [--rounds=100] [--workers=2,4,8]
 
-First the trainer's step on one device against the same mathematics in a `tf.function` that knows of no strategy: both take turns, step by
-step, on the same batch; the ratio is the median of the pairs'. Then workers on this machine exchange what a step exchanges, and nothing
-else: its gradients and its sums. They share the cores, so that the time tells more of the number of messages than of a network.
+First the trainer's step on one device against the same mathematics in a `tf.function` that knows of no strategy, nor of a wish to stop:
+three copies of each, since two copies of one step differ by up to 1%, take turns in random order on the same batch. Then workers on this
+machine exchange what a step exchanges, and nothing else: its gradients and its sums. They share the cores, so that the time tells more of
+the number of messages than of a network.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import functools
 import json
 import os
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
@@ -24,7 +26,6 @@ from local_cluster import tf_configs
 from trainer.main import importing_tensorflow
 
 with importing_tensorflow():
-    import keras
     import tensorflow as tf
     from bench_kernel import Example
 
@@ -36,7 +37,7 @@ from trainer.model import classifier
 from trainer.run import cluster, distribution
 from trainer.run.state import Sums, TrainState
 
-BATCH_SIZE, VOCAB_SIZE, EXCHANGES, WARM_UP = 64, 1000, 100, 5
+BATCH_SIZE, VOCAB_SIZE, EXCHANGES, WARM_UP, COPIES = 64, 1000, 100, 5, 3
 TEXTS = dict.fromkeys(("frozen_flags", "fingerprints", "conditions"), "")
 
 
@@ -76,24 +77,25 @@ def seconds(call: Callable[[], tf.Tensor]) -> float:
 def compare(times: list[int], rounds: int) -> None:
     """Prints the one-device step over the bare one, for batches of each length."""
     config, replicas = Config(workdir="none", batch_size=BATCH_SIZE), distribution.Replicas()
-    states = [start.make_state(config, VOCAB_SIZE, TEXTS, replicas) for _ in range(2)]
-    states[1].optimizer = keras.optimizers.Adam(config.learning_rate)
-    states[1].optimizer.build(states[1].model.trainable_variables)
-    ours = train.make_train_step(states[0], replicas, batch_size=BATCH_SIZE, clip_norm=config.clip_norm)
-    bare = bare_step(states[1])
+    steps: dict[str, list[Callable]] = {"bare": [], "one_device": []}
+    for _ in range(COPIES):
+        states = [start.make_state(config, VOCAB_SIZE, TEXTS, replicas) for _ in range(2)]
+        ours = train.make_train_step(states[1], replicas, batch_size=BATCH_SIZE, clip_norm=config.clip_norm)
+        steps["bare"].append(bare_step(states[0]))
+        steps["one_device"].append(lambda batch, ours=ours: ours((batch,), 0.0))
     print("| batch x time | bare, ms | one_device, ms | ratio |\n| --- | --- | --- | --- |")
-    for steps in times:
-        example = Example(BATCH_SIZE, steps, VOCAB_SIZE)
+    for length in times:
+        example = Example(BATCH_SIZE, length, VOCAB_SIZE)
         batch = Batch(example.token_ids, example.lengths, tf.zeros(BATCH_SIZE), tf.ones(BATCH_SIZE), tf.constant(float(BATCH_SIZE)))
-        calls = (functools.partial(bare, batch), functools.partial(ours, (batch,), 0.0))
-        pairs = []
+        taken: dict[str, list[float]] = {name: [] for name in steps}
+        calls = [(name, functools.partial(step, batch)) for name, copies in steps.items() for step in copies]
         for number in range(rounds + WARM_UP):
-            order = 1 if number % 2 else -1  # whoever comes second finds other things in the caches
-            pairs.append([seconds(call) for call in calls[::order]][::order])
-        pairs = pairs[WARM_UP:]
-        medians = [1000 * statistics.median(column) for column in zip(*pairs, strict=True)]
-        ratio = statistics.median(ours / bare for bare, ours in pairs)
-        print(f"| {BATCH_SIZE} x {steps} | {medians[0]:.2f} | {medians[1]:.2f} | {ratio:.3f} |", flush=True)
+            for name, call in random.sample(calls, len(calls)):
+                took = seconds(call)
+                if number >= WARM_UP:
+                    taken[name].append(took)
+        bare, ours = (1000 * statistics.median(values) for values in taken.values())
+        print(f"| {BATCH_SIZE} x {length} | {bare:.2f} | {ours:.2f} | {ours / bare:.3f} |", flush=True)
 
 
 def exchange() -> None:
@@ -143,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     numbers = {"type": lambda text: [int(number) for number in text.split(",")]}
     parser.add_argument("--times", default=[50, 250, 1000], **numbers)
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--workers", default=[2, 4, 8], **numbers)
     parser.add_argument("--exchange", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
