@@ -16,6 +16,7 @@ A step is timed from its start to the start of the next. An epoch of `usual` and
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -177,6 +178,7 @@ def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> N
                 turns.steps.append({name: last.get(name) for name in ("seconds", "in_step", "repeated", "length")})
             if turns.is_over():
                 os.kill(os.getpid(), signal.SIGTERM)
+                stop = 1.0  # the loop has asked for signals before it called
             last.update(batch=batch, length=batch[0].token_ids.shape[1], began=time.perf_counter())
             result = step(batch, stop)
             last["in_step"] = time.perf_counter() - last["began"]
@@ -200,9 +202,10 @@ def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> N
         start.begin(run)
         with contextlib.suppress(InterruptedBySignalError):
             train.train_and_evaluate(run)
-        train.evaluate_split(run, "test", 1, lambda: None)
+        run = dataclasses.replace(run, signals=Signals())  # the signal that ended the training is no wish to end an evaluation
+        train.evaluate_split(run, "test", 1, "")
         while turns.order == "evaluate":
-            turns.answer(seconds=seconds(lambda: train.evaluate_split(run, "test", 0, lambda: None)))
+            turns.answer(seconds=seconds(lambda: train.evaluate_split(run, "test", 0, "")))
 
         def save():
             run.events.commit()
