@@ -203,9 +203,9 @@ def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> N
         with contextlib.suppress(InterruptedBySignalError):
             train.train_and_evaluate(run)
         run = dataclasses.replace(run, signals=Signals())  # the signal that ended the training is no wish to end an evaluation
-        train.evaluate_split(run, "test", 1, "")
+        train.evaluate_split(run, run.config.test_split, 1, "")
         while turns.order == "evaluate":
-            turns.answer(seconds=seconds(lambda: train.evaluate_split(run, "test", 0, "")))
+            turns.answer(seconds=seconds(lambda: train.evaluate_split(run, run.config.test_split, 0, "")))
 
         def save():
             run.events.commit()
