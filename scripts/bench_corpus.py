@@ -27,6 +27,7 @@ from bench import PROGRAM, ROOT, Contender, machine, spread
 from tqdm import tqdm
 
 STEPS = 50  # of a turn
+BATCHES = 1000
 
 
 def make_corpus(size: int, work: pathlib.Path) -> str:
@@ -149,6 +150,28 @@ def take_steps(sizes: Sequence[int], work: pathlib.Path, rounds: int) -> dict[st
     return figures
 
 
+def make_batches(sizes: Sequence[int], work: pathlib.Path) -> dict[str, float]:
+    """Seconds, on average, in which a batch is made: all of a step that can depend on the size of the corpus. The sizes take turns."""
+    from trainer.main import importing_tensorflow
+
+    with importing_tensorflow():
+        from trainer.data import datasets, input_pipeline, token_store
+
+    batches, seconds = {}, dict.fromkeys(sizes, 0.0)
+    for size in sizes:
+        corpus = datasets.open_corpus(name=make_corpus(size, work), data_dir=str(work), cache_dir=str(cache_of(size, work)))
+        split, folder = f"train[:{size}]", token_store.folder_of(str(cache_of(size, work)))
+        _, stores = token_store.prepare(corpus=corpus, splits=[split], vocab_size=1000, cache_dir=folder)
+        plan = input_pipeline.BatchPlan(lengths=stores[split].lengths, batch_size=64, seed=0)
+        batches[size] = input_pipeline.train_batches(store=stores[split], plan=plan, max_length=0, first_step=0, last_step=BATCHES)
+    for _ in range(BATCHES):
+        for size in sizes:
+            began = time.perf_counter()
+            next(batches[size])
+            seconds[size] += time.perf_counter() - began
+    return {str(size): total / BATCHES for size, total in seconds.items()}
+
+
 def relative_steps(steps: dict[str, dict], size: int, base: int) -> list[float]:
     """Round by round, how long a step per padded token takes, over that of the smallest corpus in the same round."""
     paces = [[turn["seconds"] / turn["tokens"] for turn in steps[str(of)]["rounds"]] for of in (size, base)]
@@ -192,6 +215,7 @@ def table(figures: dict, sizes: Sequence[int]) -> str:
         row("resumed to first step, s", of_start("resumed")),
         row("a step, ms", lambda size: f"{pace(size):.1f}"),
         row("steps a second", lambda size: f"{1000 / pace(size):.1f}"),
+        row("a batch is made in, ms", lambda size: f"{1000 * figures['batches'][str(size)]:.2f}"),
         row(f"a step by padded token, over that of {sizes[0]:,}", ratio),
         row("resident memory, anonymous, MiB", of_turns("RssAnon")),
         row("resident memory, of files, MiB", of_turns("RssFile")),
@@ -232,6 +256,9 @@ def main() -> int:
                 keep()
     if set(map(str, sizes)) - set(figures["steps"]):
         figures["steps"] = take_steps(sizes, work, given.rounds)
+        keep()
+    if "batches" not in figures:
+        figures["batches"] = make_batches(sizes, work)
         keep()
     print(table(figures, sizes))
     return 0
