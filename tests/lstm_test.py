@@ -199,7 +199,7 @@ print(hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexd
 
 
 def run_program(program, *arguments, **environment):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests", "."]), "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests", "scripts", "."]), "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
     return subprocess.run([sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=True).stdout
 
 
