@@ -54,13 +54,7 @@ def bare_step(state: TrainState) -> Callable[[Batch], tf.Tensor]:
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, [variable.value for variable in variables])]
         state.optimizer.apply(gradients, variables)
         state.step.assign_add(1)
-        sums = Sums(
-            loss=tf.reduce_sum(tf.cast(losses, tf.float64)),
-            correct=tf.reduce_sum(batch.weights * classifier.is_correct(logits, batch.labels)),
-            reviews=tf.reduce_sum(batch.weights),
-            real_tokens=tf.reduce_sum(batch.lengths),
-            padded_tokens=tf.size(batch.token_ids),
-        )
+        sums = train.sums_of(batch, logits, losses)
         state.add_sums(tf.stack([tf.cast(value, tf.float64) for value in sums]))
         return tf.stack([loss, tf.linalg.global_norm(gradients)])
 

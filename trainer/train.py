@@ -67,13 +67,7 @@ def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, c
                 losses = batch.weights * classifier.losses(logits, batch.labels)
                 loss = tf.reduce_sum(losses) / batch.reviews
             gradients = tape.gradient(loss, [variable.value for variable in variables])
-            sums = Sums(
-                loss=tf.reduce_sum(tf.cast(losses, tf.float64)),
-                correct=tf.reduce_sum(batch.weights * classifier.is_correct(logits, batch.labels)),
-                reviews=tf.reduce_sum(batch.weights),
-                real_tokens=tf.reduce_sum(batch.lengths),
-                padded_tokens=tf.size(batch.token_ids),
-            )
+            sums = sums_of(batch, logits, losses)
             # Made dense: the norm of sparse gradients counts a token that a batch holds twice as two.
             gradients = sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
             values = sum_over_replicas(tf.stack([tf.cast(value, tf.float64) for value in (*sums, loss, stop)]))
@@ -89,6 +83,17 @@ def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, c
         return returned
 
     return train_step
+
+
+def sums_of(batch: Batch, logits: tf.Tensor, losses: tf.Tensor) -> Sums:
+    """What a step adds to its metrics, scalars of several dtypes; `losses` are weighted, float32 [batch]. Part of the compiled step."""
+    return Sums(
+        loss=tf.reduce_sum(tf.cast(losses, tf.float64)),
+        correct=tf.reduce_sum(batch.weights * classifier.is_correct(logits, batch.labels)),
+        reviews=tf.reduce_sum(batch.weights),
+        real_tokens=tf.reduce_sum(batch.lengths),
+        padded_tokens=tf.size(batch.token_ids),
+    )
 
 
 def train_and_evaluate(run: Run) -> str:
