@@ -58,6 +58,8 @@ def test_what_is_saved_is_restored_bit_for_bit(tmp_path):
 
 
 def test_how_often_a_run_was_saved_leaves_no_trace(tmp_path):
+    for name in ("often", "once"):
+        (tmp_path / name).mkdir()
     save_steps(tmp_path / "often", [1, 2, 3, 4])
     save_steps(tmp_path / "once", [4])
     assert tensors(tmp_path / "often" / "checkpoints" / "ckpt-4") == tensors(tmp_path / "once" / "checkpoints" / "ckpt-4")
@@ -268,7 +270,9 @@ def test_a_weight_that_no_checkpoint_would_hold_is_noticed(tmp_path):
 
 
 def test_the_second_asynchronous_save_still_fails_with_keras_variables(tmp_path):
-    checkpoints = tf.train.Checkpoint(root=make_state())
+    state = make_state()
+    set_step(state, 1)
+    checkpoints = tf.train.Checkpoint(root=state)
     options = tf.train.CheckpointOptions(enable_async=True)
     checkpoints.save(str(tmp_path / "ckpt"), options=options)
     checkpoints.sync()

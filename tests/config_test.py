@@ -190,35 +190,47 @@ def test_the_text_of_a_config_is_a_flagfile_that_gives_the_same_config(tmp_path)
     flagfile = tmp_path / "config.flags"
     flagfile.write_bytes(config.to_file(settings))
     assert Config(workdir="w", **config.from_text(config.to_text(settings, FIXED, INEXACT, FREE))) == settings
-    assert config.resolve({"workdir": str(tmp_path)}) == dataclasses.replace(settings, workdir=str(tmp_path))
+    assert Config(workdir="w", **config.from_file(flagfile.read_bytes())) == settings
     assert Config(workdir="w", **parse(f"--flagfile={flagfile}")) == settings
 
 
-def test_what_is_not_a_config_text_is_refused():
-    with pytest.raises(ValueError, match="rm -rf"):
-        config.from_text("rm -rf")
+@pytest.mark.parametrize(
+    "line",
+    ["rm -rf", "--weight_decay=0.0", "--output=/etc/passwd", "--mode=export", "--workdir=w", "--cache_dir=c", "--epochs=0", "--seed=x"],
+)
+def test_a_text_with_anything_but_settings_of_a_run_is_refused_by_name(line):
+    with pytest.raises(ValueError, match=line.partition("=")[0] if "=x" not in line else "integer"):
+        config.from_text(f"--epochs=3\n{line}\n")
 
 
-def test_the_runs_own_values_hold_where_nothing_is_given(tmp_path):
-    (tmp_path / "config.flags").write_bytes(config.to_file(Config(workdir="w", epochs=20, seed=7)))
-    settings = config.resolve({"workdir": str(tmp_path), "patience": 9})
+def test_the_runs_own_values_hold_where_nothing_is_given():
+    settings = config.resolve({"workdir": "w", "patience": 9}, {"epochs": 20, "seed": 7})
     assert (settings.epochs, settings.seed, settings.patience) == (20, 7, 9)
 
 
-def test_the_checkpoint_is_believed_before_its_readable_copy(tmp_path):
-    (tmp_path / "config.flags").write_bytes(config.to_file(Config(workdir="w", epochs=20, seed=7)))
-    settings = config.resolve({"workdir": str(tmp_path)}, {"seed": 8})
-    assert (settings.epochs, settings.seed) == (20, 8)
-
-
-def test_a_damaged_copy_is_ignored_wherever_it_is_cut_and_whatever_bit_is_flipped(tmp_path, caplog):
+def test_a_damaged_copy_is_refused_wherever_it_is_cut_and_whatever_bit_is_flipped():
     whole = config.to_file(Config(workdir="w", epochs=20))
     flips = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(len(whole))]
     for content in [b"\xff\x00 garbage", *(whole[:size] for size in range(len(whole))), *flips]:
-        (tmp_path / "config.flags").write_bytes(content)
-        caplog.clear()
-        assert config.resolve({"workdir": str(tmp_path)}) == Config(workdir=str(tmp_path))
-        assert "is not what this program writes" in caplog.text
+        with pytest.raises(ValueError):
+            config.from_file(content)
+
+
+@pytest.mark.parametrize("name", ["workdir", "cache_dir", "init_from", "checkpoint", "input", "output"])
+def test_a_path_in_a_cloud_is_refused_by_name(name):
+    modes = {"checkpoint": "evaluate", "input": "evaluate", "output": "evaluate"}
+    with pytest.raises(InputError, match=rf"--{name} must be a path on this machine, but --{name}=gs://bucket/run"):
+        Config(**{"workdir": "w", "mode": modes.get(name, "train"), name: "gs://bucket/run"})
+
+
+def test_of_a_run_that_is_there_only_what_is_given_is_checked_before_its_own_settings_are_known():
+    config.check({"workdir": "w", "monitor": "val_loss", "validation_split": ""}, is_run=True)
+    with pytest.raises(InputError, match="--validation_split"):
+        config.check({"workdir": "w", "monitor": "val_loss", "validation_split": ""}, is_run=False)
+    with pytest.raises(InputError, match="--epochs"):
+        config.check({"workdir": "w", "epochs": 0}, is_run=True)
+    with pytest.raises(InputError, match="--workdir is required"):
+        config.check({}, is_run=True)
 
 
 def test_each_changed_setting_is_named_with_both_values():

@@ -19,8 +19,8 @@ import tensorflow as tf
 from fakes import NoSignals, command, make_state, set_step, tiny
 from kill_and_resume import outcome, scalars, tensors
 
-from trainer import NonFiniteError, StorageError, train
-from trainer.run import checkpoint, summaries, workdir
+from trainer import NonFiniteError, StorageError, files, train
+from trainer.run import checkpoint, summaries
 from trainer.run.checkpoint import Checkpoints
 
 COMMITTED, BEST = 10, 15  # steps of the tiny run that are evaluated: one that is no improvement, and the one that is best in the end
@@ -231,7 +231,7 @@ class Disk:
         self.instants = []
 
     def listen(self, monkeypatch):
-        sync, real_fsync = workdir.fsync, os.fsync
+        sync, real_fsync = files.fsync, os.fsync
 
         def sync_and_note(path):
             self.note()
@@ -243,7 +243,7 @@ class Disk:
             real_fsync(descriptor)
             self.synced(pathlib.Path(f"/proc/self/fd/{descriptor}").resolve())
 
-        monkeypatch.setattr(workdir, "fsync", sync_and_note)
+        monkeypatch.setattr(files, "fsync", sync_and_note)
         monkeypatch.setattr(os, "fsync", fsync_and_note)
 
     def synced(self, path):

@@ -10,7 +10,6 @@ import enum
 import hashlib
 import io
 import math
-import pathlib
 import re
 import textwrap
 import types
@@ -32,6 +31,9 @@ class OnResume(enum.Enum):
 
 
 FIXED, INEXACT, FREE, NOT_STORED = OnResume
+
+_PATHS = ("workdir", "cache_dir", "init_from", "checkpoint", "input", "output")
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 
 
 def _flag(section, on_resume, default, help, *, lower=None, above=None, upper=None, choices=None, modes=(), alias=None):
@@ -179,9 +181,7 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        for name, field in FIELDS.items():
-            if not _within_bounds(getattr(self, name), field.metadata):
-                raise InputError(f"--{name} must be {_requirement(field)}, but --{name}={getattr(self, name)} was given.")
+        check_each({name: getattr(self, name) for name in FIELDS})
         for flag, other in (("text", "input"), ("split", "input")):
             if getattr(self, flag) and getattr(self, other):
                 raise InputError(f"--{flag} and --{other} both name what to read, but only one of them can be read at a time; give one.")
@@ -224,6 +224,31 @@ class Config:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def check_each(settings: Mapping[str, typing.Any]) -> None:
+    """Raises InputError at a setting that is out of its bounds, whatever the others are."""
+    for name, value in settings.items():
+        field = FIELDS[name]
+        if not _within_bounds(value, field.metadata):
+            raise InputError(f"--{name} must be {_requirement(field)}, but --{name}={value} was given.")
+        if name in _PATHS and re.match(_SCHEME, value):
+            raise InputError(
+                f"--{name} must be a path on this machine, but --{name}={value} was given; mount it as a folder, and give the path of that."
+            )
+
+
+def check(given: Mapping[str, typing.Any], *, is_run: bool) -> None:
+    """Raises InputError for what a command line gives that no start could use.
+
+    Args:
+      given: the settings that the command line gives.
+      is_run: whether they are for a run that was begun before, whose own settings come to them.
+    """
+    if is_run and given.get("workdir"):
+        check_each(given)
+    else:
+        Config(**given)
 
 
 def _within_bounds(value, metadata) -> bool:
@@ -294,14 +319,27 @@ def to_text(config: Config, *classes: OnResume) -> str:
 
 
 def from_text(text: str) -> dict[str, typing.Any]:
-    """The inverse of `to_text`; raises ValueError when `text` is not what `to_text` writes."""
+    """The inverse of `to_text`.
+
+    What is read may be a stranger's, so a flag that is the command line's alone, such as where to write, is refused.
+
+    Raises:
+      ValueError: when `text` is not what `to_text` writes.
+    """
     values: dict[str, typing.Any] = {}
     for line in text.splitlines():
         name, equals, argument = line.removeprefix("--").partition("=")
         if name not in FIELDS or not equals:
-            raise ValueError(f"{line!r} is not a flag of this program")
-        value = _Parser(FIELDS[name]).parse(argument)
-        values[name] = (*values.get(name, ()), value) if FIELDS[name].type == tuple[str, ...] else value
+            raise ValueError(f"this version has no {line[:100]!r}")
+        field = FIELDS[name]
+        if field.metadata["on_resume"] is NOT_STORED:
+            raise ValueError(f"{line[:100]!r} is for the command line alone")
+        value = _Parser(field).parse(argument)
+        values[name] = (*values.get(name, ()), value) if field.type == tuple[str, ...] else value
+    try:
+        check_each(values)
+    except InputError as error:
+        raise ValueError(str(error)) from error
     return values
 
 
@@ -314,27 +352,17 @@ def to_file(config: Config) -> bytes:
     return f"{text}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n".encode()
 
 
-def _from_file(content: bytes) -> dict[str, typing.Any]:
+def from_file(content: bytes) -> dict[str, typing.Any]:
+    """The settings in a `config.flags`; raises ValueError when it is not what this program writes."""
     text, _, digest = content.decode().rpartition(_SEAL)
     if digest != hashlib.sha256(text.encode()).hexdigest() + "\n":
         raise ValueError("its last line is not the sum of the others")
     return from_text(text)
 
 
-def resolve(given: Mapping[str, typing.Any], frozen: Mapping[str, typing.Any] | None = None) -> Config:
-    """The settings of a start: what is given, else the run's own, else the default.
-
-    Args:
-      given: what the command line gives, as from `parse`.
-      frozen: the frozen settings of the run as its checkpoint has them; None: as its readable copy `config.flags` has them.
-    """
-    copy = pathlib.Path(given.get("workdir", "")) / "config.flags"
-    try:
-        stored = _from_file(copy.read_bytes()) if given.get("workdir") and copy.exists() else {}
-    except (OSError, ValueError) as error:
-        logging.warning("%s is not what this program writes (%s); it is ignored and written anew.", copy, error)
-        stored = {}
-    return Config(**{**stored, **(frozen or {}), **given})
+def resolve(given: Mapping[str, typing.Any], stored: Mapping[str, typing.Any]) -> Config:
+    """The settings of a start: what the command line gives, else the run's own as its checkpoint has them, else the default."""
+    return Config(**{**stored, **given})
 
 
 def changes(stored: Mapping[str, typing.Any], config: Config, on_resume: OnResume) -> list[str]:

@@ -8,6 +8,9 @@ the probabilities of the run before it takes the place of an older export.
 """
 
 import contextlib
+import fcntl
+import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -17,29 +20,44 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import StorageError
+from trainer import InputError, StorageError, files
 from trainer.data.vocabulary import Vocabulary
-from trainer.run import workdir
 from trainer.trained import Trained, logits, make_predict_step, open_trained
 
 _TOLERANCE = 1e-5
 _PROBES = ("", "A wonderful film; I would see it again.", "Not good, not even once. " * 50, "zzzzzz")
+_MARK = pathlib.Path("assets.extra", "run.json")  # in a SavedModel: that this program made it
 
 
 def run(given: Mapping[str, Any], *, signals) -> None:
-    """Writes export/ of the run that the command line names."""
+    """Writes export/ of the run that the command line names; what else is there stays."""
     del signals
     trained = open_trained(given)
     folder = pathlib.Path(trained.config.workdir) / "export"
     model = stock_model(trained)
     saved_model, file = folder / "saved_model" / str(trained.step), folder / "model.keras"
-    workdir.make_directory(saved_model.parent)
-    _publish(file, model.save, _ask_keras, trained)
-    _publish(saved_model, lambda path: _save(model, path), _ask_saved_model, trained)
-    for older in saved_model.parent.iterdir():
-        if older != saved_model:
-            workdir.remove(older)
+    files.make_directory(saved_model.parent)
+    if saved_model.parent.is_symlink() and saved_model.is_dir() and not files.is_regular(saved_model / _MARK):
+        raise InputError(
+            f"{saved_model} must be an export of this program to be replaced, but it lies behind a link and is not; "
+            f"move it away, or remove the link."
+        )
+    with _alone(folder):
+        _publish(file, model.save, _ask_keras, trained)
+        _publish(saved_model, lambda path: _save(model, path, trained), _ask_saved_model, trained)
     logging.info("Exported step %d: %s and %s", trained.step, saved_model, file)
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    # Two exports at once follow each other; on a filesystem without locks they may get in each other's way.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def stock_model(trained: Trained) -> keras.Sequential:
@@ -77,7 +95,7 @@ def _words(vocabulary: Vocabulary) -> list[str]:
     return words
 
 
-def _save(model: keras.Sequential, path: str) -> None:
+def _save(model: keras.Sequential, path: str, trained: Trained) -> None:
     def serve(texts: tf.Tensor) -> dict[str, tf.Tensor]:
         vectorization, *layers = model.layers
         # One token of padding more, for a batch whose reviews are all empty.
@@ -91,6 +109,9 @@ def _save(model: keras.Sequential, path: str) -> None:
     archive.track(model)
     archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec([None], tf.string, name="texts")])
     archive.write_out(path, verbose=False)
+    mark = pathlib.Path(path) / _MARK
+    mark.parent.mkdir()
+    mark.write_text(json.dumps({"checkpoint": str(trained.prefix), "step": trained.step}) + "\n", encoding="utf-8")
 
 
 def _ask_keras(path: str) -> tf.Tensor:
@@ -106,32 +127,33 @@ def _publish(final: pathlib.Path, write: Callable[[str], None], ask: Callable[[s
     # Written beside its place, opened, asked, and only then renamed.
     new, old = final.with_name(f"new.{final.name}"), final.with_name(f"old.{final.name}")
     for leftover in (new, old):
-        workdir.remove(leftover)
+        files.remove(leftover)
     try:
-        with _storage_errors(final):
-            write(str(new))
-            difference = float(np.max(np.abs(tf.sigmoid(ask(str(new))) - tf.sigmoid(_expected(trained)))))
+        with _storage_errors(final), files.plain_name(new) as name:
+            write(name)
+            difference = float(np.max(np.abs(tf.sigmoid(ask(name)) - tf.sigmoid(_expected(trained)))))
             if not difference <= _TOLERANCE:
                 raise StorageError(f"{final} must give the run's probabilities, but differs by {difference}; the older export stays.")
             for path in [*new.rglob("*"), new]:
-                workdir.fsync(path)
+                files.fsync(path)
             if final.is_dir():  # A folder cannot take the place of another in one step; this is the shortest there is.
                 final.rename(old)
             new.replace(final)
-            workdir.fsync(final.parent)
-            workdir.remove(old)
+            files.fsync(final.parent)
+            files.remove(old)
     finally:
-        workdir.remove(new)
+        with contextlib.suppress(StorageError):  # Why it could not be written is not hidden by what could not be removed.
+            files.remove(new)
 
 
 @contextlib.contextmanager
 def _storage_errors(final: pathlib.Path) -> Iterator[None]:
     # TensorFlow reports a full disk by the class that it has for too little memory.
     try:
-        with workdir.storage_errors(final):
+        with files.storage_errors(final):
             yield
     except tf.errors.OpError as error:
-        raise workdir.not_written(final, error.message.splitlines()[0]) from error
+        raise files.not_written(final, error.message.splitlines()[0]) from error
 
 
 def _expected(trained: Trained) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What a run directory holds, whether it verifies, and what the same command would do next. Reads only; the run may be training."""
 
+import contextlib
 import csv
 import json
 import pathlib
@@ -7,14 +8,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainer import InputError
+from trainer import InputError, StorageError, files
 from trainer import config as configuration
 from trainer.config import FIXED, FREE, INEXACT
 from trainer.data import token_store
 from trainer.run import checkpoint, distribution, summaries, workdir
 from trainer.run.state import stop_reason
 from trainer.start import NUMERICS, is_ending_of, read_starts
-from trainer.trained import write_answer
+from trainer.trained import all_settings_of, write_answer
 
 # The history's, each with its width on a screen.
 COLUMNS = {"step": 10, "epoch": 8, "loss": 8, "accuracy": 10, "val_loss": 10, "val_accuracy": 14, "best": 6, "patience": 10}
@@ -24,8 +25,9 @@ def run(given: Mapping[str, Any], *, signals) -> None:
     """Prints what the run directory holds; with --output, writes it as JSON."""
     del signals
     directory = pathlib.Path(given["workdir"])
-    if not directory.is_dir():
-        raise InputError(f"--workdir must be a run directory, but {directory} is not there.")
+    with _readable(directory):
+        if not directory.is_dir():
+            raise InputError(f"--workdir must be a run directory, but {directory} is not there.")
     facts = inspect(directory, given)
     output = given.get("output", "")
     if output != "-":
@@ -36,15 +38,27 @@ def run(given: Mapping[str, Any], *, signals) -> None:
         write_answer(output, facts)
 
 
+@contextlib.contextmanager
+def _readable(directory: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise files.not_readable(directory, files.reason(error)) from error
+
+
 def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """All that is told, ready for JSON."""
     looked_at = [_look_at(prefix) for prefix in checkpoint.listed(directory)]
     there = {str(prefix) for prefix in checkpoint.listed(directory)}  # A run that trains may have removed some meanwhile.
     listed = [told for told, _ in looked_at if told["path"] in there]
-    state = max((state for _, state in looked_at if state), key=lambda state: state["step"], default=None)
+    prefix, state = max(
+        ((pathlib.Path(told["path"]), state) for told, state in looked_at if state),
+        key=lambda found: int(found[1]["step"]),
+        default=(None, None),
+    )
     step = int(state["step"]) if state else 0
-    frozen = configuration.from_text(state["frozen_flags"].decode()) if state else {}
-    config = configuration.resolve(given, frozen)
+    stored = all_settings_of(directory, prefix) if prefix else {}
+    config = configuration.resolve(given, stored)
     starts = read_starts(directory)
     curves = summaries.read(directory / "summaries")
     evaluations = history(curves, starts[-1]["steps_per_epoch"]) if starts else []
@@ -65,7 +79,7 @@ def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]
         else None,
         "evaluations_without_improvement": int(state["waited"]) if state else 0,
         "checkpoints": [{**told, config.monitor: monitored.get(told["step"])} for told in listed],
-        "quarantine": sorted(str(path) for path in (directory / checkpoint.QUARANTINE).rglob("*.index")),
+        "quarantine": sorted(str(path) for path in checkpoint.quarantined(directory)),
         "history": [{**row, "is_committed": row["step"] <= step} for row in evaluations],
         "last_logged_step": max((points[-1][0] for points in curves.values() if points), default=0),
         "starts": len(starts),
@@ -76,16 +90,19 @@ def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]
             for split, path in (starts[-1]["stores"] if starts else {}).items()
         },
     }
-    return facts | {"next": _next(directory, config, facts, state, starts)}
+    return facts | {"next": _next(directory, config, facts, (prefix, state, stored), starts)}
 
 
 def _look_at(prefix: pathlib.Path) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
     # What is told of a checkpoint, and its state when it is whole.
-    state, why = None, checkpoint.damage(prefix)
+    state, why = None, None
     try:
+        why = checkpoint.damage(prefix)
         state = checkpoint.read_values(prefix) if why is None else None
-    except InputError as error:
-        why = str(error)
+        if state is not None and not state.keys() >= {"step", "best_step", "best_metric", "waited", "improved", "frozen_flags"}:
+            state, why = None, "it is not a checkpoint of this program"
+    except (InputError, StorageError) as error:
+        state, why = None, str(error)
     told = {"path": str(prefix), "step": checkpoint.step_of(prefix), "bytes": checkpoint.size(prefix), "damage": why}
     return told, state
 
@@ -114,19 +131,19 @@ def history(curves: summaries.Curves, steps_per_epoch: int) -> list[dict[str, An
     return rows
 
 
-def _next(directory: pathlib.Path, config, facts: Mapping[str, Any], state, starts) -> str:
-    """What the same command would do, in a sentence."""
+def _next(directory: pathlib.Path, config, facts: Mapping[str, Any], found, starts) -> str:
+    """What the same command would do, in a sentence; `found` is the newest checkpoint, its scalars and its settings."""
+    prefix, state, stored = found
     damaged = [entry["path"] for entry in facts["checkpoints"] if entry["damage"] is not None]
     if state is None:
         return "end with an error: no checkpoint can be read" if damaged or facts["history"] else "begin at step 0"
-    frozen = configuration.from_text(state["frozen_flags"].decode())
-    if fixed := configuration.changes(frozen, config, FIXED):
+    if fixed := configuration.changes(stored, config, FIXED):
         return f"refuse: {'; '.join(fixed)}"
-    unlike = configuration.changes(frozen, config, INEXACT)
-    recorded = state["conditions"].decode()
+    unlike = configuration.changes(stored, config, INEXACT)
+    recorded = checkpoint.read_texts(prefix, "conditions")
     # Who trains together is known to those who train.
-    now = distribution.conditions(numerics=NUMERICS) | {"replicas": json.loads(recorded).get("replicas")}
-    unlike += distribution.differences(recorded, now)
+    now = distribution.conditions(numerics=NUMERICS) | {"replicas": recorded.get("replicas")}
+    unlike += distribution.differences(json.dumps(recorded), now)
     if unlike and not config.allow_inexact_resume:
         return f"refuse, unless --allow_inexact_resume is given: {'; '.join(unlike)}"
     step, first = facts["step"], f"move {', '.join(damaged)} to quarantine/, and " if damaged else ""
@@ -180,7 +197,7 @@ def _table(rows: list[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _write_csv(path: pathlib.Path, rows: list[Mapping[str, Any]]) -> None:
-    with workdir.storage_errors(path), path.open("w", newline="") as file:
+    with files.storage_errors(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "best": int(row["best"])} for row in rows)

@@ -137,11 +137,12 @@ def main(argv: Sequence[str]) -> int:
         if given is None:
             sys.stdout.write(config.help_text())
             return 0
-        settings = config.resolve(given)
-        is_writer = settings.mode == "train" and read_cluster(settings.strategy).is_chief
-        signals = Signals("; the same command goes on" if settings.mode == "train" else "")
-        with _enough_memory(), workdir.hold(pathlib.Path(settings.workdir)) if is_writer else contextlib.nullcontext():
-            program(settings.mode)(given, signals=signals)
+        config.check(given, is_run=workdir.is_run(pathlib.Path(given.get("workdir", ""))))
+        mode = given.get("mode", config.FIELDS["mode"].default)
+        is_writer = mode == "train" and read_cluster(given.get("strategy")).is_chief
+        signals = Signals("; the same command goes on" if mode == "train" else "")
+        with _enough_memory(), workdir.hold(pathlib.Path(given["workdir"])) if is_writer else contextlib.nullcontext():
+            program(mode)(given, signals=signals)
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)
         if isinstance(error, PeerLostError):

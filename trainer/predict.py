@@ -14,10 +14,10 @@ from typing import IO, Any
 from absl import logging
 from tqdm import tqdm
 
+from trainer import files
 from trainer.config import Config
 from trainer.data import review_files
 from trainer.data.review_files import Row
-from trainer.run import workdir
 from trainer.trained import logits, make_predict_step, open_trained, probabilities
 
 
@@ -55,7 +55,7 @@ def _output(path: str) -> Iterator[IO[str]]:
         except BrokenPipeError:  # Whoever reads, as `head`, has had enough; what is left in the buffer goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    with workdir.storage_errors(pathlib.Path(path)), pathlib.Path(path).open("w") as file:
+    with files.storage_errors(pathlib.Path(path)), pathlib.Path(path).open("w") as file:
         yield file
 
 

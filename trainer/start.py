@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from trainer import InputError, StorageError
+from trainer import InputError, StorageError, files
 from trainer import config as configuration
 from trainer.config import FIXED, FREE, INEXACT, Config
 from trainer.data import input_pipeline, token_store
@@ -20,8 +20,8 @@ from trainer.data.vocabulary import Vocabulary
 from trainer.evaluate import make_eval_step
 from trainer.model import lstm
 from trainer.run import checkpoint, cluster, distribution, summaries, workdir
-from trainer.run.state import Adam, TrainState, stop_reason
-from trainer.trained import make_model, open_corpus
+from trainer.run.state import Adam, Sums, TrainState, stop_reason
+from trainer.trained import all_settings_of, check_size, make_model, open_corpus
 from trainer.warm_start import best_metric_of, open_source, take_over
 
 RESULT = "result.json"
@@ -69,9 +69,10 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
       InputError: when the run was begun otherwise than this start wants to go on; the sentence names each difference.
       StorageError: when there are checkpoints, but none can be read, or traces of a run whose checkpoints are gone.
     """
-    found = checkpoint.find(pathlib.Path(given["workdir"]))
-    frozen = configuration.from_text(checkpoint.read_text(found.newest, "frozen_flags")) if found.newest else {}
-    config = configuration.resolve(given, frozen)
+    directory = pathlib.Path(given["workdir"])
+    found = checkpoint.find(directory)
+    stored = all_settings_of(directory, found.newest) if found.newest else {}
+    config = configuration.resolve(given, stored)
     distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
     replicas = distribution.Replicas(
         config.strategy,
@@ -80,10 +81,10 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
         connect_secs=config.connect_secs,
     )
     with replicas.peers():
-        return _open(config, found, frozen, replicas, signals)
+        return _open(config, found, stored, replicas, signals)
 
 
-def _open(config: Config, found: checkpoint.Found, frozen: Mapping[str, Any], replicas: distribution.Replicas, signals: Any) -> Run:
+def _open(config: Config, found: checkpoint.Found, stored: Mapping[str, Any], replicas: distribution.Replicas, signals: Any) -> Run:
     directory = pathlib.Path(config.workdir)
     if not replicas.is_chief and logging.get_verbosity() == logging.INFO:
         logging.set_verbosity(logging.WARNING)  # The chief says it all.
@@ -93,6 +94,7 @@ def _open(config: Config, found: checkpoint.Found, frozen: Mapping[str, Any], re
     vocabulary, stores = open_data(config)
     texts = {
         "frozen_flags": configuration.to_text(config, FIXED, INEXACT),
+        "free_flags": configuration.to_text(config, FREE),
         "fingerprints": json.dumps(
             {"vocabulary": vocabulary.fingerprint} | {f"split {split}": store.fingerprint for split, store in stores.items()}
         ),
@@ -104,7 +106,10 @@ def _open(config: Config, found: checkpoint.Found, frozen: Mapping[str, Any], re
             f"restore its checkpoints from a copy, or delete the directory to start over."
         )
     if found.newest:
-        compare(config, found.newest, frozen, texts)
+        compare(config, found.newest, stored, texts)
+        check_size(found.newest, config, len(vocabulary))
+        if replicas.is_chief:
+            check_copy(config, stored)
     plan = input_pipeline.BatchPlan(
         lengths=stores[config.train_split].lengths, batch_size=config.batch_size, seed=config.seed, max_length=config.max_length
     )
@@ -112,6 +117,8 @@ def _open(config: Config, found: checkpoint.Found, frozen: Mapping[str, Any], re
     logging.info("Batches   %d an epoch, of %d reviews, padded to %.3f times their tokens", plan.steps_per_epoch, plan.batch_size, padded)
     replicas.agree(facts_of(config, texts, found))  # Before anything is changed in the directory.
     state = make_state(config, len(vocabulary), texts, replicas)
+    held = workdir.held(directory)
+    held.check()
     if replicas.is_chief:
         checkpoint.tidy(directory, found)
     checkpoints = checkpoint.Checkpoints(
@@ -132,6 +139,7 @@ def _open(config: Config, found: checkpoint.Found, frozen: Mapping[str, Any], re
     elif source:
         take_over(source, config, state, vocabulary)
     events = summaries.Summaries(directory / "summaries", is_writer=replicas.is_chief)
+    held.check()
     eval_step = make_eval_step(state.model, replicas)
     return Run(config, directory, vocabulary, stores, plan, replicas, state, eval_step, checkpoints, events, signals)
 
@@ -181,15 +189,15 @@ def make_state(config: Config, vocab_size: int, texts: Mapping[str, str], replic
     )
 
 
-def compare(config: Config, newest: pathlib.Path, frozen: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+def compare(config: Config, newest: pathlib.Path, stored: Mapping[str, Any], texts: Mapping[str, str]) -> None:
     """Refuses to go on otherwise than the run was begun, naming every difference, or says what goes on inexactly."""
-    fixed = configuration.changes(frozen, config, FIXED)
-    fingerprints = json.loads(checkpoint.read_text(newest, "fingerprints"))
+    fixed = configuration.changes(stored, config, FIXED)
+    fingerprints = checkpoint.read_texts(newest, "fingerprints")
     fixed += [
         f"the {name} has other content now" for name, value in json.loads(texts["fingerprints"]).items() if fingerprints.get(name) != value
     ]
-    inexact = configuration.changes(frozen, config, INEXACT)
-    inexact += distribution.differences(checkpoint.read_text(newest, "conditions"), json.loads(texts["conditions"]))
+    inexact = configuration.changes(stored, config, INEXACT)
+    inexact += distribution.differences(json.dumps(checkpoint.read_texts(newest, "conditions")), json.loads(texts["conditions"]))
     if fixed:
         raise InputError(
             f"{config.workdir} must go on as it was begun, but {'; '.join(fixed + inexact)}; "
@@ -204,9 +212,29 @@ def compare(config: Config, newest: pathlib.Path, frozen: Mapping[str, Any], tex
         logging.warning("Going on inexactly: %s.", "; ".join(inexact))
 
 
+def check_copy(config: Config, stored: Mapping[str, Any]) -> None:
+    """Says so when the readable copy of the settings, which decides nothing, is neither the run's nor this start's."""
+    path = pathlib.Path(config.workdir) / "config.flags"
+    try:
+        copy = configuration.from_file(files.read(path))
+    except FileNotFoundError:
+        why = "it is missing"
+    except OSError as error:
+        why = files.reason(error)
+    except ValueError as error:
+        why = str(error)
+    else:
+        if all(copy.get(name) == getattr(config, name) for name in copy):
+            return
+        why = "; ".join(f"--{name} is {copy.get(name)} there" for name, value in stored.items() if copy.get(name) != value)
+    if why:
+        logging.warning("%s does not have the run's settings (%s); it decides nothing, and is written anew.", path, why)
+
+
 def adopt(config: Config, state: TrainState, texts: Mapping[str, str]) -> None:
     """Takes what this start may decide into the restored state, which brought the run's own values."""
     state.frozen_flags.assign(texts["frozen_flags"])
+    state.free_flags.assign(texts["free_flags"])
     state.conditions.assign(texts["conditions"])
     state.optimizer.learning_rate.assign(config.learning_rate)
     if int(state.best_step) < 0 and config.initial_best is not None:
@@ -217,21 +245,22 @@ def read_starts(directory: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of starts.jsonl; a line that is no start is left out."""
     starts = []
     with contextlib.suppress(OSError):
-        for line in (directory / "starts.jsonl").read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+        for line in files.read(directory / "starts.jsonl", limit=2**26).splitlines():
+            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
                 start = json.loads(line)
                 stores = {str(split): str(path) for split, path in start["stores"].items()}
                 numbers = {name: int(start[name]) for name in ("step", "steps_recomputed_at_least", "steps_per_epoch")}
-                starts.append({**start, **numbers, "stores": stores})
+                if numbers["steps_per_epoch"] > 0 and all(0 <= number < 2**63 for number in numbers.values()):
+                    starts.append({**start, **numbers, "stores": stores})
     return starts
 
 
 def is_ending_of(directory: pathlib.Path, stop_step: int, best_step: int) -> bool:
     """Whether the ending that is on disk is that of a state which stopped at one step and was best at another."""
     try:
-        ending = json.loads((directory / RESULT).read_text())
+        ending = json.loads(files.read(directory / RESULT))
         return (ending["stop_step"], ending["best_step"]) == (stop_step, best_step)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
 
@@ -240,9 +269,16 @@ def begin(run: Run) -> None:
     if not run.replicas.is_chief:
         return
     step = int(run.state.step)
-    last_logged = summaries.rewind(run.directory / "summaries", step=step)
-    workdir.remove(run.directory / RESULT)
-    workdir.remove(run.directory / "summaries" / "test")
+    log = summaries.rewind(run.directory / "summaries", step=step)
+    if strange := summaries.differences(log.ends, last_points(run)):
+        logging.warning(
+            "%s is not the event log of this run up to step %d (%s); its curves stay as they are, and go on from here.",
+            run.directory / "summaries",
+            step,
+            "; ".join(strange),
+        )
+    files.remove(run.directory / RESULT)
+    summaries.remove_run(run.directory / "summaries" / "test")
     recorded = {name: json.loads(getattr(run.state, name).numpy()) for name in ("conditions", "fingerprints")}
     copies = {
         "config.flags": configuration.to_file(run.config),
@@ -250,17 +286,39 @@ def begin(run: Run) -> None:
         "vocabulary.txt": run.vocabulary.to_bytes(),
     }
     for name, content in copies.items():
-        workdir.keep_copy(run.directory / name, content)
+        keep_copy(run.directory / name, content)
     start = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "step": step,
-        "steps_recomputed_at_least": last_logged - step,
+        "steps_recomputed_at_least": log.last_step - step,
         "steps_per_epoch": run.plan.steps_per_epoch,
         "stores": {split: str(store.path) for split, store in run.stores.items()},
     }
-    workdir.append_line(run.directory / "starts.jsonl", json.dumps(start))
+    files.append_line(run.directory / "starts.jsonl", json.dumps(start))
     run.checkpoints.save()
     if step:
         logging.info("Resumed at step %d of %d.", step, run.last_step)
+
+
+def keep_copy(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file unless it holds `data` already."""
+    with contextlib.suppress(OSError):
+        if files.read(path, limit=len(data)) == data:
+            return
+    files.write_atomically(path, data)
+
+
+def last_points(run: Run) -> dict[tuple[str, str], tuple[int, float | None]]:
+    """The last points that the event log of the restored state has: (run, tag) -> step, 0 for none, and value or None."""
+    state, step = run.state, int(run.state.step)
+    logged, evaluated = (
+        run.plan.step_before(step, reviews=int(Sums(*sums.numpy().tolist()).reviews)) for sums in (state.since_log, state.since_evaluation)
+    )
+    best = int(state.best_step)
+    points: dict[tuple[str, str], tuple[int, float | None]] = {("train", "loss"): (logged, None)}
+    points |= {("best", "best_step"): (evaluated, best), ("best", "waited"): (evaluated, int(state.waited))}
+    if best >= 0 and not run.config.allow_inexact_resume:  # else another metric may have been monitored
+        points["best", run.config.monitor.removeprefix("val_")] = (evaluated, float(state.best_metric))
+    return points

@@ -1,6 +1,7 @@
 """Training: the hand-written step, and the loop that logs, evaluates, judges and saves in the order that makes a kill leave no trace."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,14 +9,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import NonFiniteError
+from trainer import NonFiniteError, files
 from trainer.config import FIXED, FREE, INEXACT
 from trainer.data import input_pipeline
 from trainer.data.input_pipeline import Batch
 from trainer.evaluate import BATCH_SIZE, Metrics, batch_spec, evaluate
 from trainer.model import classifier
 from trainer.progress import Clock, classify_sample_texts, log_line, log_training, with_bars, write_texts
-from trainer.run import summaries, workdir
+from trainer.run import summaries
 from trainer.run.distribution import Replicas, sum_over_replicas
 from trainer.run.state import Sums, TrainState
 from trainer.start import RESULT, Run, begin, is_ending_of, open_run
@@ -205,7 +206,7 @@ def finish(run: Run, reason: str) -> None:
     else:
         logging.info("No checkpoint is best: what follows is of the latest.")
     if run.replicas.is_chief:
-        workdir.remove(run.directory / "summaries" / "test")
+        summaries.remove_run(run.directory / "summaries" / "test")
     if config.test_split:
         test = evaluate_split(run, config.test_split, 0, "the ending will be done again.")
         run.events.write("test", step=int(run.state.step), scalars={"loss": test.loss, "accuracy": test.accuracy})
@@ -215,8 +216,9 @@ def finish(run: Run, reason: str) -> None:
     write_texts(run, "test", ending["sample_texts"], FIXED, INEXACT, FREE)
     run.events.commit()
     if run.replicas.is_chief:
-        workdir.write_atomically(run.directory / RESULT, (json.dumps(ending, indent=2) + "\n").encode())
-    logging.info("Look at it: tensorboard --logdir %s\n%s", run.directory / "summaries", hint)
+        run.checkpoints.check()
+        files.write_atomically(run.directory / RESULT, (json.dumps(ending, indent=2) + "\n").encode())
+    logging.info("Look at it: tensorboard --logdir %s\n%s", shlex.quote(str(run.directory / "summaries")), hint)
 
 
 def how_to_go_on(run: Run) -> str:

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from trainer import InputError, StorageError
+from trainer import InputError, StorageError, files
 from trainer import config as configuration
-from trainer.config import FIXED, Config
+from trainer.config import FIELDS, FIXED, FREE, Config
 from trainer.data import datasets, token_store
 from trainer.data.vocabulary import Vocabulary
-from trainer.model.classifier import Classifier
-from trainer.run import checkpoint, distribution, workdir
+from trainer.model.classifier import Classifier, count_weights
+from trainer.run import checkpoint, distribution
 
 BATCH_SIZE = 256
 
@@ -47,14 +48,14 @@ def open_trained(given: Mapping[str, Any]) -> Trained:
     for _ in range(10):  # A run that trains removes an old best when it has a new one: look again.
         prefix = _prefix(directory, name)
         try:
-            frozen = configuration.from_text(checkpoint.read_text(prefix, "frozen_flags"))
-            fingerprints = json.loads(checkpoint.read_text(prefix, "fingerprints"))
-            config = configuration.resolve(given, frozen)
+            stored = settings_of(prefix)
+            config = configuration.resolve(given, stored)
             free = {name: getattr(config, name) for name in ("dataset", "text_column", "label_column")}
-            if unlike := configuration.changes({**frozen, **free}, config, FIXED):
+            if unlike := configuration.changes({**stored, **free}, config, FIXED):
                 raise InputError(f"{directory} can only be read as it was trained, but {'; '.join(unlike)}; leave the flag out.")
             distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
-            vocabulary = _vocabulary(directory, fingerprints["vocabulary"])
+            vocabulary = _vocabulary(directory, checkpoint.read_texts(prefix, "fingerprints").get("vocabulary", ""))
+            check_size(prefix, config, len(vocabulary))
             model = make_model(config, len(vocabulary))
             checkpoint.restore_parts(prefix, model=model)
             return Trained(config, prefix, vocabulary, model)
@@ -62,6 +63,57 @@ def open_trained(given: Mapping[str, Any]) -> Trained:
             if checkpoint.damage(prefix) is None:
                 raise
     raise StorageError(f"{prefix} is damaged ({checkpoint.damage(prefix)}); name another one by --checkpoint.")
+
+
+def settings_of(prefix: pathlib.Path) -> dict[str, Any]:
+    """The settings that a checkpoint holds, by name; one of an older version, and a best one, holds no free ones.
+
+    Raises:
+      InputError: when it holds a setting that this version does not know, or none that it may take from a file.
+    """
+    values = checkpoint.read_values(prefix)
+    try:
+        return configuration.from_text(checkpoint.read_text(prefix, "frozen_flags") + _decoded(values.get("free_flags")))
+    except ValueError as error:
+        raise InputError(
+            f"{prefix} must hold settings of this version, but {error}; use the version that the run was begun with, "
+            f"or begin another run in a new --workdir."
+        ) from error
+
+
+def _decoded(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
+
+
+def all_settings_of(directory: pathlib.Path, prefix: pathlib.Path) -> dict[str, Any]:
+    """As `settings_of`; where a checkpoint holds no free ones, those of the readable copy `config.flags` are taken."""
+    settings = settings_of(prefix)
+    free = {name for name, field in FIELDS.items() if field.metadata["on_resume"] is FREE}
+    if settings.keys() & free:
+        return settings
+    copy = directory / "config.flags"
+    try:
+        copied = configuration.from_file(files.read(copy))
+    except (OSError, ValueError) as error:
+        why = files.reason(error) if isinstance(error, OSError) else error
+        logging.warning("%s can't be used (%s): of %s alone the defaults hold.", copy, why, ", ".join(f"--{name}" for name in sorted(free)))
+        copied = {}
+    return {**{name: copied[name] for name in free & copied.keys()}, **settings}
+
+
+def check_size(prefix: pathlib.Path, config: Config, vocab_size: int) -> None:
+    """Raises InputError when a checkpoint can't hold the model of its settings, which may be too large to be built."""
+    weights = count_weights(
+        vocab_size=vocab_size,
+        embedding_dim=config.embedding_dim,
+        lstm_units=config.lstm_units,
+        dense_units=config.dense_units,
+    )
+    if checkpoint.size(prefix) < 4 * weights:
+        raise InputError(
+            f"{prefix} must hold the {weights} weights that its settings describe, but it has {checkpoint.size(prefix)} "
+            f"bytes; name another --workdir."
+        )
 
 
 def _prefix(directory: pathlib.Path, name: str) -> pathlib.Path:
@@ -80,9 +132,10 @@ def _prefix(directory: pathlib.Path, name: str) -> pathlib.Path:
 def _vocabulary(directory: pathlib.Path, fingerprint: str) -> Vocabulary:
     path = directory / "vocabulary.txt"
     try:
-        vocabulary = Vocabulary.from_bytes(path.read_bytes())
+        vocabulary = Vocabulary.from_bytes(files.read(path, limit=2**30))
     except (OSError, InputError) as error:
-        raise StorageError(f"{path} cannot be read ({error}); the command that trained the run writes it anew.") from error
+        why = files.reason(error) if isinstance(error, OSError) else error
+        raise StorageError(f"{path} cannot be read ({why}); the command that trained the run writes it anew.") from error
     if vocabulary.fingerprint != fingerprint:
         raise StorageError(f"{path} is not the run's vocabulary; the command that trained the run writes it anew.")
     return vocabulary
@@ -157,5 +210,5 @@ def write_answer(output: str, answer: Mapping[str, Any]) -> None:
     if output == "-":
         sys.stdout.write(text)
     elif output:
-        with workdir.storage_errors(pathlib.Path(output)):
-            pathlib.Path(output).write_text(text)
+        with files.storage_errors(pathlib.Path(output)):
+            pathlib.Path(output).write_text(text, encoding="utf-8")

@@ -57,6 +57,14 @@ class BatchPlan:
         window, slot_in_window = divmod(slot, WINDOW_BATCHES)
         return self._window(epoch, window)[slot_in_window]
 
+    def step_before(self, step: int, *, reviews: int) -> int:
+        """The step from which on `reviews` were read up to `step`; 0 where there were not as many."""
+        while reviews > 0 and step > 0:
+            step -= 1
+            is_last = (step + 1) % self.steps_per_epoch == 0
+            reviews -= self.batch_size - is_last * (self.steps_per_epoch * self.batch_size - self.examples)
+        return step
+
     def lengths(self, reviews: np.ndarray) -> np.ndarray:
         """Tokens of some reviews that are read, like `reviews` in shape."""
         return _cut(self._lengths[reviews], self._max_length)

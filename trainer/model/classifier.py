@@ -95,6 +95,12 @@ class Classifier(tf.Module):
         return tf.where(tf.expand_dims(lengths > 0, 1), states, 0.0)
 
 
+def count_weights(*, vocab_size: int, embedding_dim: int, lstm_units: int, dense_units: int) -> int:
+    """The trainable weights of a `Classifier` of these dimensions, told without building it."""
+    direction = 4 * lstm_units * (embedding_dim + lstm_units + 1)
+    return vocab_size * embedding_dim + 2 * direction + dense_units * (2 * lstm_units + 1) + dense_units + 1
+
+
 def losses(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Sigmoid cross-entropy of each review, float32 [batch], from logits and labels (0.0 or 1.0), both float32 [batch]."""
     return tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)

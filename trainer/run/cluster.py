@@ -21,7 +21,7 @@ class Cluster(NamedTuple):
         return self.index == 0
 
 
-def read_cluster(strategy: str) -> Cluster:
+def read_cluster(strategy: str | None) -> Cluster:
     """The cluster that TF_CONFIG describes; a process by itself where there is none.
 
     Args:
@@ -31,6 +31,8 @@ def read_cluster(strategy: str) -> Cluster:
       InputError: when TF_CONFIG is there and not asked for, or asked for and not there, or no description of workers.
     """
     text = os.environ.get("TF_CONFIG", "")
+    if strategy is None:
+        strategy = "multi_worker" if text else "one_device"
     if strategy != "multi_worker":
         if text:
             raise InputError(f"TF_CONFIG is for --strategy=multi_worker, but --strategy={strategy}; give that, or unset TF_CONFIG.")

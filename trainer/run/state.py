@@ -38,6 +38,8 @@ class TrainState(tf.Module):
       improved: bool scalar, whether the last evaluation improved `patience_reference`.
       since_log, since_evaluation: float64 [5], training `Sums` since the last log and the last evaluation.
       frozen_flags, fingerprints, conditions: string scalars, what the run was begun with.
+      free_flags: string scalar, the settings that each start may change; empty in best checkpoints, of which they
+        decide nothing.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class TrainState(tf.Module):
         frozen_flags: str,
         fingerprints: str,
         conditions: str,
+        free_flags: str = "",
     ) -> None:
         super().__init__()
         optimizer.build(model.trainable_variables)
@@ -67,6 +70,7 @@ class TrainState(tf.Module):
         self.frozen_flags = tf.Variable(frozen_flags)
         self.fingerprints = tf.Variable(fingerprints)
         self.conditions = tf.Variable(conditions)
+        self.free_flags = tf.Variable(free_flags)
 
     def add_sums(self, values: tf.Tensor) -> None:
         """Counts a training step's `Sums`, float64 [5]; part of the compiled step."""

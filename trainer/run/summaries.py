@@ -1,17 +1,21 @@
 """TensorBoard: writers, the rewind of the event log to the step that a resumed run goes on from, and the profiler."""
 
 import contextlib
+import fnmatch
 import os
 import pathlib
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
+from google.protobuf.message import DecodeError
 
-from trainer.run import workdir
+from trainer import StorageError, files
 
 T = TypeVar("T")
 Curves = dict[tuple[str, str], list[tuple[int, float]]]  # (run, tag) -> points (step, value), in the order of steps
@@ -20,10 +24,16 @@ _EVENT_FILES = "events.out.tfevents.*"
 
 
 class Summaries:
-    """Writes scalars and texts under summaries/<run>; a run's writer is made with its first, so that nothing empty lies about."""
+    """Writes scalars and texts under summaries/<run>; a run's writer is made with its first, so that nothing empty lies about.
+
+    Args:
+      directory: summaries/ in a run directory that is there.
+      is_writer: whether this process writes.
+    """
 
     def __init__(self, directory: pathlib.Path, *, is_writer: bool = True) -> None:
         self._directory = directory
+        self._held = files.HeldDirectory(directory.parent)
         self._is_writer = is_writer
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
@@ -46,21 +56,37 @@ class Summaries:
     @contextlib.contextmanager
     def _writing(self, run: str, step: int) -> Iterator[None]:
         directory = self._directory / run
-        with _storage_errors(directory):
+        with self._storage_errors(directory):
             if run not in self._writers:
-                workdir.make_directory(directory)
-                self._writers[run] = tf.summary.create_file_writer(str(directory))
+                self._held.check()
+                files.make_directory(directory)
+                place = self._held.plain / self._directory.name / run
+                self._writers[run] = tf.summary.create_file_writer(str(place))
             with self._writers[run].as_default(step):
                 yield
 
     def commit(self) -> None:
-        """Waits until every point so far is on the disk."""
+        """Waits until every point so far is on the disk.
+
+        Raises:
+          StorageError: when it can't be written, or the run directory is not where it was.
+        """
+        self._held.check()
         for run, writer in self._writers.items():
-            with _storage_errors(self._directory / run):
+            with self._storage_errors(self._directory / run):
                 writer.flush()
                 for path in _event_files(self._directory / run):
-                    workdir.fsync(path)
-                workdir.fsync(self._directory / run)
+                    files.fsync(path)
+                files.fsync(self._directory / run)
+
+    @contextlib.contextmanager
+    def _storage_errors(self, directory: pathlib.Path) -> Iterator[None]:
+        try:
+            with _storage_errors(directory):
+                yield
+        except StorageError:
+            self._held.check()  # says more, where that is why
+            raise
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -70,45 +96,121 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def has_points(directory: pathlib.Path) -> bool:
     """Whether there is an event log."""
-    return any(directory.glob(f"*/{_EVENT_FILES}"))
+    return any(_event_files(run) for run in _runs(directory))
 
 
 def read(directory: pathlib.Path) -> Curves:
     """The curves of an event log: (run, tag) -> the points (step, value) in the order of steps."""
     curves: dict[tuple[str, str], dict[int, float]] = {}
-    for run in sorted(path for path in directory.glob("*") if path.is_dir()):
+    for run in _runs(directory):
         for event, _ in _events(_event_files(run)):
-            for value in (value for value in event.summary.value if value.metadata.plugin_data.plugin_name == "scalars"):
-                curves.setdefault((run.name, value.tag), {}).setdefault(event.step, _shortest(tf.make_ndarray(value.tensor)))
+            for value in event.summary.value:
+                if (number := _scalar(value)) is not None:
+                    curves.setdefault((run.name, value.tag), {}).setdefault(event.step, number)
     return {key: sorted(points.items()) for key, points in curves.items()}
 
 
-def _shortest(value: np.ndarray) -> float:
-    # Of the numbers that are this float32, the one with the fewest digits.
-    return float(str(value))
+def _scalar(value: tf.compat.v1.Summary.Value) -> float | None:
+    # Of the numbers that are this float32, the one with the fewest digits; None for what is no scalar of this program.
+    tensor = value.tensor
+    if value.metadata.plugin_data.plugin_name != "scalars" or tensor.tensor_shape.dim or tensor.dtype != tf.float32.as_datatype_enum:
+        return None
+    with contextlib.suppress(ValueError, TypeError, IndexError):
+        return float(str(np.float32(tf.make_ndarray(tensor))))
+    return None
 
 
-def rewind(directory: pathlib.Path, *, step: int) -> int:
-    """Drops all that was written after `step`, in each run below `directory`, and returns the last step that had something.
+class Rewound(NamedTuple):
+    """What a rewind found: the last step that had anything, and the last point of each curve that stays."""
 
-    At step 0 nothing stays: whoever starts there writes what belongs to it anew. What stays is written to one new file before the old ones
-    go; a torn tail, left by a kill, is dropped as well.
+    last_step: int
+    ends: dict[tuple[str, str], tuple[int, float]]
+
+
+def rewind(directory: pathlib.Path, *, step: int) -> Rewound:
+    """Drops all that was written after `step`, in each run below `directory`.
+
+    At step 0 nothing stays: whoever starts there writes what belongs to it anew. What stays is written to one new file
+    before the old ones go; a torn tail, left by a kill, is dropped as well. A folder that is the user's link to another
+    place is left as it is.
+
+    Raises:
+      StorageError: when an event file can't be read or written.
     """
-    last = step
-    for run in sorted(path for path in directory.glob("*") if path.is_dir()):
-        for leftover in run.glob(".*.tmp"):
-            workdir.remove(leftover)
+    last, ends = step, {}
+    for run in _runs(directory):
         old = _event_files(run)
         kept: dict[tuple, bytes] = {}
         for event, record in _events(old):
             last = max(last, event.step)
             if event.step <= step and step:
                 kept.setdefault((event.step, *(value.tag for value in event.summary.value)), record)
+                for value in event.summary.value:
+                    end = ends.get((run.name, value.tag), (-1, 0.0))
+                    if event.step > end[0] and (number := _scalar(value)) is not None:
+                        ends[run.name, value.tag] = (event.step, number)
+        if run.is_symlink() or directory.is_symlink():
+            if last > step:
+                logging.warning("%s is a link, and stays as it is: what was logged there after step %d will be there twice.", run, step)
+            continue
+        for leftover in _entries(run):
+            if re.fullmatch(r"\.events\.out\.tfevents\..*\.tmp", leftover.name) and not leftover.is_dir():
+                files.remove(leftover)
         if kept:
             _write_events(run, list(kept.values()))
         for path in old:
-            workdir.remove(path)
-    return last
+            files.remove(path)
+    return Rewound(last, ends)
+
+
+def differences(
+    ends: Mapping[tuple[str, str], tuple[int, float]], expected: Mapping[tuple[str, str], tuple[int, float | None]]
+) -> list[str]:
+    """What tells that an event log is not that of a state.
+
+    Args:
+      ends: the last points, as of `rewind`.
+      expected: (run, tag) -> step and value of the last point; step 0: there is none; value None: it may be any.
+    """
+    wrong = []
+    for (run, tag), (step, value) in expected.items():
+        last, found = ends.get((run, tag), (0, None))
+        if last != step:
+            wrong.append(f"{run}/{tag} ends at step {last} and not at {step}")
+        elif step and value is not None and np.float32(found) != np.float32(value):
+            wrong.append(f"{run}/{tag} is {found:g} at step {step} and not {value:g}")
+    return wrong
+
+
+def remove_run(directory: pathlib.Path) -> None:
+    """Removes the event files of one run, and its folder where it holds nothing else and is no link."""
+    if directory.is_symlink():
+        return
+    for path in _event_files(directory):
+        files.remove(path)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+        files.fsync(directory.parent)
+
+
+def mismatches(curves: Curves, expected: Mapping[tuple[str, str], tuple[int, float | None]], *, step: int) -> list[str]:
+    """What tells that an event log is not that of a state: curves whose last point up to `step` is not the expected one.
+
+    Args:
+      curves: as of `read`.
+      expected: (run, tag) -> step and value of the last point; step 0: there is none; value None: it may be any.
+      step: that of the state.
+    """
+    wrong = []
+    for (run, tag), (last, value) in expected.items():
+        points = [point for point in curves.get((run, tag), []) if point[0] <= step]
+        found = points[-1] if points else (0, None)
+        is_same = value is None or not last or (found[1] is not None and np.float32(found[1]) == np.float32(value))
+        if found[0] != last:
+            wrong.append(f"{run}/{tag} ends at step {found[0]} and not at {last}")
+        elif not is_same:
+            wrong.append(f"{run}/{tag} is {found[1]:g} at step {last} and not {value:g}")
+    return wrong
 
 
 def _write_events(run: pathlib.Path, records: list[bytes]) -> None:
@@ -124,9 +226,9 @@ def _write_events(run: pathlib.Path, records: list[bytes]) -> None:
                 writer.write(tf.compat.v1.Event(wall_time=time.time(), **fields).SerializeToString())
             for record in records:
                 writer.write(record)
-        workdir.fsync(temporary)
+        files.fsync(temporary)
         temporary.replace(run / name)
-        workdir.fsync(run)
+        files.fsync(run)
 
 
 def profiled(batches: Iterator[T], *, directory: pathlib.Path, first_step: int, window: tuple[int, int]) -> Iterator[T]:
@@ -150,32 +252,55 @@ def profiled(batches: Iterator[T], *, directory: pathlib.Path, first_step: int, 
                 yield batch
             if step == last and is_profiling:
                 break
-    finally:
+    except BaseException:
         if is_profiling:
-            with _storage_errors(directory):
+            with contextlib.suppress(tf.errors.OpError, OSError):  # Why training ends is not hidden by its profile.
                 tf.profiler.experimental.stop()
+        raise
+    if is_profiling:
+        with _storage_errors(directory):
+            tf.profiler.experimental.stop()
     yield from batches
 
 
 @contextlib.contextmanager
 def _storage_errors(directory: pathlib.Path) -> Iterator[None]:
     try:
-        with workdir.storage_errors(directory):
+        with files.storage_errors(directory):
             yield
     except tf.errors.OpError as error:
-        raise workdir.not_written(directory, error.message.splitlines()[0]) from error
+        raise files.not_written(directory, error.message.splitlines()[0]) from error
+
+
+def _runs(directory: pathlib.Path) -> list[pathlib.Path]:
+    return [path for path in _entries(directory) if path.is_dir()]
+
+
+def _entries(directory: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise files.not_readable(directory, files.reason(error)) from error
 
 
 def _event_files(run: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in run.glob(_EVENT_FILES) if path.is_file())
+    return [path for path in _entries(run) if fnmatch.fnmatchcase(path.name, _EVENT_FILES) and files.is_regular(path)]
 
 
 def _events(paths: list[pathlib.Path]) -> Iterator[tuple[tf.compat.v1.Event, bytes]]:
     for path in paths:
         try:
+            os.close(files.open_regular(path))
             for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
                 event = tf.compat.v1.Event.FromString(record)
                 if event.summary.value:
                     yield event, record
-        except (tf.errors.DataLossError, tf.errors.NotFoundError):  # Torn by a kill, or rewound meanwhile by a run that is looked at.
+        # Torn by a kill, or rewound meanwhile by a run that is looked at.
+        except (tf.errors.DataLossError, tf.errors.NotFoundError, DecodeError, FileNotFoundError):
             continue
+        except OSError as error:
+            raise files.not_readable(path, files.reason(error)) from error
+        except tf.errors.OpError as error:
+            raise files.not_readable(path, error.message.splitlines()[0]) from error

@@ -1,156 +1,159 @@
-"""The run directory: one writer at a time, and files that are whole after a kill or a power loss."""
+"""The lock of a run directory: one writer at a time."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import pathlib
-import shutil
+import secrets
 import socket
+import time
 from collections.abc import Iterator
 
-from trainer import InputError, StorageError
+from trainer import InputError, StorageError, files
 
 FILES = ("config.flags", "manifest.json", "starts.jsonl", "vocabulary.txt", "result.json", "lock")
 FOLDERS = ("checkpoints", "best", "quarantine", "summaries", "export")
 
+# The disk's fault and not that of the path that was named.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
+_held: dict[pathlib.Path, files.HeldDirectory] = {}  # the run directories that this process writes
+_LOCK_SECS = 0.3  # a look at the lock takes it for an instant, see `is_held`
+
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes the run directory where it is missing and holds it for this process; the kernel lets go of it when the process dies.
+    """Makes the run directory where it is missing and holds it for this process.
+
+    The kernel lets go of it when the process dies.
 
     Raises:
-      InputError: when it cannot be made or written, holds something that is not a run, or is held by another process.
+      InputError: when it can't be made or written, holds something that is not a run, or is held by another process.
+      StorageError: when the disk is full or fails.
     """
     try:
-        _make_directory(workdir)
+        files.make_directory_or_fail(workdir)
         entries = {entry.name for entry in workdir.iterdir()}
         if entries and entries.isdisjoint(FILES + FOLDERS):
             raise InputError(
                 f"--workdir must be new, empty or a run of this program, but {workdir} holds {min(entries)!r}; name another directory."
             )
-        descriptor = os.open(workdir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        held = files.HeldDirectory(workdir)
+        lock = files.open_regular(workdir / "lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise InputError(f"--workdir must be a directory that can be written, but {workdir} is not: {error.strerror}.") from None
-    with os.fdopen(descriptor, "r+") as lock:
+        if error.errno in _DISK:
+            raise files.not_written(workdir, files.reason(error)) from error
+        raise InputError(
+            f"--workdir must be a directory that can be written, but {error.filename or workdir} is not: {files.reason(error)}."
+        ) from error
+    try:
+        _take(lock, workdir)
+        _held[workdir] = held
+        yield
+    finally:
+        _held.pop(workdir, None)
+        with contextlib.suppress(OSError):  # A disk that went away must not hide why the program ends.
+            os.close(lock)
+
+
+def is_run(workdir: pathlib.Path) -> bool:
+    """Whether there are checkpoints, whose settings count, as far as can be told without reading them."""
+    with contextlib.suppress(OSError):
+        return any((workdir / name).is_dir() for name in ("checkpoints", "best"))
+    return True
+
+
+def held(workdir: pathlib.Path) -> files.HeldDirectory:
+    """The run directory as `hold` has opened it; where nobody has, it is made and opened now."""
+    if workdir not in _held:
+        files.make_directory(workdir)
+        return files.HeldDirectory(workdir)
+    return _held[workdir]
+
+
+def _take(lock: int, workdir: pathlib.Path) -> None:
+    until = time.monotonic() + _LOCK_SECS
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
         except BlockingIOError:
-            raise InputError(
-                f"One process at a time may train in {workdir}, but {_holder(lock.read())} does; wait for it or stop it."
-            ) from None
+            if time.monotonic() > until:
+                raise InputError(
+                    f"One process at a time may train in {workdir}, but {_holder(lock)} does; wait for it or stop it."
+                ) from None
+            time.sleep(0.05)
         except OSError as error:
             raise InputError(
-                f"--workdir must lie on a filesystem that can lock files, but {workdir} does not: {error.strerror}; name another."
+                f"--workdir must lie on a filesystem that can lock files, but {workdir} does not: {files.reason(error)}; name another."
             ) from None
-        lock.truncate()
-        lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-        lock.flush()
-        yield
-
-
-def is_held(workdir: pathlib.Path) -> bool:
-    """Whether a process of this machine holds the run; told from the kernel's list, since to try the lock would be to hold it."""
-    with contextlib.suppress(OSError):
-        inode = (workdir / "lock").stat().st_ino
-        return any(
-            line.split()[5].rpartition(":")[2] == str(inode)
-            for line in pathlib.Path("/proc/locks").read_text().splitlines()
-            if "->" not in line
-        )
-    return False
-
-
-def _holder(text: str) -> str:
+    if _content(lock) is None:
+        return  # A file of someone else's serves as a lock, but is not written.
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
     try:
-        holder = json.loads(text)
-        return f"process {int(holder['pid'])} on {str(holder['host'])!r}"
-    except (ValueError, KeyError, TypeError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, json.dumps(holder).encode(), 0)
+        os.fsync(lock)
+    except OSError as error:
+        raise files.not_written(workdir / "lock", files.reason(error)) from error
+
+
+def _content(lock: int) -> dict | None:
+    # What a lock file of this program holds, {} when it is new or was torn by a power loss; None when it is not ours.
+    try:
+        text = os.pread(lock, 4096, 0)
+    except OSError as error:
+        raise StorageError(f"The lock of the run could not be read ({files.reason(error)}).") from error
+    if not text.strip(b"\0"):
+        return {}
+    with contextlib.suppress(ValueError, RecursionError):
+        content = json.loads(text)
+        return content if isinstance(content, dict) and content.keys() >= {"host", "pid"} else None
+    return {} if text.startswith(b'{"host": ') else None
+
+
+def _holder(lock: int) -> str:
+    content = _content(lock) or {}
+    try:
+        return f"process {int(content['pid'])} on {str(content['host'])!r}"
+    except (ValueError, KeyError, TypeError, OverflowError):
         return "another process"
 
 
-def make_directory(path: pathlib.Path) -> None:
-    """Makes a directory where it is missing, with its parents, durably."""
-    with storage_errors(path):
-        _make_directory(path)
+def token(workdir: pathlib.Path) -> str | None:
+    """What the process that holds a run directory wrote there, to tell it from others; None where nothing is."""
+    with contextlib.suppress(OSError, StorageError):
+        lock = files.open_regular(workdir / "lock")
+        try:
+            content = _content(lock) or {}
+        finally:
+            os.close(lock)
+        return str(content["token"]) if "token" in content else None
+    return None
 
 
-def _make_directory(path: pathlib.Path) -> None:
-    if not path.is_dir():
-        _make_directory(path.parent)
-        path.mkdir(exist_ok=True)
-        fsync(path.parent)
+def is_held(workdir: pathlib.Path) -> bool:
+    """Whether a process holds the run; changes nothing.
 
-
-def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Replaces a file by `data`, durably: whatever happens, the old or the new content is there, whole.
-
-    Raises:
-      StorageError: when it cannot be written; the old content stays.
+    The kernel's list of locks leaves out the processes of other PID namespaces. Where it is silent, a shared lock
+    is taken for an instant, which `hold` waits out.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with storage_errors(path):
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        fsync(path.parent)
+    with contextlib.suppress(OSError):
+        lock = files.open_regular(workdir / "lock")
+        try:
+            if _is_listed(os.fstat(lock).st_ino):
+                return True
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+    return False
 
 
-def keep_copy(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file unless it holds `data` already."""
-    with storage_errors(path):
-        if path.exists() and path.read_bytes() == data:
-            return
-    write_atomically(path, data)
-
-
-def append_line(path: pathlib.Path, line: str) -> None:
-    """Appends a line to a file, durably; a torn last line, left by a kill, is dropped."""
-    with storage_errors(path):
-        whole, _, _ = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
-    write_atomically(path, whole + b"\n" * bool(whole) + line.encode() + b"\n")
-
-
-def remove(path: pathlib.Path) -> None:
-    """Removes a file or a folder, durably; one that is not there is fine."""
-    with storage_errors(path):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.exists():
-            path.unlink()
-        else:
-            return
-        fsync(path.parent)
-
-
-def fsync(path: pathlib.Path) -> None:
-    """Waits until a file's content, or a directory's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def storage_errors(path: pathlib.Path) -> Iterator[None]:
-    """Turns an OSError at `path` into a StorageError that names it, and the space left where that is why."""
-    try:
-        yield
-    except OSError as error:
-        raise not_written(path, error.strerror) from error
-
-
-def not_written(path: pathlib.Path, reason: str) -> StorageError:
-    """The error for a path that could not be written; names the space that is left there."""
-    return StorageError(f"{path} could not be written ({reason}; {free_space(path)}); what was committed stays, the same command goes on.")
-
-
-def free_space(path: pathlib.Path) -> str:
-    """How much can be written where `path` is, or would be."""
-    for folder in path.parents:
-        with contextlib.suppress(OSError):
-            return f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free in {folder}"
-    return "nothing is mounted there"
+def _is_listed(inode: int) -> bool:
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        return any(line.split()[5].rpartition(":")[2] == str(inode) for line in lines if "->" not in line)
+    return False
