@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from fakes import NoSignals, tiny
 
-from trainer import StorageError, export, predict, train
+from trainer import InputError, StorageError, export, predict, train
 from trainer.data import datasets
 from trainer.trained import logits, open_trained
 
@@ -74,13 +74,42 @@ def test_stock_keras_opens_the_keras_file_predicts_and_fits(finished, tmp_path):
     assert elsewhere(tmp_path, program, str(file)) == pytest.approx(expected(finished), abs=1e-5)
 
 
-def test_an_export_again_leaves_one_of_each(finished):
-    export.run(finished, signals=NoSignals())
-    export.run({**finished, "checkpoint": "latest"}, signals=NoSignals())
-    folder = pathlib.Path(finished["workdir"]) / "export"
+def test_an_export_again_replaces_its_own_step_and_keeps_the_others(finished, tmp_path):
+    given = {**finished, "workdir": str(shutil.copytree(finished["workdir"], tmp_path / "run"))}
+    export.run(given, signals=NoSignals())
+    export.run({**given, "checkpoint": "latest"}, signals=NoSignals())
+    folder = tmp_path / "run" / "export"
     assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "saved_model"]
-    assert saved_model(finished).name == "24"
-    export.run(finished, signals=NoSignals())
+    assert sorted(path.name for path in (folder / "saved_model").iterdir()) == ["15", "24"]
+
+
+def test_a_folder_behind_a_link_keeps_its_other_versions_and_what_is_not_ours(finished, tmp_path):
+    given = {**finished, "workdir": str(shutil.copytree(finished["workdir"], tmp_path / "run"))}
+    serving, link = tmp_path / "serving", tmp_path / "run" / "export" / "saved_model"
+    shutil.rmtree(link)
+    (serving / "7").mkdir(parents=True)
+    (serving / "7" / "saved_model.pb").write_bytes(b"precious")
+    link.symlink_to(serving)
+    for _ in range(2):
+        export.run(given, signals=NoSignals())
+    assert sorted(path.name for path in serving.iterdir()) == ["15", "7"]
+    assert (serving / "7" / "saved_model.pb").read_bytes() == b"precious"
+    shutil.rmtree(serving / "15")
+    (serving / "7").rename(serving / "15")
+    with pytest.raises(InputError, match="move it away"):
+        export.run(given, signals=NoSignals())
+    assert (serving / "15" / "saved_model.pb").read_bytes() == b"precious"
+
+
+def test_of_two_exports_at_once_nobody_fails_and_what_is_there_is_whole(finished, tmp_path):
+    given = {**finished, "workdir": str(shutil.copytree(finished["workdir"], tmp_path / "run"))}
+    command = [sys.executable, "-m", "trainer.main", "--mode=export", *(f"--{name}={value}" for name, value in given.items())]
+    exports = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[1] for process in exports]
+    assert [process.returncode for process in exports] == [0, 0], said
+    folder = tmp_path / "run" / "export"
+    assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "saved_model"]
+    assert export._ask_saved_model(str(folder / "saved_model" / "15")).shape == (4,)
 
 
 @pytest.mark.parametrize("ask", ["_ask_keras", "_ask_saved_model"])

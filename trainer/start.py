@@ -279,14 +279,7 @@ def begin(run: Run) -> None:
         )
     files.remove(run.directory / RESULT)
     summaries.remove_run(run.directory / "summaries" / "test")
-    recorded = {name: json.loads(getattr(run.state, name).numpy()) for name in ("conditions", "fingerprints")}
-    copies = {
-        "config.flags": configuration.to_file(run.config),
-        "manifest.json": (json.dumps(recorded, indent=2) + "\n").encode(),
-        "vocabulary.txt": run.vocabulary.to_bytes(),
-    }
-    for name, content in copies.items():
-        keep_copy(run.directory / name, content)
+    write_copies(run)
     start = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
@@ -300,6 +293,20 @@ def begin(run: Run) -> None:
     run.checkpoints.save()
     if step:
         logging.info("Resumed at step %d of %d.", step, run.last_step)
+
+
+def write_copies(run: Run) -> None:
+    """Writes what people and other modes read of the state: settings, conditions, fingerprints, vocabulary."""
+    if not run.replicas.is_chief:
+        return
+    recorded = {name: json.loads(getattr(run.state, name).numpy()) for name in ("conditions", "fingerprints")}
+    copies = {
+        "config.flags": configuration.to_file(run.config),
+        "manifest.json": (json.dumps(recorded, indent=2) + "\n").encode(),
+        "vocabulary.txt": run.vocabulary.to_bytes(),
+    }
+    for name, content in copies.items():
+        keep_copy(run.directory / name, content)
 
 
 def keep_copy(path: pathlib.Path, data: bytes) -> None:

@@ -19,7 +19,7 @@ from trainer.progress import Clock, classify_sample_texts, log_line, log_trainin
 from trainer.run import summaries
 from trainer.run.distribution import Replicas, sum_over_replicas
 from trainer.run.state import Sums, TrainState
-from trainer.start import RESULT, Run, begin, is_ending_of, open_run
+from trainer.start import RESULT, Run, begin, is_ending_of, open_run, write_copies
 
 
 def run(given: Mapping[str, Any], *, signals) -> None:
@@ -38,6 +38,7 @@ def train_to_the_end(run: Run) -> None:
     """Does what is left to do of a run."""
     reason = run.stop_reason()
     if reason and is_ending_of(run.directory, int(run.state.step), int(run.state.best_step)):
+        write_copies(run)
         logging.info("%s is finished: %s, at step %d. %s", run.directory, reason, int(run.state.step), how_to_go_on(run))
         return
     begin(run)
