@@ -25,6 +25,7 @@ from local_cluster import SECS_TO_END, start_workers
 from tqdm import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from trainer import files
 from trainer.main import importing_tensorflow
 
 with importing_tensorflow():
@@ -41,8 +42,9 @@ COPIES = ("config.flags", "manifest.json", "vocabulary.txt", "result.json")
 
 def tensors(prefix: pathlib.Path | str) -> dict[str, bytes]:
     """Every tensor of a checkpoint, as bytes."""
-    reader = tf.train.load_checkpoint(str(prefix))
-    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    with files.plain_name(pathlib.Path(prefix)) as name:
+        reader = tf.train.load_checkpoint(name)
+        values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     return {name: value if isinstance(value, bytes) else np.asarray(value).tobytes() for name, value in values.items()}
 
 

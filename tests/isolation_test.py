@@ -211,7 +211,8 @@ def test_a_checkpoint_whose_texts_are_a_strangers_is_one_sentence(copy, cache_di
         rewrite(index.with_suffix(""), **damage)
     for program, mode in ((train, "train"), (predict, "predict"), (inspect_run, "inspect")):
         with contextlib.suppress(InputError):
-            program.run({"workdir": str(copy), "cache_dir": cache_dir, "mode": mode, "epochs": 4}, signals=NoSignals())
+            given = {"workdir": str(copy), "cache_dir": cache_dir, "mode": mode, "epochs": 4, "text": ("fine",)}
+            program.run(given, signals=NoSignals())
 
 
 LINES = ["[]", "{}", "null", "1", "[" * 10**5, '{"stores": [], "step": 0, "steps_recomputed_at_least": 0, "steps_per_epoch": 8}']
