@@ -21,7 +21,8 @@ import pytest
 from vocabulary_test import awkward_texts
 
 from trainer import InputError, StorageError
-from trainer.data import input_pipeline, token_store
+from trainer.data import input_pipeline, stored_array, token_store
+from trainer.data.stored_array import StoredArray
 from trainer.data.vocabulary import tokenize
 
 REVIEWS = {
@@ -124,38 +125,116 @@ def resident_file_mib():
 
 
 def test_what_was_read_of_a_store_does_not_stay_in_memory(tmp_path):
-    _, stores = prepare(tmp_path)
     path = tmp_path / "token_ids.bin"
     path.write_bytes(bytes(64 * 2**20))
-    token_ids = type(stores["train"].token_ids)(path, "<u2")
+    token_ids = StoredArray(path, "<u2", size=64 * 2**20)
     before = resident_file_mib()
     assert sum(token_ids[start : start + 200].sum() for start in range(0, 32 * 2**20, 2**14)) == 0
     assert resident_file_mib() - before < 10
 
 
-def test_a_store_that_is_cut_while_it_is_read_is_named(tmp_path):
+@pytest.fixture
+def nothing_in_memory(monkeypatch):
+    """All stores are read and checked as large ones are."""
+    monkeypatch.setattr(stored_array, "IN_MEMORY_BYTES", -1)
+    monkeypatch.setattr(token_store, "CHECKED_AT_ONCE_BYTES", -1)
+
+
+def batches_of(store):
+    plan = input_pipeline.BatchPlan(lengths=store.lengths, batch_size=2, seed=0)
+    return input_pipeline.train_batches(store=store, plan=plan, max_length=0, first_step=0, last_step=9)
+
+
+@pytest.mark.parametrize("name", token_store.FILES)
+def test_a_store_that_is_cut_while_it_is_read_is_named_and_built_anew(tmp_path, nothing_in_memory, name):
+    built = fingerprints(prepare(tmp_path))
     _, stores = prepare(tmp_path)
-    truncate(stores["train"].token_ids.path)
-    with pytest.raises(StorageError, match=r"train/token_ids\.bin .* built anew"):
-        stores["train"].token_ids[:]
+    batches = batches_of(stores["train"])
+    next(batches)
+    empty(stores["train"].path / f"{name}.bin")
+    with pytest.raises(StorageError, match=rf"train(/{name}\.bin)? .* built anew"):
+        list(batches)
+        stores["train"].check(wait=True)
+    assert fingerprints(prepare(tmp_path)) == built
+
+
+@pytest.mark.parametrize("name", token_store.FILES)
+def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_and_built_anew(tmp_path, nothing_in_memory, name):
+    built = fingerprints(prepare(tmp_path))
+    _, stores = prepare(tmp_path)
+    stores["train"].check(wait=True)
+    os.utime(stores["train"].path / f"{name}.bin", ns=(0, 0))  # it may be written twice in a tick of the clock
+    stores["train"].check(wait=True)
+    flip(stores["train"].path / f"{name}.bin")
+    with pytest.raises(StorageError, match=r"train .* start again: it is built anew"):
+        stores["train"].check(wait=True)
+    corpus = ListedCorpus()
+    assert fingerprints(prepare(tmp_path, corpus)) == built and corpus.read == ["train"]
+
+
+def test_a_large_store_is_checked_while_it_is_in_use(tmp_path, nothing_in_memory):
+    prepare(tmp_path)
+    flip(only_folder(tmp_path) / "train" / "labels.bin")
+    _, stores = prepare(tmp_path)
+    with pytest.raises(StorageError, match=r"labels\.bin is not what was written"):
+        stores["train"].check(wait=True)
+    with pytest.raises(StorageError):
+        next(batches_of(stores["train"]))
+    _, stores = prepare(tmp_path)
+    stores["train"].check(wait=True)
+
+
+def test_an_evaluation_ends_only_when_its_store_is_known_to_be_whole(tmp_path, nothing_in_memory):
+    prepare(tmp_path)
+    path = only_folder(tmp_path) / "train" / "labels.bin"
+    path.write_bytes(bytes([0, 0, 0, 1, 1]))  # the labels that are not wrong in themselves
+    _, stores = prepare(tmp_path)
+    with pytest.raises(StorageError, match=r"labels\.bin is not what was written"):
+        list(input_pipeline.evaluation_batches(store=stores["train"], batch_size=2, max_length=0, examples=5))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("token_ids", np.full(9, 5, "u1"), "token ids or labels are out of range"),
+        ("labels", np.full(5, 2, "u1"), "token ids or labels are out of range"),
+        ("offsets", np.array([0, 3, 3, 6, 6, 2**40], "<i8"), "offsets are out of range"),
+        ("offsets", np.array([0, 3, 3, 6, 6, -9], "<i8"), "offsets are out of range"),
+        ("offsets", np.array([0, 9, 3, 6, 6, 9], "<i8"), "offsets are out of range"),
+        ("offsets", np.array([-9, 3, 3, 6, 6, 9], "<i8"), "offsets are out of range"),
+    ],
+)
+def test_no_batch_is_made_of_what_is_out_of_range(tmp_path, nothing_in_memory, monkeypatch, name, content, what):
+    monkeypatch.setattr(token_store.TokenStore, "check", lambda self, wait=False: None)  # as before it has come so far
+    built = fingerprints(prepare(tmp_path))
+    path = only_folder(tmp_path) / "train" / f"{name}.bin"
+    assert path.stat().st_size == content.nbytes
+    path.write_bytes(content.tobytes())
+    _, stores = prepare(tmp_path)
+    with pytest.raises(StorageError, match=f"train .* {what}; delete it"):
+        list(batches_of(stores["train"]))
+    assert fingerprints(prepare(tmp_path)) == built
 
 
 def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
-    examples = 30_000_000
+    examples = 40_000_000
     vocabulary, _ = prepare(tmp_path)
     train = only_folder(tmp_path) / "train"
     sizes = {"token_ids": ("|u1", 0), "offsets": ("<i8", 8 * (examples + 1)), "labels": ("|u1", examples)}
-    for name, (_, size) in sizes.items():
+    described = {}
+    for name, (dtype, size) in sizes.items():
         (train / f"{name}.bin").unlink()
         (train / f"{name}.bin").touch()
         os.truncate(train / f"{name}.bin", size)  # a hole: empty reviews that take no room
-    described = {name: {"dtype": dtype, "bytes": size, "sha256": ""} for name, (dtype, size) in sizes.items()}
+        with (train / f"{name}.bin").open("rb") as file:
+            described[name] = {"dtype": dtype, "bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     (train / "manifest.json").write_text(json.dumps(token_store._manifest(ListedCorpus(), "train", vocabulary, described)))
     tracemalloc.start()
     _, stores = prepare(tmp_path)
     plan = input_pipeline.BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=0)
     ((batch,),) = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 1)
     assert (len(stores["train"]), batch.token_ids.shape) == (examples, (64, 1))
+    stores["train"].check(wait=True)
     assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     tracemalloc.stop()
 
@@ -238,23 +317,90 @@ def forge(path):
     path.write_text(json.dumps(manifest | {"fingerprint": "0" * 64}))
 
 
+def flip(path):
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def replaced_by(make):
+    def damage(path):
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+pipe, folder, endless, loop = (
+    replaced_by(make)
+    for make in (os.mkfifo, pathlib.Path.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path))
+)
+
+
+def described_as(name, **changes):
+    def damage(path):
+        manifest = json.loads(path.read_text())
+        manifest["files"][name] |= changes
+        manifest["fingerprint"] = token_store._fingerprint(vocabulary=manifest["vocabulary"], files=manifest["files"])
+        path.write_text(json.dumps(manifest))
+
+    return damage
+
+
+MANIFESTS = [
+    b"[1]",
+    b"[" * 60_000,
+    b'{"files": ' * 6_000,
+    b"1" * 60_000,
+    b"\xff",
+    b"{" + b" " * 2**22 + b"}",
+    b"null",
+    b'{"files": 1}',
+    b'{"files": {}}',
+    b'{"files": {"token_ids": 1, "offsets": 2, "labels": 3}}',
+]
+DESCRIPTIONS = [
+    *(("labels", {"bytes": size}) for size in (-1, 0, 1e3, True, None, "5", [5], 2**70)),
+    *(("offsets", {"dtype": dtype}) for dtype in ("<i4", "O", "", None, [1], {"a": 1}, "<f8")),
+    *(("token_ids", {"sha256": sha256}) for sha256 in ("", None, 7, "0" * 63, "0" * 64)),
+    ("token_ids", {"dtype": "<u2"}),
+]
 DAMAGES = [
-    *((f"train/{name}.bin", damage) for name in token_store.FILES for damage in (truncate, empty, pathlib.Path.unlink)),
-    *(("train/manifest.json", damage) for damage in (truncate, empty, pathlib.Path.unlink, forge, lambda path: path.write_text("[1]"))),
-    *(("vocabulary.txt", damage) for damage in (truncate, empty, pathlib.Path.unlink, lambda path: path.write_bytes(b"\n[UNK]\nof\nit"))),
+    *(
+        (f"train/{name}.bin", damage)
+        for name in token_store.FILES
+        for damage in (truncate, empty, pathlib.Path.unlink, flip, zero, pipe, folder, endless, loop)
+    ),
+    *(("train/manifest.json", damage) for damage in (truncate, empty, pathlib.Path.unlink, forge, pipe, folder, endless, loop)),
+    *(("train/manifest.json", lambda path, content=content: path.write_bytes(content)) for content in MANIFESTS),
+    *(("train/manifest.json", described_as(name, **changes)) for name, changes in DESCRIPTIONS),
+    *(
+        ("vocabulary.txt", damage)
+        for damage in (
+            *(truncate, empty, pathlib.Path.unlink, pipe, folder, endless, loop),
+            lambda path: path.write_bytes(b"\n[UNK]\nof\nit"),
+        )
+    ),
     ("", swap_splits),
 ]
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
-def test_what_is_torn_or_foreign_is_built_anew(tmp_path, caplog, name, damage):
+def test_what_is_torn_damaged_or_foreign_is_built_anew(tmp_path, caplog, name, damage):
     built = fingerprints(prepare(tmp_path))
     whole = files(tmp_path)
     damage(only_folder(tmp_path) / name)
+    assert name == "vocabulary.txt" or token_store.damage(only_folder(tmp_path) / "train") or damage is swap_splits
     corpus = ListedCorpus()
     assert fingerprints(prepare(tmp_path, corpus)) == built
-    assert corpus.read != [] and files(tmp_path) == whole
-    assert "built anew" in caplog.text or damage is pathlib.Path.unlink
+    assert corpus.read != [] and {path for path in files(tmp_path) if ".aside" not in path} == whole
+    assert "built anew" in caplog.text or damage is pathlib.Path.unlink or name == "vocabulary.txt"
     prepare(tmp_path, again := ListedCorpus())
     assert again.read == []
 
@@ -278,7 +424,7 @@ def test_two_builders_at_once_end_with_one_store(tmp_path):
         prepared = list(pool.map(lambda _: prepare(tmp_path, ListedCorpus(during=wait)), range(2)))
     assert fingerprints(prepared[0]) == fingerprints(prepared[1])
     assert not [name for name in files(tmp_path) if ".tmp" in name]
-    inodes = {pathlib.Path(stores["train"].token_ids.path).stat().st_ino for _, stores in prepared}
+    inodes = {(stores["train"].path / "token_ids.bin").stat().st_ino for _, stores in prepared}
     assert len(inodes) == 1 and only_folder(tmp_path).joinpath("train", "token_ids.bin").stat().st_ino in inodes
 
 
