@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ import weakref
 
 import numpy as np
 import pytest
+from fakes import NoSignals, tiny
+from kill_and_resume import outcome
 from vocabulary_test import awkward_texts
 
-from trainer import InputError, StorageError
+from trainer import InputError, StorageError, train
 from trainer.data import input_pipeline, stored_array, token_store
 from trainer.data.stored_array import StoredArray
 from trainer.data.vocabulary import tokenize
@@ -532,3 +535,58 @@ def test_a_store_that_all_cores_built_is_the_one_that_is_built_review_by_review(
     for name, content in contents.items():
         assert (stores["train"].path / f"{name}.bin").read_bytes() == content.tobytes()
         assert manifest["files"][name]["sha256"] == hashlib.sha256(content.tobytes()).hexdigest()
+
+
+def path_of_store(cache_dir, split="train"):
+    (path,) = (path for path in pathlib.Path(cache_dir).glob(f"sample*/{split}%*") if path.is_dir())
+    return path
+
+
+@pytest.fixture
+def own_cache(cache_dir, finished, tmp_path):
+    """A copy of the cache that a finished run has used."""
+    return shutil.copytree(cache_dir, tmp_path / "cache")
+
+
+class CutsAFile(NoSignals):
+    """Cuts a file between two steps, at the 10th time that it is asked for a signal."""
+
+    def __init__(self, path):
+        self.path, self.asked = path, 0
+
+    @property
+    def received(self):
+        self.asked += 1
+        if self.asked == 10:
+            empty(self.path)
+        return False
+
+
+@pytest.mark.parametrize("name", ["offsets"])
+def test_a_run_whose_store_is_cut_ends_with_a_sentence_and_goes_on_to_the_same_bits(tmp_path, own_cache, twin, nothing_in_memory, name):
+    given = tiny(tmp_path / "run", str(own_cache))
+    with pytest.raises(StorageError, match=rf"{name}\.bin"):
+        train.run(given, signals=CutsAFile(path_of_store(own_cache) / f"{name}.bin"))
+    train.run(given, signals=NoSignals())
+    assert outcome(tmp_path / "run") == twin
+
+
+@pytest.mark.parametrize("name", ["token_ids"])
+def test_a_run_whose_store_is_damaged_between_two_starts_goes_on_to_the_same_bits(tmp_path, own_cache, twin, caplog, name):
+    given = tiny(tmp_path / "run", str(own_cache))
+    train.run(given | {"epochs": 1}, signals=NoSignals())
+    flip(path_of_store(own_cache) / f"{name}.bin")
+    train.run(given, signals=NoSignals())
+    assert outcome(tmp_path / "run") == twin and "it is built anew" in caplog.text
+
+
+def test_a_run_is_never_trained_on_other_reviews_than_it_was_begun_with(tmp_path, own_cache):
+    given = tiny(tmp_path / "run", str(own_cache))
+    train.run(given | {"epochs": 1}, signals=NoSignals())
+    store = path_of_store(own_cache)
+    flip(store / "labels.bin")
+    described_as("labels", sha256=hashlib.sha256((store / "labels.bin").read_bytes()).hexdigest())(store / "manifest.json")
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    with pytest.raises(InputError, match=r"train.* has other content now"):
+        train.run(given, signals=NoSignals())
+    assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == newest
