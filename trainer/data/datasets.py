@@ -131,7 +131,7 @@ def open_corpus(
 
 def _open_tfds(name: str, folder: "_Folder", columns: Mapping[str, str]) -> Corpus:
     if name == SAMPLE_REVIEWS:
-        _remove_damaged_sample_reviews(folder)
+        _remove_damaged_sample_reviews(folder, is_read=False)
     builder = _make_builder(name, folder)
     _check_features(name, builder, **columns)
     if not builder.info.splits:
@@ -254,18 +254,23 @@ def _make_builder(name: str, folder: _Folder) -> "tfds.core.DatasetBuilder":
         ) from None
 
 
-def _remove_damaged_sample_reviews(folder: _Folder) -> None:
-    """Lets `sample_reviews` be prepared anew where what lies in the cache is not what was."""
+def _remove_damaged_sample_reviews(folder: _Folder, *, is_read: bool) -> bool:
+    """Lets `sample_reviews` be prepared anew where what lies in the cache is not what was; returns whether it has to be.
+
+    Its reviews are looked at only when they are going to be read: that takes as long as to start a training otherwise takes.
+    """
     from trainer.data.sample_reviews import SampleReviews
 
     parent = pathlib.Path(folder.name, SAMPLE_REVIEWS)
     if os.path.lexists(parent) and not parent.is_dir():
         move_aside(parent)
     prepared = parent / str(SampleReviews.VERSION)
-    if not os.path.lexists(prepared) or _damage_of_sample_reviews(folder, prepared) is None:
-        return
+    if not os.path.lexists(prepared):
+        return True
+    if _damage_of_sample_reviews(folder, prepared, is_read) is None:
+        return False
     with locked(parent / "lock"):  # another process may prepare it anew as well
-        if os.path.lexists(prepared) and (why := _damage_of_sample_reviews(folder, prepared)):
+        if os.path.lexists(prepared) and (why := _damage_of_sample_reviews(folder, prepared, is_read)):
             logging.warning("%s is damaged (%s); it is prepared anew.", folder.shown(prepared), folder.shown(why))
             if holds_only(prepared, lambda name: name.endswith(".json") or name.startswith(f"{SAMPLE_REVIEWS}-")):
                 torn = pathlib.Path(tempfile.mkdtemp(dir=parent, suffix=".torn"))
@@ -273,19 +278,23 @@ def _remove_damaged_sample_reviews(folder: _Folder) -> None:
                 shutil.rmtree(torn)
             else:
                 move_aside(prepared)
+    return not os.path.lexists(prepared)
 
 
-def _damage_of_sample_reviews(folder: _Folder, prepared: pathlib.Path) -> str | None:
+def _damage_of_sample_reviews(folder: _Folder, prepared: pathlib.Path, is_read: bool) -> str | None:
     from trainer.data.sample_reviews import SPLITS
 
     try:
         if not all(path.is_file() for path in prepared.iterdir()):
             return "it holds something that is not a file"
         builder = _make_builder(SAMPLE_REVIEWS, folder)
-        for split, (_, count) in SPLITS.items():
-            batches = _read(builder, split, text_column="text", label_column="label").as_numpy_iterator()
-            if sum(len(labels) for _, labels in batches) != count:
-                return f"{split} has not {count} reviews"
+        if {split: info.num_examples for split, info in builder.info.splits.items()} != {
+            split: count for split, (_, count) in SPLITS.items()
+        }:
+            return "dataset_info.json does not describe it"
+        for split in SPLITS if is_read else ():
+            for _ in _read(builder, split, text_column="text", label_column="label"):
+                pass  # what is too short, too long or changed raises
     except (FileNotFoundError, NotADirectoryError) as error:
         return _short(error)
     except (OSError, tf.errors.PermissionDeniedError):
@@ -348,6 +357,8 @@ def _batches(
     name: str, folder: _Folder, builder: "tfds.core.DatasetBuilder", split: str, *, text_column: str, label_column: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     try:
+        if name == SAMPLE_REVIEWS and _remove_damaged_sample_reviews(folder, is_read=True):
+            _prepare(name, folder)
         yield from _read(builder, split, text_column=text_column, label_column=label_column).prefetch(1).as_numpy_iterator()
     except (OSError, tf.errors.OpError) as error:
         damaged = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, tf.errors.InvalidArgumentError)
