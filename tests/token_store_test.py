@@ -1,11 +1,14 @@
 import collections
 import concurrent.futures
 import contextlib
+import ctypes
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import pathlib
+import pwd
 import re
 import resource
 import shutil
@@ -19,8 +22,8 @@ import weakref
 
 import numpy as np
 import pytest
-from fakes import NoSignals, tiny
-from kill_and_resume import outcome
+from fakes import NoSignals, command, tiny
+from kill_and_resume import ROOT, outcome
 from vocabulary_test import awkward_texts
 
 from trainer import InputError, StorageError, train
@@ -106,6 +109,20 @@ def test_reviews_that_are_all_empty_can_be_stored(tmp_path):
     for _ in range(2):
         _, stores = prepare(tmp_path, corpus, ["train"])
         assert stores["train"].lengths[:].tolist() == [0, 0]
+
+
+@contextlib.contextmanager
+def without_privileges():
+    """Within it permissions hold for root as well."""
+    libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    held, fewer = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, held) == 0 == libc.capget(header, fewer)
+    fewer[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH of those that are in effect
+    assert libc.capset(header, fewer) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, held) == 0
 
 
 def test_what_is_built_is_opened_without_reading_the_corpus_or_writing(tmp_path):
@@ -488,6 +505,144 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error_of_storage(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"file/cache.*--cache_dir"):
         prepare(tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize("name", ["train", "train/manifest.json", "train/token_ids.bin", "vocabulary.txt"])
+def test_what_cannot_be_read_is_neither_damaged_nor_built_anew(tmp_path, name):
+    built = fingerprints(prepare(tmp_path))
+    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    path = only_folder(tmp_path) / name
+    mode = path.stat().st_mode
+    path.chmod(0)
+    corpus = ListedCorpus()
+    with without_privileges(), pytest.raises(StorageError, match=r"\(Permission denied\).*--cache_dir"):
+        prepare(tmp_path, corpus)
+    path.chmod(mode)
+    assert corpus.read == [] and before.keys() == set(tmp_path.rglob("*"))
+    assert fingerprints(prepare(tmp_path, corpus)) == built and corpus.read == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_is_an_error_of_storage(tmp_path, nothing_in_memory, monkeypatch, code):
+    def fail(*args):
+        raise OSError(code, os.strerror(code))
+
+    prepare(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        _, stores = prepare(tmp_path)
+        with pytest.raises(StorageError, match=re.escape(os.strerror(code))):
+            stores["train"].check(wait=True)
+        with pytest.raises(StorageError, match=re.escape(os.strerror(code))):
+            next(batches_of(stores["train"]))
+    prepare(tmp_path, again := ListedCorpus())
+    assert again.read == []
+
+
+def test_what_others_put_in_the_cache_is_neither_removed_nor_written(tmp_path):
+    outside = tmp_path / "outside"
+    for folder in (outside / "train", outside / "x.tmp"):
+        folder.mkdir(parents=True)
+        for name in ("lock", "manifest.json", "notes.txt"):
+            (folder / name).write_text("mine")
+    cache = tmp_path / "cache"
+    prepare(cache)
+    store = only_folder(cache)
+    shutil.rmtree(store / "train")
+    (store / "train").symlink_to(outside / "train")
+    (store / "vocabulary.txt").unlink()
+    (store / "vocabulary.txt").symlink_to(outside / "train" / "notes.txt")
+    (store / "linked.tmp").symlink_to(outside / "x.tmp")
+    shutil.copytree(outside / "x.tmp", store / "notes.tmp")
+    (store / "piped.tmp").mkdir()
+    os.mkfifo(store / "piped.tmp" / "lock")
+    (store / "linked_lock.tmp").mkdir()
+    (store / "linked_lock.tmp" / "lock").symlink_to(outside / "made")
+    (store / "file.tmp").write_text("mine")
+    left = {path for path in store.iterdir() if path.suffix == ".tmp"}
+    before = {path: path.stat().st_mtime_ns for path in outside.rglob("*")}
+    _, stores = prepare(cache)
+    assert stores["train"].path.is_dir() and not stores["train"].path.is_symlink()
+    assert {path for path in store.iterdir() if path.suffix == ".tmp"} == left
+    assert {path: path.stat().st_mtime_ns for path in outside.rglob("*")} == before
+    assert {path.read_text() for path in outside.rglob("*") if path.is_file()} == {"mine"}
+
+
+def test_what_a_user_put_into_a_store_is_kept_aside(tmp_path, caplog):
+    prepare(tmp_path)
+    store = only_folder(tmp_path)
+    (store / "train" / "notes.txt").write_text("mine")
+    truncate(store / "train" / "labels.bin")
+    prepare(tmp_path)
+    (aside,) = store.glob("train.*.aside")
+    assert (aside / "notes.txt").read_text() == "mine" and aside.name in caplog.text
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null/made")])
+def test_a_lock_that_is_no_file_is_not_followed(tmp_path, make):
+    prepare(tmp_path, splits=["train"])
+    lock = only_folder(tmp_path) / "lock"
+    lock.unlink()
+    make(lock)
+    with pytest.raises(StorageError, match="--cache_dir"):
+        prepare(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a [b]", "*", "?", "'\"", "back\\slash", "Größe", "{a,b}", "~", "%41", "gs:"])
+def test_a_cache_folder_may_be_called_anything(tmp_path, name):
+    prepare(tmp_path / "a b")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    folder = tmp_path / name / "cache"
+    built = fingerprints(prepare(folder))
+    truncate(next(folder.glob("*/train/labels.bin")))
+    assert fingerprints(prepare(folder)) == built
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.items() | {(tmp_path, before.get(tmp_path))}
+
+
+def test_the_folder_of_the_cache_is_the_users_where_none_is_given(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for unset in ("", "relative/cache", "."):
+        monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert token_store.folder_of("") == "/home/me/.cache/trainer"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert token_store.folder_of("") == "/caches/trainer"
+    assert (token_store.folder_of("here"), token_store.folder_of("~/c")) == ("here", "/home/me/c")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    for unset in ("", "relative"):
+        monkeypatch.setenv("HOME", unset)
+        assert token_store.folder_of("") == f"{home}/.cache/trainer"
+    with pytest.raises(InputError, match=r"~nobody-at-all/c is in a home that is not known; .*--cache_dir"):
+        token_store.folder_of("~nobody-at-all/c")
+
+
+def test_a_user_without_a_home_is_told_to_name_a_folder_and_trains_with_it(tmp_path, cache_dir, finished):
+    environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    unknown = ["unshare", "--user", "--map-user=54321"]
+    if subprocess.run([*unknown, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs leave to make a user namespace")
+
+    def start(cache_dir):
+        given = tiny(tmp_path / "run", cache_dir, epochs=1, checkpoint_every_steps=0)
+        return subprocess.run([*unknown, *command(given)], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    refused = start("")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--cache_dir" in refused.stderr
+    followed = start(cache_dir)
+    assert followed.returncode == 0, followed.stderr
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("depth", ["", "linked"])
+def test_a_store_is_inside_the_cache_when_links_say_so_as_well(tmp_path, depth):
+    (tmp_path / "cache" / "a").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "cache")
+    (tmp_path / "cache" / "out").symlink_to("/etc")
+    cache = str(tmp_path / (depth or "cache"))
+    inside = [tmp_path / "cache" / "a", tmp_path / "linked" / "a", tmp_path / "cache" / "gone"]
+    outside = [tmp_path, tmp_path / "cache" / "..", tmp_path / "cache" / "out", tmp_path / "cachet", pathlib.Path("a\0b")]
+    assert [token_store.is_inside(path, cache) for path in inside] == [True] * 3
+    assert [token_store.is_inside(path, cache) for path in outside] == [False] * 5
 
 
 def test_memory_holds_two_batches_of_reviews_more_than_there_are_cores(tmp_path, monkeypatch):
