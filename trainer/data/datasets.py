@@ -22,7 +22,7 @@ from absl import logging
 
 from trainer import InputError, StorageError, TrainerError
 from trainer.data import own_reviews
-from trainer.data.regular_files import holds_only, locked, move_aside
+from trainer.data.regular_files import holds_only, locked, move_aside, open_regular
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -204,7 +204,8 @@ def _errors_of_tfds(name: str, folder: _Folder) -> Iterator[None]:
     """Within it whatever goes wrong is told in a sentence: the code of a dataset runs here, and may raise anything."""
     place = pathlib.Path(folder.path, re.split("[/:]", name)[0])
     try:
-        _look_into(name, folder)
+        if name != SAMPLE_REVIEWS and not own_reviews.is_uri(folder.path):
+            _look_into(place)
         yield
     except TrainerError:
         raise
@@ -221,17 +222,22 @@ def _errors_of_tfds(name: str, folder: _Folder) -> Iterator[None]:
         ) from None
 
 
-def _look_into(name: str, folder: _Folder) -> None:
-    # TFDS takes what it cannot read for what is not there.
-    path = pathlib.Path(folder.name)
-    for part in ("", *re.split("[/:]", name)):
-        path = path / part
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for entry in path.iterdir():
-                if entry.is_dir():
-                    os.scandir(entry).close()
-                elif entry.suffix == ".json":
-                    entry.open("rb").close()
+def _look_into(place: pathlib.Path) -> None:
+    """Raises what keeps TFDS from reading what is prepared; itself, it takes that for missing."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    for folder in (place.parent, place):
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            fail(error)
+    for folder, _, names in os.walk(place, onerror=fail):
+        for name in names:
+            if name.endswith(".json"):
+                os.close(open_regular(pathlib.Path(folder, name)))
 
 
 def _make_builder(name: str, folder: _Folder) -> "tfds.core.DatasetBuilder":
