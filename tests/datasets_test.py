@@ -1,5 +1,7 @@
 import os
 import pathlib
+import re
+import shutil
 import socket
 import socketserver
 import subprocess
@@ -9,9 +11,11 @@ import threading
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import constants
+from token_store_test import without_privileges
 
 from trainer import InputError, StorageError
-from trainer.data import datasets
+from trainer.data import datasets, sample_reviews
 
 
 class TinyReviews(tfds.core.GeneratorBasedBuilder):
@@ -268,7 +272,7 @@ def test_a_damaged_source_file_is_an_error_of_storage(tmp_path, damage):
 def test_sample_reviews_are_prepared_once_by_two_processes_at_once(tmp_path):
     code = """
 import sys
-from trainer.data import datasets
+from trainer.data import datasets, sample_reviews
 print(datasets.open_corpus(name="sample_reviews", data_dir="/nowhere", cache_dir=sys.argv[1]).sources)
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -286,6 +290,139 @@ def test_sample_reviews_need_a_cache_folder_that_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"sample_reviews could not be prepared in .*file/cache.* --cache_dir"):
         datasets.open_corpus(name="sample_reviews", data_dir=None, cache_dir=str(tmp_path / "file" / "cache"))
+
+
+@pytest.fixture(scope="module")
+def few_samples(tmp_path_factory):
+    """A cache with `sample_reviews` prepared, while there are but a few of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample_reviews, "SPLITS", {"train": (0, 9), "validation": (1, 4), "test": (2, 5)})
+        folder = tmp_path_factory.mktemp("samples")
+        open_samples(folder)
+        yield folder
+
+
+def open_samples(cache):
+    return datasets.open_corpus(name="sample_reviews", data_dir=None, cache_dir=str(cache))
+
+
+ODD_NAMES = ["[x]", "*", "? 'a\"", "gs:", "back\\slash", "~", "Größe {a,b}"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_folder_of_prepared_datasets_may_be_called_anything(data_dir, tmp_path, name):
+    for folder in (tmp_path / name, tmp_path / "x"):
+        shutil.copytree(data_dir / "tiny_reviews", folder / "tiny_reviews")
+    before = tree(tmp_path)
+    corpus = open_from(tmp_path / name)
+    assert len(texts_of(corpus, "train")) == 100 and tree(tmp_path) == before
+    assert {pathlib.Path(path).parents[2] for path, _, _ in corpus.sources} == {tmp_path / name}
+
+
+def test_what_is_prepared_in_a_folder_of_an_odd_name_touches_no_other(tmp_path):
+    left = tmp_path / "x" / "tiny_reviews" / "1.2.3" / f"incomplete.{'0' * 32}.left"
+    left.parent.mkdir(parents=True)
+    left.write_text("of another process")
+    for name in ("*", "[x]"):
+        assert len(texts_of(open_from(tmp_path / name), "train")) == 100
+    assert tree(tmp_path / "x").keys() == {left, left.parent, left.parent.parent}
+
+
+def test_sample_reviews_are_prepared_in_a_folder_of_an_odd_name(few_samples, tmp_path):
+    (tmp_path / "x").mkdir()
+    assert len(texts_of(open_samples(tmp_path / "[x] *"), "test")) == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"x", "[x] *"} and not list((tmp_path / "x").iterdir())
+
+
+def garbage(path):
+    path.write_bytes(b"\0garbage{" * 100)
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def replaced_by(make):
+    def damage(path):
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+pipe, folder, endless = (replaced_by(make) for make in (os.mkfifo, pathlib.Path.mkdir, lambda path: path.symlink_to("/dev/zero")))
+DAMAGES = [
+    *(("dataset_info.json", damage) for damage in (garbage, pathlib.Path.unlink, pipe, folder, endless)),
+    *(("dataset_info.json", lambda path, text=text: path.write_text(text)) for text in ("", "{}")),
+    *(("features.json", damage) for damage in (garbage, pathlib.Path.unlink)),
+    *(("*-test.*", damage) for damage in (cut, garbage, pathlib.Path.unlink, flip, pipe, endless)),
+    *(("*-test.*", lambda path: path.write_bytes(b"")),),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_sample_reviews_that_are_damaged_are_prepared_anew(few_samples, tmp_path, caplog, name, damage):
+    cache = shutil.copytree(few_samples, tmp_path / "cache")
+    damage(next((cache / "sample_reviews" / "1.0.0").glob(name)))
+    assert texts_of(open_samples(cache), "test") == texts_of(open_samples(few_samples), "test") != []
+    if name != "features.json":
+        assert "it is prepared anew" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["sample_reviews", "sample_reviews/1.0.0"])
+def test_what_lies_in_place_of_sample_reviews_is_kept_aside(few_samples, tmp_path, name):
+    place, outside = tmp_path / "cache" / name, tmp_path / "outside"
+    outside.mkdir()
+    (outside / "notes.txt").write_text("mine")
+    place.parent.mkdir(parents=True)
+    place.symlink_to(outside / "notes.txt")
+    assert open_samples(tmp_path / "cache").split_sizes["test"] == 5
+    assert [path.read_text() for path in outside.iterdir()] == ["mine"]
+    (aside,) = place.parent.glob("*.aside")
+    assert aside.is_symlink()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", "\0"])
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_a_damaged_dataset_of_the_users_own_is_named_and_stays(data_dir, tmp_path, name, text):
+    shutil.copytree(data_dir / "tiny_reviews", tmp_path / "tiny_reviews")
+    (tmp_path / "tiny_reviews" / "1.2.3" / name).write_text(text)
+    before = tree(tmp_path)
+    try:
+        list(open_from(tmp_path).reviews("train"))
+    except InputError as error:
+        assert re.search(r"tiny_reviews.* delete it", str(error)) and "\n" not in str(error)
+        assert "/proc/self" not in str(error)
+    else:
+        assert name == "features.json", "which is not needed where the code is known"
+    assert tree(tmp_path) == before
+    shutil.rmtree(tmp_path / "tiny_reviews")
+    assert len(texts_of(open_from(tmp_path), "train")) == 100
+
+
+@pytest.mark.parametrize("name", ["", "tiny_reviews", "tiny_reviews/1.2.3", "tiny_reviews/1.2.3/dataset_info.json"])
+def test_what_cannot_be_read_is_not_taken_for_missing(data_dir, tmp_path, name):
+    shutil.copytree(data_dir / "tiny_reviews", tmp_path / "data" / "tiny_reviews")
+    path = tmp_path / "data" / name
+    mode = path.stat().st_mode
+    path.chmod(0)
+    with without_privileges(), pytest.raises(StorageError, match=r"tiny_reviews .*Permission denied") as error:
+        open_from(tmp_path / "data")
+    assert "delete" not in str(error.value) and "/proc/self" not in str(error.value)
+    path.chmod(mode)
+    assert len(texts_of(open_from(tmp_path / "data"), "train")) == 100
+
+
+def test_a_user_without_a_home_is_told_to_name_the_folder_of_prepared_datasets(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "DATA_DIR", "~nobody-at-all/tensorflow_datasets")
+    with pytest.raises(InputError, match=r"a home that is not known.*--data_dir"):
+        datasets.open_corpus(name="tiny_reviews", data_dir=None, cache_dir=str(tmp_path))
 
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")

@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import os
+import pathlib
 import tempfile
 
 import numpy as np
@@ -9,21 +10,29 @@ import tensorflow as tf
 
 from trainer.data import datasets, input_pipeline, token_store
 from trainer.data.input_pipeline import BatchPlan, evaluation_batches, train_batches
-from trainer.data.token_store import TokenFile, TokenStore
+from trainer.data.stored_array import StoredArray
+from trainer.data.token_store import TokenStore
 from trainer.evaluate import batch_spec
 
 SIZES = [(1, 1), (1, 4), (3, 4), (4, 4), (10, 3), (1000, 1), (1000, 64), (4001, 7)]
 
 
-def make_store(lengths):
+def make_store(lengths, is_large=False):
     """Review i is `lengths[i]` times the token i + 1; its label is whether i is odd."""
     numbers = np.arange(len(lengths))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     with tempfile.NamedTemporaryFile() as file:
         np.repeat(numbers + 1, lengths).astype(np.uint16).tofile(file)
         file.flush()
-        token_ids = TokenFile(file.name, "<u2")
-    return TokenStore(token_ids, offsets, (numbers % 2).astype(np.uint8), path=None, fingerprint="")
+        token_ids = StoredArray(pathlib.Path(file.name), "<u2", size=2 * int(offsets[-1]))
+    return TokenStore(
+        token_ids=token_ids if is_large else token_ids[:],
+        offsets=offsets,
+        labels=(numbers % 2).astype(np.uint8),
+        vocab_size=len(lengths) + 1,
+        path=pathlib.Path("store"),
+        fingerprint="",
+    )
 
 
 def random_lengths(count, seed=0):
@@ -200,17 +209,16 @@ def test_a_step_asks_for_the_lengths_of_one_window(monkeypatch):
 
 
 def test_the_disk_reads_the_next_batch_of_a_large_corpus_while_this_one_is_trained_on(monkeypatch):
-    store = make_store([0, 3, 0, *random_lengths(47)])
+    small, store = (make_store([0, 3, 0, *random_lengths(47)], is_large=is_large) for is_large in (False, True))
     plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0, max_length=100)
     read_ahead = []
     monkeypatch.setattr(os, "posix_fadvise", lambda file, start, length, advice: read_ahead.append((start // 2, length // 2)))
 
-    def batches():
+    def batches(store):
         return train_batches(store=store, plan=plan, max_length=100, first_step=0, last_step=7)
 
-    assert len(list(batches())) == 7 and read_ahead == []
-    monkeypatch.setattr(token_store, "READ_AHEAD_BYTES", 1000)
-    for step, _ in enumerate(batches()):
+    assert len(list(batches(small))) == 7 and read_ahead == []
+    for step, _ in enumerate(batches(store)):
         following = [row for row in plan.rows(step + 1) if row >= 0 and store.lengths[row]] if step < 6 else []
         assert read_ahead == [(store.offsets[row], min(store.lengths[row], 100)) for row in following]
         read_ahead.clear()

@@ -406,3 +406,10 @@ def comparable(workdir: pathlib.Path):
     told["states"] = [{name: value for name, value in state.items() if not name.startswith("frozen_flags")} for state in states]
     told["points"] = {key: value for key, value in told["points"].items() if key[1] != "configuration"}
     return told
+
+
+@pytest.mark.parametrize(("name", "data_dir"), [("csv:gs://b/x.csv", None), ("folder:s3://b/x", None), ("csv:x.csv", "gs://b")])
+def test_a_uri_is_no_file_of_this_machine(tmp_path, name, data_dir):
+    with pytest.raises(InputError, match=r"must name files of this machine, but (gs|s3)://b.* was given"):
+        datasets.open_corpus(name=name, data_dir=data_dir, cache_dir=str(tmp_path))
+    assert not list(tmp_path.iterdir())

@@ -1,13 +1,17 @@
 import collections
 import concurrent.futures
 import contextlib
+import ctypes
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import pathlib
+import pwd
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +22,13 @@ import weakref
 
 import numpy as np
 import pytest
+from fakes import NoSignals, command, tiny
+from kill_and_resume import ROOT, outcome
 from vocabulary_test import awkward_texts
 
-from trainer import InputError, StorageError
-from trainer.data import input_pipeline, token_store
+from trainer import InputError, StorageError, train
+from trainer.data import input_pipeline, stored_array, token_store
+from trainer.data.stored_array import StoredArray
 from trainer.data.vocabulary import tokenize
 
 REVIEWS = {
@@ -104,6 +111,20 @@ def test_reviews_that_are_all_empty_can_be_stored(tmp_path):
         assert stores["train"].lengths[:].tolist() == [0, 0]
 
 
+@contextlib.contextmanager
+def without_privileges():
+    """Within it permissions hold for root as well."""
+    libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    held, fewer = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, held) == 0 == libc.capget(header, fewer)
+    fewer[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH of those that are in effect
+    assert libc.capset(header, fewer) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, held) == 0
+
+
 def test_what_is_built_is_opened_without_reading_the_corpus_or_writing(tmp_path):
     built = prepare(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -124,38 +145,116 @@ def resident_file_mib():
 
 
 def test_what_was_read_of_a_store_does_not_stay_in_memory(tmp_path):
-    _, stores = prepare(tmp_path)
     path = tmp_path / "token_ids.bin"
     path.write_bytes(bytes(64 * 2**20))
-    token_ids = type(stores["train"].token_ids)(path, "<u2")
+    token_ids = StoredArray(path, "<u2", size=64 * 2**20)
     before = resident_file_mib()
     assert sum(token_ids[start : start + 200].sum() for start in range(0, 32 * 2**20, 2**14)) == 0
     assert resident_file_mib() - before < 10
 
 
-def test_a_store_that_is_cut_while_it_is_read_is_named(tmp_path):
+@pytest.fixture
+def nothing_in_memory(monkeypatch):
+    """All stores are read and checked as large ones are."""
+    monkeypatch.setattr(stored_array, "IN_MEMORY_BYTES", -1)
+    monkeypatch.setattr(token_store, "CHECKED_AT_ONCE_BYTES", -1)
+
+
+def batches_of(store):
+    plan = input_pipeline.BatchPlan(lengths=store.lengths, batch_size=2, seed=0)
+    return input_pipeline.train_batches(store=store, plan=plan, max_length=0, first_step=0, last_step=9)
+
+
+@pytest.mark.parametrize("name", token_store.FILES)
+def test_a_store_that_is_cut_while_it_is_read_is_named_and_built_anew(tmp_path, nothing_in_memory, name):
+    built = fingerprints(prepare(tmp_path))
     _, stores = prepare(tmp_path)
-    truncate(stores["train"].token_ids.path)
-    with pytest.raises(StorageError, match=r"train/token_ids\.bin .* built anew"):
-        stores["train"].token_ids[:]
+    batches = batches_of(stores["train"])
+    next(batches)
+    empty(stores["train"].path / f"{name}.bin")
+    with pytest.raises(StorageError, match=rf"train(/{name}\.bin)? .* built anew"):
+        list(batches)
+        stores["train"].check(wait=True)
+    assert fingerprints(prepare(tmp_path)) == built
+
+
+@pytest.mark.parametrize("name", token_store.FILES)
+def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_and_built_anew(tmp_path, nothing_in_memory, name):
+    built = fingerprints(prepare(tmp_path))
+    _, stores = prepare(tmp_path)
+    stores["train"].check(wait=True)
+    os.utime(stores["train"].path / f"{name}.bin", ns=(0, 0))  # it may be written twice in a tick of the clock
+    stores["train"].check(wait=True)
+    flip(stores["train"].path / f"{name}.bin")
+    with pytest.raises(StorageError, match=r"train .* start again: it is built anew"):
+        stores["train"].check(wait=True)
+    corpus = ListedCorpus()
+    assert fingerprints(prepare(tmp_path, corpus)) == built and corpus.read == ["train"]
+
+
+def test_a_large_store_is_checked_while_it_is_in_use(tmp_path, nothing_in_memory):
+    prepare(tmp_path)
+    flip(only_folder(tmp_path) / "train" / "labels.bin")
+    _, stores = prepare(tmp_path)
+    with pytest.raises(StorageError, match=r"labels\.bin is not what was written"):
+        stores["train"].check(wait=True)
+    with pytest.raises(StorageError):
+        next(batches_of(stores["train"]))
+    _, stores = prepare(tmp_path)
+    stores["train"].check(wait=True)
+
+
+def test_an_evaluation_ends_only_when_its_store_is_known_to_be_whole(tmp_path, nothing_in_memory):
+    prepare(tmp_path)
+    path = only_folder(tmp_path) / "train" / "labels.bin"
+    path.write_bytes(bytes([0, 0, 0, 1, 1]))  # the labels that are not wrong in themselves
+    _, stores = prepare(tmp_path)
+    with pytest.raises(StorageError, match=r"labels\.bin is not what was written"):
+        list(input_pipeline.evaluation_batches(store=stores["train"], batch_size=2, max_length=0, examples=5))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("token_ids", np.full(9, 5, "u1"), "token ids or labels are out of range"),
+        ("labels", np.full(5, 2, "u1"), "token ids or labels are out of range"),
+        ("offsets", np.array([0, 3, 3, 6, 6, 2**40], "<i8"), "offsets are out of range"),
+        ("offsets", np.array([0, 3, 3, 6, 6, -9], "<i8"), "offsets are out of range"),
+        ("offsets", np.array([0, 9, 3, 6, 6, 9], "<i8"), "offsets are out of range"),
+        ("offsets", np.array([-9, 3, 3, 6, 6, 9], "<i8"), "offsets are out of range"),
+    ],
+)
+def test_no_batch_is_made_of_what_is_out_of_range(tmp_path, nothing_in_memory, monkeypatch, name, content, what):
+    monkeypatch.setattr(token_store.TokenStore, "check", lambda self, wait=False: None)  # as before it has come so far
+    built = fingerprints(prepare(tmp_path))
+    path = only_folder(tmp_path) / "train" / f"{name}.bin"
+    assert path.stat().st_size == content.nbytes
+    path.write_bytes(content.tobytes())
+    _, stores = prepare(tmp_path)
+    with pytest.raises(StorageError, match=f"train .* {what}; delete it"):
+        list(batches_of(stores["train"]))
+    assert fingerprints(prepare(tmp_path)) == built
 
 
 def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
-    examples = 30_000_000
+    examples = 40_000_000
     vocabulary, _ = prepare(tmp_path)
     train = only_folder(tmp_path) / "train"
     sizes = {"token_ids": ("|u1", 0), "offsets": ("<i8", 8 * (examples + 1)), "labels": ("|u1", examples)}
-    for name, (_, size) in sizes.items():
+    described = {}
+    for name, (dtype, size) in sizes.items():
         (train / f"{name}.bin").unlink()
         (train / f"{name}.bin").touch()
         os.truncate(train / f"{name}.bin", size)  # a hole: empty reviews that take no room
-    described = {name: {"dtype": dtype, "bytes": size, "sha256": ""} for name, (dtype, size) in sizes.items()}
+        with (train / f"{name}.bin").open("rb") as file:
+            described[name] = {"dtype": dtype, "bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     (train / "manifest.json").write_text(json.dumps(token_store._manifest(ListedCorpus(), "train", vocabulary, described)))
     tracemalloc.start()
     _, stores = prepare(tmp_path)
     plan = input_pipeline.BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=0)
     ((batch,),) = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 1)
     assert (len(stores["train"]), batch.token_ids.shape) == (examples, (64, 1))
+    stores["train"].check(wait=True)
     assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     tracemalloc.stop()
 
@@ -238,23 +337,90 @@ def forge(path):
     path.write_text(json.dumps(manifest | {"fingerprint": "0" * 64}))
 
 
+def flip(path):
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def replaced_by(make):
+    def damage(path):
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+pipe, folder, endless, loop = (
+    replaced_by(make)
+    for make in (os.mkfifo, pathlib.Path.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path))
+)
+
+
+def described_as(name, **changes):
+    def damage(path):
+        manifest = json.loads(path.read_text())
+        manifest["files"][name] |= changes
+        manifest["fingerprint"] = token_store._fingerprint(vocabulary=manifest["vocabulary"], files=manifest["files"])
+        path.write_text(json.dumps(manifest))
+
+    return damage
+
+
+MANIFESTS = [
+    b"[1]",
+    b"[" * 60_000,
+    b'{"files": ' * 6_000,
+    b"1" * 60_000,
+    b"\xff",
+    b"{" + b" " * 2**22 + b"}",
+    b"null",
+    b'{"files": 1}',
+    b'{"files": {}}',
+    b'{"files": {"token_ids": 1, "offsets": 2, "labels": 3}}',
+]
+DESCRIPTIONS = [
+    *(("labels", {"bytes": size}) for size in (-1, 0, 1e3, True, None, "5", [5], 2**70)),
+    *(("offsets", {"dtype": dtype}) for dtype in ("<i4", "O", "", None, [1], {"a": 1}, "<f8")),
+    *(("token_ids", {"sha256": sha256}) for sha256 in ("", None, 7, "0" * 63, "0" * 64)),
+    ("token_ids", {"dtype": "<u2"}),
+]
 DAMAGES = [
-    *((f"train/{name}.bin", damage) for name in token_store.FILES for damage in (truncate, empty, pathlib.Path.unlink)),
-    *(("train/manifest.json", damage) for damage in (truncate, empty, pathlib.Path.unlink, forge, lambda path: path.write_text("[1]"))),
-    *(("vocabulary.txt", damage) for damage in (truncate, empty, pathlib.Path.unlink, lambda path: path.write_bytes(b"\n[UNK]\nof\nit"))),
+    *(
+        (f"train/{name}.bin", damage)
+        for name in token_store.FILES
+        for damage in (truncate, empty, pathlib.Path.unlink, flip, zero, pipe, folder, endless, loop)
+    ),
+    *(("train/manifest.json", damage) for damage in (truncate, empty, pathlib.Path.unlink, forge, pipe, folder, endless, loop)),
+    *(("train/manifest.json", lambda path, content=content: path.write_bytes(content)) for content in MANIFESTS),
+    *(("train/manifest.json", described_as(name, **changes)) for name, changes in DESCRIPTIONS),
+    *(
+        ("vocabulary.txt", damage)
+        for damage in (
+            *(truncate, empty, pathlib.Path.unlink, pipe, folder, endless, loop),
+            lambda path: path.write_bytes(b"\n[UNK]\nof\nit"),
+        )
+    ),
     ("", swap_splits),
 ]
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
-def test_what_is_torn_or_foreign_is_built_anew(tmp_path, caplog, name, damage):
+def test_what_is_torn_damaged_or_foreign_is_built_anew(tmp_path, caplog, name, damage):
     built = fingerprints(prepare(tmp_path))
     whole = files(tmp_path)
     damage(only_folder(tmp_path) / name)
+    assert name == "vocabulary.txt" or token_store.damage(only_folder(tmp_path) / "train") or damage is swap_splits
     corpus = ListedCorpus()
     assert fingerprints(prepare(tmp_path, corpus)) == built
-    assert corpus.read != [] and files(tmp_path) == whole
-    assert "built anew" in caplog.text or damage is pathlib.Path.unlink
+    assert corpus.read != [] and {path for path in files(tmp_path) if ".aside" not in path} == whole
+    assert "built anew" in caplog.text or damage is pathlib.Path.unlink or name == "vocabulary.txt"
     prepare(tmp_path, again := ListedCorpus())
     assert again.read == []
 
@@ -278,7 +444,7 @@ def test_two_builders_at_once_end_with_one_store(tmp_path):
         prepared = list(pool.map(lambda _: prepare(tmp_path, ListedCorpus(during=wait)), range(2)))
     assert fingerprints(prepared[0]) == fingerprints(prepared[1])
     assert not [name for name in files(tmp_path) if ".tmp" in name]
-    inodes = {pathlib.Path(stores["train"].token_ids.path).stat().st_ino for _, stores in prepared}
+    inodes = {(stores["train"].path / "token_ids.bin").stat().st_ino for _, stores in prepared}
     assert len(inodes) == 1 and only_folder(tmp_path).joinpath("train", "token_ids.bin").stat().st_ino in inodes
 
 
@@ -341,6 +507,145 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error_of_storage(tmp_path):
         prepare(tmp_path / "file" / "cache")
 
 
+@pytest.mark.parametrize("name", ["train", "train/manifest.json", "train/token_ids.bin", "vocabulary.txt"])
+def test_what_cannot_be_read_is_neither_damaged_nor_built_anew(tmp_path, name):
+    built = fingerprints(prepare(tmp_path))
+    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    path = only_folder(tmp_path) / name
+    mode = path.stat().st_mode
+    path.chmod(0)
+    corpus = ListedCorpus()
+    with without_privileges(), pytest.raises(StorageError, match=r"\(Permission denied\).*--cache_dir"):
+        prepare(tmp_path, corpus)
+    path.chmod(mode)
+    assert corpus.read == [] and before.keys() == set(tmp_path.rglob("*"))
+    assert fingerprints(prepare(tmp_path, corpus)) == built and corpus.read == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_is_an_error_of_storage(tmp_path, nothing_in_memory, monkeypatch, code):
+    def fail(*args):
+        raise OSError(code, os.strerror(code))
+
+    prepare(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        _, stores = prepare(tmp_path)
+        with pytest.raises(StorageError, match=re.escape(os.strerror(code))):
+            stores["train"].check(wait=True)
+        with pytest.raises(StorageError, match=re.escape(os.strerror(code))):
+            next(batches_of(stores["train"]))
+    prepare(tmp_path, again := ListedCorpus())
+    assert again.read == []
+
+
+def test_what_others_put_in_the_cache_is_neither_removed_nor_written(tmp_path):
+    outside = tmp_path / "outside"
+    for folder in (outside / "train", outside / "x.tmp"):
+        folder.mkdir(parents=True)
+        for name in ("lock", "manifest.json", "notes.txt"):
+            (folder / name).write_text("mine")
+    cache = tmp_path / "cache"
+    prepare(cache)
+    store = only_folder(cache)
+    shutil.rmtree(store / "train")
+    (store / "train").symlink_to(outside / "train")
+    (store / "vocabulary.txt").unlink()
+    (store / "vocabulary.txt").symlink_to(outside / "train" / "notes.txt")
+    (store / "linked.tmp").symlink_to(outside / "x.tmp")
+    shutil.copytree(outside / "x.tmp", store / "notes.tmp")
+    (store / "piped.tmp").mkdir()
+    os.mkfifo(store / "piped.tmp" / "lock")
+    (store / "linked_lock.tmp").mkdir()
+    (store / "linked_lock.tmp" / "lock").symlink_to(outside / "made")
+    (store / "file.tmp").write_text("mine")
+    left = {path for path in store.iterdir() if path.suffix == ".tmp"}
+    before = {path: path.stat().st_mtime_ns for path in outside.rglob("*")}
+    _, stores = prepare(cache)
+    assert stores["train"].path.is_dir() and not stores["train"].path.is_symlink()
+    assert {path for path in store.iterdir() if path.suffix == ".tmp"} == left
+    assert {path: path.stat().st_mtime_ns for path in outside.rglob("*")} == before
+    assert {path.read_text() for path in outside.rglob("*") if path.is_file()} == {"mine"}
+
+
+def test_what_a_user_put_into_a_store_is_kept_aside(tmp_path, caplog):
+    prepare(tmp_path)
+    store = only_folder(tmp_path)
+    (store / "train" / "notes.txt").write_text("mine")
+    truncate(store / "train" / "labels.bin")
+    prepare(tmp_path)
+    (aside,) = store.glob("train.*.aside")
+    assert (aside / "notes.txt").read_text() == "mine" and aside.name in caplog.text
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.with_name("made"))])
+def test_a_lock_that_is_no_file_is_not_followed(tmp_path, make):
+    prepare(tmp_path, splits=["train"])
+    lock = only_folder(tmp_path) / "lock"
+    lock.unlink()
+    make(lock)
+    with pytest.raises(StorageError, match="--cache_dir"):
+        prepare(tmp_path)
+    assert not (lock.parent / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["a [b]", "*", "?", "'\"", "back\\slash", "Größe", "{a,b}", "~", "%41", "gs:"])
+def test_a_cache_folder_may_be_called_anything(tmp_path, name):
+    prepare(tmp_path / "a b")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    folder = tmp_path / name / "cache"
+    built = fingerprints(prepare(folder))
+    truncate(next(folder.glob("*/train/labels.bin")))
+    assert fingerprints(prepare(folder)) == built
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.items() | {(tmp_path, before.get(tmp_path))}
+
+
+def test_the_folder_of_the_cache_is_the_users_where_none_is_given(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for unset in ("", "relative/cache", "."):
+        monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert token_store.folder_of("") == "/home/me/.cache/trainer"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert token_store.folder_of("") == "/caches/trainer"
+    assert (token_store.folder_of("here"), token_store.folder_of("~/c")) == ("here", "/home/me/c")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    for unset in ("", "relative"):
+        monkeypatch.setenv("HOME", unset)
+        assert token_store.folder_of("") == f"{home}/.cache/trainer"
+    with pytest.raises(InputError, match=r"~nobody-at-all/c is in a home that is not known; .*--cache_dir"):
+        token_store.folder_of("~nobody-at-all/c")
+
+
+def test_a_user_without_a_home_is_told_to_name_a_folder_and_trains_with_it(tmp_path, cache_dir, finished):
+    environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    unknown = ["unshare", "--user", "--map-user=54321"]
+    if subprocess.run([*unknown, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs leave to make a user namespace")
+
+    def start(cache_dir):
+        given = tiny(tmp_path / "run", cache_dir, epochs=1, checkpoint_every_steps=0)
+        return subprocess.run([*unknown, *command(given)], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    refused = start("")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--cache_dir" in refused.stderr
+    followed = start(cache_dir)
+    assert followed.returncode == 0, followed.stderr
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("depth", ["", "linked"])
+def test_a_store_is_inside_the_cache_when_links_say_so_as_well(tmp_path, depth):
+    (tmp_path / "cache" / "a").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "cache")
+    (tmp_path / "cache" / "out").symlink_to("/etc")
+    cache = str(tmp_path / (depth or "cache"))
+    inside = [tmp_path / "cache" / "a", tmp_path / "linked" / "a", tmp_path / "cache" / "gone"]
+    outside = [tmp_path, tmp_path / "cache" / "..", tmp_path / "cache" / "out", tmp_path / "cachet", pathlib.Path("a\0b")]
+    assert [token_store.is_inside(path, cache) for path in inside] == [True] * 3
+    assert [token_store.is_inside(path, cache) for path in outside] == [False] * 5
+
+
 def test_memory_holds_two_batches_of_reviews_more_than_there_are_cores(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(3))
     seen, alive = [], []
@@ -386,3 +691,58 @@ def test_a_store_that_all_cores_built_is_the_one_that_is_built_review_by_review(
     for name, content in contents.items():
         assert (stores["train"].path / f"{name}.bin").read_bytes() == content.tobytes()
         assert manifest["files"][name]["sha256"] == hashlib.sha256(content.tobytes()).hexdigest()
+
+
+def path_of_store(cache_dir, split="train"):
+    (path,) = (path for path in pathlib.Path(cache_dir).glob(f"sample*/{split}%*") if path.is_dir())
+    return path
+
+
+@pytest.fixture
+def own_cache(cache_dir, finished, tmp_path):
+    """A copy of the cache that a finished run has used."""
+    return shutil.copytree(cache_dir, tmp_path / "cache")
+
+
+class CutsAFile(NoSignals):
+    """Cuts a file between two steps, at the 10th time that it is asked for a signal."""
+
+    def __init__(self, path):
+        self.path, self.asked = path, 0
+
+    @property
+    def received(self):
+        self.asked += 1
+        if self.asked == 10:
+            empty(self.path)
+        return False
+
+
+@pytest.mark.parametrize("name", ["offsets"])
+def test_a_run_whose_store_is_cut_ends_with_a_sentence_and_goes_on_to_the_same_bits(tmp_path, own_cache, twin, nothing_in_memory, name):
+    given = tiny(tmp_path / "run", str(own_cache))
+    with pytest.raises(StorageError, match=rf"{name}\.bin"):
+        train.run(given, signals=CutsAFile(path_of_store(own_cache) / f"{name}.bin"))
+    train.run(given, signals=NoSignals())
+    assert outcome(tmp_path / "run") == twin
+
+
+@pytest.mark.parametrize("name", ["token_ids"])
+def test_a_run_whose_store_is_damaged_between_two_starts_goes_on_to_the_same_bits(tmp_path, own_cache, twin, caplog, name):
+    given = tiny(tmp_path / "run", str(own_cache))
+    train.run(given | {"epochs": 1}, signals=NoSignals())
+    flip(path_of_store(own_cache) / f"{name}.bin")
+    train.run(given, signals=NoSignals())
+    assert outcome(tmp_path / "run") == twin and "it is built anew" in caplog.text
+
+
+def test_a_run_is_never_trained_on_other_reviews_than_it_was_begun_with(tmp_path, own_cache):
+    given = tiny(tmp_path / "run", str(own_cache))
+    train.run(given | {"epochs": 1}, signals=NoSignals())
+    store = path_of_store(own_cache)
+    flip(store / "labels.bin")
+    described_as("labels", sha256=hashlib.sha256((store / "labels.bin").read_bytes()).hexdigest())(store / "manifest.json")
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    with pytest.raises(InputError, match=r"train.* has other content now"):
+        train.run(given, signals=NoSignals())
+    assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == newest

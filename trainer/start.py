@@ -166,7 +166,7 @@ def open_data(config: Config) -> tuple[Vocabulary, dict[str, token_store.TokenSt
     vocabulary, stores = token_store.prepare(
         corpus=corpus, splits=list(splits.values()), vocab_size=config.vocab_size, cache_dir=token_store.folder_of(config.cache_dir)
     )
-    labels = stores[config.train_split].labels
+    labels = stores[config.train_split].labels[:]
     if labels.min() == labels.max():
         raise InputError(
             f"--train_split must hold reviews of both labels, but all {len(labels)} of {config.train_split} have the label {labels[0]}; "

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from trainer.data.stored_array import StoredArray
 from trainer.data.token_store import Lengths, TokenStore
 
 WINDOW_BATCHES = 200  # pads IMDB at batch 64 by 3 %; 100 would by 6 %, 50 by 10 %
@@ -126,8 +127,11 @@ def padded_ratio(plan: BatchPlan, *, steps: int) -> float:
 
 def _spans(store: TokenStore, rows: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the tokens of each row begin, and how many are read, int32."""
-    starts = store.offsets[rows]  # of a missing row, -1, anything: its length is 0
-    return starts, _cut(np.where(rows >= 0, store.offsets[rows + 1] - starts, 0), max_length).astype(np.int32)
+    starts, ends = store.offsets[rows], store.offsets[rows + 1]
+    lengths = np.where(rows >= 0, ends - starts, 0)  # of a missing row, -1, the offsets are any
+    if lengths.min() < 0 or starts.min() < 0 or ends.max() > len(store.token_ids):
+        raise store.damaged("its offsets are out of range")
+    return starts, _cut(lengths, max_length).astype(np.int32)
 
 
 def _gather(store: TokenStore, rows: np.ndarray, max_length: int, reviews: np.float32) -> Batch:
@@ -136,8 +140,10 @@ def _gather(store: TokenStore, rows: np.ndarray, max_length: int, reviews: np.fl
     token_ids = np.zeros([len(rows), max(1, lengths.max())], np.int32)
     for row, start, length in zip(token_ids, starts.tolist(), lengths.tolist(), strict=True):
         row[:length] = store.token_ids[start : start + length]
-    labels = np.where(is_real, store.labels[rows], 0).astype(np.float32)
-    return Batch(token_ids, lengths, labels, is_real.astype(np.float32), reviews)
+    labels = np.where(is_real, store.labels[rows], 0)
+    if token_ids.view(np.uint32).max() >= store.vocab_size or labels.max() > 1:
+        raise store.damaged("its token ids or labels are out of range")
+    return Batch(token_ids, lengths, labels.astype(np.float32), is_real.astype(np.float32), reviews)
 
 
 def slice_rows(batch_size: int, replicas: int) -> int:
@@ -175,10 +181,15 @@ def train_batches(
       last_step: where to end.
       replicas: how many share a batch.
       local: those whose slices are made.
+
+    Raises:
+      StorageError: at a batch that cannot be read, or once the store is known to be damaged; whether it is when a batch is served,
+        is known after `store.check(wait=True)` alone.
     """
     for step in range(first_step, last_step):
+        store.check()
         batch = _slices(store, plan.rows(step), max_length, replicas, local)
-        if store.token_ids.is_large and step + 1 < last_step:
+        if isinstance(store.token_ids, StoredArray) and step + 1 < last_step:
             store.token_ids.read_ahead(*_spans(store, plan.rows(step + 1), max_length))
         yield batch
 
@@ -195,8 +206,13 @@ def evaluation_batches(
       examples: at most as many as `store` holds.
       replicas: how many share a batch.
       local: those whose slices are made.
+
+    Raises:
+      StorageError: at a batch that cannot be read, and at the latest behind the last one when the store is damaged.
     """
     steps = -(-examples // (batch_size * replicas))
     order = np.full(steps * batch_size * replicas, -1)
     order[:examples] = np.argsort(_cut(store.lengths[:examples], max_length), kind="stable")
-    return (_slices(store, rows, max_length, replicas, local) for rows in order.reshape(steps, batch_size * replicas))
+    for rows in order.reshape(steps, batch_size * replicas):
+        yield _slices(store, rows, max_length, replicas, local)
+    store.check(wait=True)

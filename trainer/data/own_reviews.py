@@ -8,12 +8,13 @@ are read as they are asked for; what is kept is how many there are.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
-import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,7 @@ from absl import logging
 
 from trainer import InputError
 from trainer.data import review_files, review_folders
+from trainer.data.regular_files import read_regular
 from trainer.data.review_files import Row
 from trainer.data.review_folders import readable
 
@@ -34,11 +36,19 @@ def has_kind(name: str) -> bool:
     return bool(colon) and kind in KINDS
 
 
+def is_uri(path: str) -> bool:
+    """Whether a path is not one of this machine's, as in gs://bucket/reviews.csv."""
+    return re.match("[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+
+
 def is_folder(name: str, data_dir: str | None) -> bool:
-    """Whether a --dataset is the path of a folder of texts."""
-    with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL byte in the path
+    """Whether a --dataset is the path of a folder of texts, or of one that cannot be looked into."""
+    try:
         return bool(name and _folders_of_texts(pathlib.Path(data_dir or "", name)))
-    return False
+    except ValueError:  # a NUL byte in the path
+        return False
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class OwnReviews:
@@ -74,6 +84,11 @@ class OwnReviews:
         kind, _, path = name.partition(":") if has_kind(name) else ("folder", "", name)
         if not path:
             raise InputError(f"--dataset must name a path behind {kind}:, but {name} was given; write it as in {kind}:reviews.")
+        for given in (path, data_dir or ""):
+            if is_uri(given):
+                raise InputError(
+                    f"--dataset={kind}: must name files of this machine, but {given} was given; copy or mount them and give their path."
+                )
         self._kind, self._root = kind, pathlib.Path(data_dir or "", path)
         self._columns = {"text_column": text_column, "label_column": label_column}
         files, is_single = _find(kind, self._root)
@@ -171,11 +186,12 @@ class OwnReviews:
     def _count(self, cache_dir: pathlib.Path) -> dict[str, int]:
         if self._kind == "folder":
             return {name: len(review_folders.texts_of(folder)) for name, folder in self._files.items()}
-        kept = cache_dir.expanduser() / "counts" / f"{_digest([str(self._root.resolve()), self._facts])}.json"
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            content = json.loads(kept.read_text())
-            if content["sha256"] == _digest(content["counts"]):
-                return content["counts"]
+        kept = cache_dir / "counts" / f"{_digest([str(self._root.resolve()), self._facts])}.json"
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+            content = json.loads(read_regular(kept, limit=2**20))
+            counts = content["counts"]
+            if content["sha256"] == _digest(counts) and set(counts) == set(self._files) and _are_counts(counts.values()):
+                return counts
         logging.info("Counting the reviews of %s; this is done once.", self._root)
         counts = {name: sum(1 for _ in self._read(path)) for name, path in self._files.items()}
         for name, count in counts.items():
@@ -183,10 +199,15 @@ class OwnReviews:
                 raise InputError(f"A file of reviews must hold some, but {self._files[name]} holds none.")
         with contextlib.suppress(OSError):  # It is only counted again.
             kept.parent.mkdir(parents=True, exist_ok=True)
-            temporary = kept.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps({"counts": counts, "sha256": _digest(counts)}))
+            temporary = kept.with_suffix(f".{secrets.token_hex(4)}.tmp")
+            with temporary.open("x") as file:
+                file.write(json.dumps({"counts": counts, "sha256": _digest(counts)}))
             temporary.replace(kept)
         return counts
+
+
+def _are_counts(values: Iterable[object]) -> bool:
+    return all(type(value) is int and 0 < value < 2**63 for value in values)
 
 
 def _digest(value: object) -> str:

@@ -11,16 +11,16 @@ A store is built in a temporary folder and appears by one rename, so that it is 
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import functools
 import hashlib
 import json
 import os
 import pathlib
+import pwd
+import re
 import shutil
 import tempfile
 import urllib.parse
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,73 +29,49 @@ from absl import logging
 from tqdm import tqdm
 
 from trainer import InputError, StorageError
+from trainer.data import stored_array
 from trainer.data.datasets import Corpus
+from trainer.data.regular_files import holds_only, locked, move_aside, read_regular
+from trainer.data.stored_array import CHECKED_AT_ONCE_BYTES, StoredArray, Verification, open_array
 from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabulary, on_all_cores
 
 FORMAT = 1
 FILES = ("token_ids", "offsets", "labels")
-READ_AHEAD_BYTES = 64 * 2**20
-
-
-class TokenFile:
-    """The token ids of a corpus, review after review; a slice of it is read from the file when it is taken.
-
-    Reading is as fast as a mapping, and memory holds what was read. A file that is mapped is resident in pieces of up to 2 MiB around
-    whatever is touched: of a large corpus all of it, after some steps.
-    """
-
-    def __init__(self, path: pathlib.Path, dtype: str) -> None:
-        self.path = path
-        self.dtype = np.dtype(dtype)
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._file)
-        self._tokens = os.fstat(self._file).st_size // self.dtype.itemsize
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it is long until all of it was read from the disk once, by batches of random reviews."""
-        return self._tokens * self.dtype.itemsize > READ_AHEAD_BYTES
-
-    def read_ahead(self, starts: np.ndarray, lengths: np.ndarray) -> None:
-        """Has the disk read the tokens of some reviews while something else is done, so that slices of them need not wait."""
-        size = self.dtype.itemsize
-        for start, length in zip((starts * size).tolist(), (lengths * size).tolist(), strict=True):
-            if length:  # none would mean: all up to the end of the file
-                os.posix_fadvise(self._file, start, length, os.POSIX_FADV_WILLNEED)
-
-    def __getitem__(self, part: slice) -> np.ndarray:
-        start, stop, _ = part.indices(self._tokens)
-        size = self.dtype.itemsize
-        try:
-            return np.frombuffer(os.pread(self._file, (stop - start) * size, start * size), self.dtype, stop - start)
-        except (OSError, ValueError) as error:
-            raise StorageError(
-                f"{self.path} must hold the encoded reviews, but cannot be read ({error}); delete it: it is built anew."
-            ) from error
+VOCABULARY, MANIFEST = "vocabulary.txt", "manifest.json"
+_DTYPES = {"token_ids": ("|u1", "<u2", "<u4"), "offsets": ("<i8",), "labels": ("|u1",)}
+_MANIFEST_BYTES = 2**16
+_VOCABULARY_BYTES = 2**30
+# What is wrong with a store or a vocabulary; that a file cannot be read says nothing about its content.
+_NOT_WHOLE = (ValueError, LookupError, TypeError, RecursionError, InputError)
 
 
 class Lengths:
     """Tokens of each review, computed from the offsets when they are asked for: by a slice or by an array of reviews, int32."""
 
-    def __init__(self, offsets: np.ndarray) -> None:
+    def __init__(self, offsets: np.ndarray | StoredArray) -> None:
         self._offsets = offsets
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
     def __getitem__(self, reviews: slice | np.ndarray) -> np.ndarray:
-        return (self._offsets[1:][reviews] - self._offsets[:-1][reviews]).astype(np.int32)
+        if isinstance(reviews, slice):
+            start, stop, _ = reviews.indices(len(self))
+            return np.diff(self._offsets[start : max(start, stop) + 1]).astype(np.int32)
+        return (self._offsets[reviews + 1] - self._offsets[reviews]).astype(np.int32)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TokenStore:
     """The encoded reviews of a split, in corpus order. Review i has the tokens offsets[i] .. offsets[i + 1] - 1."""
 
-    token_ids: TokenFile  # [tokens] of the smallest unsigned type that holds the vocabulary
-    offsets: np.ndarray  # [examples + 1] int64, mapped
-    labels: np.ndarray  # [examples] uint8, 0 or 1, mapped
+    token_ids: np.ndarray | StoredArray  # [tokens] of the smallest unsigned type that holds the vocabulary
+    offsets: np.ndarray | StoredArray  # [examples + 1] int64
+    labels: np.ndarray | StoredArray  # [examples] uint8, 0 or 1
+    vocab_size: int
     path: pathlib.Path
     fingerprint: str  # hexadecimal sha256 of content and vocabulary; neither of paths nor of times
+    verification: Verification | None = None  # of what is not in memory, and was not checked when it was opened
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,6 +80,23 @@ class TokenStore:
     def lengths(self) -> Lengths:
         """Tokens of each review."""
         return Lengths(self.offsets)
+
+    def check(self, *, wait: bool = False) -> None:
+        """Returns at once as long as nothing is known to be wrong; with `wait`, when all of the store is as it was written.
+
+        Raises:
+          StorageError: when a file of it is damaged or cannot be read.
+        """
+        if self.verification and (why := self.verification.result(wait=wait)):
+            raise self.damaged(why)
+
+    def damaged(self, why: str) -> StorageError:
+        """The error that ends a run whose store is damaged; the next start builds it anew."""
+        with contextlib.suppress(OSError):
+            (self.path / "labels.bin").unlink()  # not the manifest: it proves that the vocabulary is whole
+        return StorageError(
+            f"{self.path} must hold the encoded reviews as they were written, but {why}; delete it and start again: it is built anew."
+        )
 
 
 def prepare(*, corpus: Corpus, splits: Sequence[str], vocab_size: int, cache_dir: str) -> tuple[Vocabulary, dict[str, TokenStore]]:
@@ -121,7 +114,7 @@ def prepare(*, corpus: Corpus, splits: Sequence[str], vocab_size: int, cache_dir
     """
     for split in splits:
         corpus.examples(split)
-    folder = pathlib.Path(cache_dir).expanduser() / _folder_name(corpus, splits[0], vocab_size)
+    folder = pathlib.Path(cache_dir) / _folder_name(corpus, splits[0], vocab_size)
     with _storage_errors(folder):
         vocabulary = _find_vocabulary(folder, splits[0])
         stores = {split: _find(folder, corpus, split, vocabulary) for split in splits}
@@ -130,27 +123,46 @@ def prepare(*, corpus: Corpus, splits: Sequence[str], vocab_size: int, cache_dir
         with _workshop(folder) as workshop:
             vocabulary = vocabulary or _build_vocabulary(folder, corpus, splits[0], vocab_size, workshop)
             for split in splits:
-                if _find(folder, corpus, split, vocabulary) is None:
-                    _build(folder, corpus, split, vocabulary, workshop)
-        return vocabulary, {split: _load(folder, corpus, split, vocabulary) for split in splits}
+                stores[split] = stores[split] or _build(folder, corpus, split, vocabulary, workshop)
+        return vocabulary, stores
 
 
 def folder_of(cache_dir: str) -> str:
-    """The folder that --cache_dir names; when it is empty, the user's cache folder."""
-    return cache_dir or str(pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "trainer")
+    """The folder that --cache_dir names; when it is empty, the user's cache folder.
+
+    Raises:
+      InputError: when that is in the home of a user who has none.
+    """
+    base = pathlib.PurePath(os.environ.get("XDG_CACHE_HOME", ""))
+    # As the XDG Base Directory Specification has it, an empty or a relative one does not count.
+    given = cache_dir or str((base if base.is_absolute() else pathlib.PurePath("~/.cache")) / "trainer")
+    try:
+        if given.partition("/")[0] == "~" and not os.environ.get("HOME", "").startswith("/"):
+            return str(pathlib.Path(pwd.getpwuid(os.getuid()).pw_dir, given[2:]))
+        return str(pathlib.Path(given).expanduser())
+    except (RuntimeError, KeyError):
+        raise InputError(
+            f"The encoded reviews must be kept in a folder, but {given} is in a home that is not known; "
+            f"name another one by --cache_dir, as in --cache_dir=/tmp/cache."
+        ) from None
+
+
+def is_inside(path: pathlib.Path, cache_dir: str) -> bool:
+    """Whether a path, wherever links lead, lies in the folder of --cache_dir; nothing is opened."""
+    try:
+        return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder_of(cache_dir)))
+    except (OSError, ValueError, InputError):  # ValueError: a NUL byte in the path
+        return False
 
 
 def damage(path: pathlib.Path) -> str | None:
-    """Reads a whole store and compares it with its checksums; what is wrong with it, or None."""
+    """Reads a whole store and compares it with its checksums; what is wrong with it, or None. Whatever lies there, raises nothing."""
     try:
-        files = json.loads((path / "manifest.json").read_bytes())["files"]
-        for name in FILES:
-            with (path / f"{name}.bin").open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != files[name]["sha256"]:
-                    return f"{name}.bin is not what was written"
-    except _NOT_WHOLE as error:
+        manifest = _read_manifest(path)
+        arrays = _open_arrays(path, manifest["files"])
+        return _damage(arrays, manifest["files"])
+    except (*_NOT_WHOLE, OSError, StorageError) as error:
         return f"{type(error).__name__}: {error}"
-    return None
 
 
 def _folder_name(corpus: Corpus, train_split: str, vocab_size: int) -> str:
@@ -166,30 +178,73 @@ def _quote(name: str) -> str:
 
 def _manifest(corpus: Corpus, split: str, vocabulary: Vocabulary, files: Mapping[str, Any]) -> dict[str, Any]:
     content = {"vocabulary": vocabulary.fingerprint, "files": files}
-    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return {"format": FORMAT, "dataset": corpus.name, "version": corpus.version, "split": split, **content, "fingerprint": fingerprint}
+    described = {"format": FORMAT, "dataset": corpus.name, "version": corpus.version, "split": split}
+    return {**described, **content, "fingerprint": _fingerprint(**content)}
+
+
+def _fingerprint(*, vocabulary: str, files: Mapping[str, Any]) -> str:
+    content = {"vocabulary": vocabulary, "files": files}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+    """The manifest of a store, its parts of the right types; raises one of _NOT_WHOLE when there is none."""
+    manifest = json.loads(read_regular(path / MANIFEST, limit=_MANIFEST_BYTES))
+    files = manifest["files"]
+    if set(files) != set(FILES):
+        raise ValueError(f"{MANIFEST} must name {', '.join(FILES)}")
+    for name, described in files.items():
+        dtype, size, sha256 = (described[key] for key in ("dtype", "bytes", "sha256"))
+        if dtype not in _DTYPES[name] or type(size) is not int or size < 0 or size % np.dtype(dtype).itemsize:
+            raise ValueError(f"{MANIFEST} describes no {name}")
+        if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+            raise ValueError(f"{MANIFEST} has no checksum of {name}")
+    if files["offsets"]["bytes"] != 8 * (files["labels"]["bytes"] + 1):
+        raise ValueError(f"{MANIFEST} must have one offset more than labels")
+    if manifest["fingerprint"] != _fingerprint(vocabulary=manifest["vocabulary"], files=files):
+        raise ValueError(f"{MANIFEST} has a fingerprint of another content")
+    return manifest
+
+
+def _open_arrays(path: pathlib.Path, files: Mapping[str, Any]) -> dict[str, np.ndarray | StoredArray]:
+    return {name: open_array(path / f"{name}.bin", files[name]["dtype"], size=files[name]["bytes"]) for name in FILES}
+
+
+def _damage(arrays: Mapping[str, np.ndarray | StoredArray], files: Mapping[str, Any], vocab_size: int = 2**32) -> str | None:
+    """What is wrong with the content of a store, or None."""
+    bounds = {"token_ids": vocab_size - 1, "offsets": len(arrays["token_ids"]), "labels": 1}
+    for name, array in arrays.items():
+        why = stored_array.damage(array, sha256=files[name]["sha256"], at_most=bounds[name], rises=name == "offsets")
+        if why:
+            return f"{name}.bin {why}"
+    return None
 
 
 def _load(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary) -> TokenStore:
-    """Opens a store in constant time; raises one of _NOT_WHOLE when it is missing, torn or of another corpus or vocabulary."""
+    """Opens a store; raises one of _NOT_WHOLE when it is missing, torn, damaged or of another corpus or vocabulary."""
     path = folder / _quote(split)
-    manifest = json.loads((path / "manifest.json").read_bytes())
-    arrays = {name: _open(path / f"{name}.bin", **manifest["files"][name]) for name in FILES}
-    if manifest != _manifest(corpus, split, vocabulary, manifest["files"]):
-        raise ValueError(f"{path} is of another corpus or vocabulary")
-    return TokenStore(**arrays, path=path, fingerprint=manifest["fingerprint"])
+    manifest = _read_manifest(path)
+    files = manifest["files"]
+    if manifest != _manifest(corpus, split, vocabulary, files):
+        raise ValueError("it is of another corpus or vocabulary")
+    arrays = _open_arrays(path, files)
+    large = [array for array in arrays.values() if isinstance(array, StoredArray)]
+    verification = None
 
+    def check() -> str | None:
+        return _damage(arrays, files, len(vocabulary))
 
-def _open(path: pathlib.Path, *, dtype: str, bytes: int, sha256: str) -> TokenFile | np.ndarray:
-    if path.stat().st_size != bytes:
-        raise ValueError(f"{path} must have {bytes} bytes")
-    if path.stem == "token_ids":
-        return TokenFile(path, dtype)
-    # As an array: indexing a memmap takes twice as long. Nothing cannot be mapped.
-    return np.asarray(np.memmap(path, dtype, "r")) if bytes else np.zeros(0, dtype)
-
-
-_NOT_WHOLE = (OSError, ValueError, LookupError, TypeError, InputError)
+    if large and sum(described["bytes"] for described in files.values()) > CHECKED_AT_ONCE_BYTES:
+        verification = Verification(check, large)
+    elif why := check():
+        raise ValueError(why)
+    return TokenStore(
+        **arrays,
+        vocab_size=len(vocabulary),
+        path=path,
+        fingerprint=manifest["fingerprint"],
+        verification=verification,
+    )
 
 
 def _find(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary | None) -> TokenStore | None:
@@ -200,34 +255,53 @@ def _find(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabula
 def _find_vocabulary(folder: pathlib.Path, train_split: str) -> Vocabulary | None:
     """The vocabulary, if it is the one that the train split was encoded with: the only witness that it is whole."""
     with contextlib.suppress(*_NOT_WHOLE):
-        vocabulary = Vocabulary.from_bytes((folder / "vocabulary.txt").read_bytes())
-        manifest = json.loads((folder / _quote(train_split) / "manifest.json").read_bytes())
+        vocabulary = Vocabulary.from_bytes(read_regular(folder / VOCABULARY, limit=_VOCABULARY_BYTES))
+        manifest = _read_manifest(folder / _quote(train_split))
         return vocabulary if manifest["vocabulary"] == vocabulary.fingerprint else None
 
 
 def _build_vocabulary(folder: pathlib.Path, corpus: Corpus, train_split: str, vocab_size: int, workshop: pathlib.Path) -> Vocabulary:
-    if (folder / "vocabulary.txt").exists():
-        logging.warning("%s has no store of %s that was encoded with it; it is built anew.", folder / "vocabulary.txt", train_split)
+    if (folder / VOCABULARY).exists():
+        logging.warning("%s has no store of %s that was encoded with it; it is built anew.", folder / VOCABULARY, train_split)
     texts = (texts for texts, _ in _reviews(corpus, train_split, "Counting"))
     vocabulary = build_vocabulary(batches=texts, vocab_size=vocab_size)
-    (workshop / "vocabulary.txt").write_bytes(vocabulary.to_bytes())
-    _fsync(workshop / "vocabulary.txt")
-    _publish(workshop / "vocabulary.txt", folder)
+    (workshop / VOCABULARY).write_bytes(vocabulary.to_bytes())
+    _fsync(workshop / VOCABULARY)
+    with _gate(folder):
+        if (folder / VOCABULARY).is_dir() and not (folder / VOCABULARY).is_symlink():
+            move_aside(folder / VOCABULARY)
+        _publish(workshop / VOCABULARY, folder)
     return vocabulary
 
 
-def _build(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary, workshop: pathlib.Path) -> None:
+def _build(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary, workshop: pathlib.Path) -> TokenStore:
     final, built = folder / _quote(split), workshop / _quote(split)
     with _gate(folder):
-        if final.exists() and _find(folder, corpus, split, vocabulary) is None:
-            logging.warning("%s is torn or belongs to another corpus or vocabulary; it is built anew.", final)
-            final.rename(workshop / f"{final.name}.torn")
+        if os.path.lexists(final):
+            if store := _find(folder, corpus, split, vocabulary):
+                return store
+            logging.warning("%s is torn, damaged or of another corpus or vocabulary; it is built anew.", final)
+            if holds_only(final, _is_ours):
+                final.rename(workshop / f"{final.name}.torn")
+            else:
+                move_aside(final)
     built.mkdir()
     files = _encode(corpus, split, vocabulary, built)
-    (built / "manifest.json").write_text(json.dumps(_manifest(corpus, split, vocabulary, files), indent=2))
+    (built / MANIFEST).write_text(json.dumps(_manifest(corpus, split, vocabulary, files), indent=2))
     for path in (*built.iterdir(), built):
         _fsync(path)
     _publish(built, folder)
+    try:
+        return _load(folder, corpus, split, vocabulary)
+    except _NOT_WHOLE as error:
+        raise StorageError(
+            f"{final} must read back as it was written, but {error}; see to the disk, or give another folder by --cache_dir."
+        ) from error
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file of this name may be one that a builder wrote."""
+    return name in {"lock", VOCABULARY, MANIFEST, *(f"{name}.bin" for name in FILES)}
 
 
 def _encode(corpus: Corpus, split: str, vocabulary: Vocabulary, path: pathlib.Path) -> dict[str, Any]:
@@ -267,39 +341,37 @@ def _reviews(corpus: Corpus, split: str, action: str) -> Iterator[tuple[np.ndarr
             bar.update(len(labels))
 
 
-@contextlib.contextmanager
-def _gate(folder: pathlib.Path) -> Iterator[None]:
+def _gate(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     """Lets one process at a time, for moments, remove what another may have left; nobody builds in here."""
-    with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return locked(folder / "lock")
 
 
 @contextlib.contextmanager
 def _workshop(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary folder beside the stores, locked so that others can tell it from one whose builder was killed; those are removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _gate(folder):
-        for leftover in folder.glob("*.tmp"):
-            if _is_abandoned(leftover):
-                shutil.rmtree(leftover)
-        workshop = pathlib.Path(tempfile.mkdtemp(dir=folder, suffix=".tmp"))
-        lock = (workshop / "lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    with lock:
+    with contextlib.ExitStack() as held:
+        with _gate(folder):
+            for leftover in folder.glob("*.tmp"):
+                if _is_abandoned(leftover):
+                    shutil.rmtree(leftover, ignore_errors=True)  # a builder that ends removes it as well
+            workshop = pathlib.Path(tempfile.mkdtemp(dir=folder, suffix=".tmp"))
+            held.enter_context(locked(workshop / "lock"))
         try:
             yield workshop
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
 
 
-def _is_abandoned(workshop: pathlib.Path) -> bool:
-    try:
-        with (workshop / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # its builder works, or is another user's
-        return False
-    return True
+def _is_abandoned(leftover: pathlib.Path) -> bool:
+    """Whether a builder made a folder and was killed; not of what is anybody else's, or still held."""
+    with contextlib.suppress(OSError):  # its builder works, or it is another user's
+        if holds_only(leftover, _is_ours):
+            if not any(leftover.iterdir()):  # killed before it made its lock
+                return True
+            with locked(leftover / "lock", create=False, wait=False):
+                return True
+    return False
 
 
 def _fsync(path: pathlib.Path) -> None:
