@@ -17,7 +17,7 @@ from tensorflow.python.distribute.collective_all_reduce_strategy import Collecti
 from tensorflow.python.eager import context
 
 from trainer import InputError, PeerLostError
-from trainer.run.cluster import Cluster
+from trainer.run.cluster import Cluster, port_error
 
 # What TensorFlow, XLA and their kernels read from the environment to choose how to compute; not what they log or where they look.
 _ENVIRONMENT = (
@@ -66,7 +66,7 @@ class Replicas:
         self.cluster = cluster
         if strategy == "multi_worker":
             with self.peers():
-                self._strategy = _connect(len(cluster.workers), connect_secs)
+                self._strategy = _connect(cluster, connect_secs)
         elif strategy == "mirrored":
             devices = [device.name for device in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
             self._strategy = tf.distribute.MirroredStrategy(devices)
@@ -152,8 +152,8 @@ def sum_over_replicas(values: Any) -> Any:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
 
-def _connect(workers: int, secs: int) -> tf.distribute.Strategy:
-    """The strategy of this many workers; raises PeerLostError when not all have come within `secs`.
+def _connect(cluster: Cluster, secs: int) -> tf.distribute.Strategy:
+    """The strategy of these workers; raises PeerLostError when not all have come within `secs`.
 
     Left alone, TensorFlow starts a coordination service, whose wait for workers heeds neither a limit of time nor a signal, and which takes
     SIGTERM for itself. Without it the strategy waits in an exchange, then looks after its peers in a thread. No public name tells it so.
@@ -161,13 +161,19 @@ def _connect(workers: int, secs: int) -> tf.distribute.Strategy:
     context.context().configure_coordination_service(service_type="")
     CollectiveAllReduceExtended._check_health_initial_timeout = secs
     CollectiveAllReduceExtended._check_health_interval = CollectiveAllReduceExtended._check_health_timeout = _HEALTH_SECS
+    # Of TF_CONFIG it takes what was checked alone: the workers, and nothing else that may stand there.
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver("worker", cluster.index, rpc_layer="grpc")
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXCHANGE_SECS)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    except tf.errors.UnknownError as error:
+        if "Could not start gRPC server" not in str(error):
+            raise
+        raise port_error(cluster, "TensorFlow found it taken") from error
     except RuntimeError as error:
         raise PeerLostError(
-            f"All {workers} workers must train together, but not all have come within {secs} s (--connect_secs); "
-            f"start all of them by the same command."
+            f"All {len(cluster.workers)} workers must train together, but not all have come within {secs} s "
+            f"(--connect_secs); start all of them by the same command."
         ) from error
 
 
