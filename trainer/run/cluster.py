@@ -12,8 +12,8 @@ from typing import NamedTuple
 from trainer import InputError
 
 _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
-_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
-_NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE)  # No name ends so: it is meant as an IPv4 address.
+_ADDRESS = r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"
+_NUMERIC = r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?"  # No name ends so: it is meant as an IPv4 address.
 _RETRY_SECS = 0.5
 
 
@@ -77,12 +77,12 @@ def _parse(text: str) -> Cluster:
 
 def _address(number: int, worker: str) -> tuple[str, int]:
     """Host, without brackets, and port of a worker."""
-    match = _ADDRESS.fullmatch(worker)
+    match = re.fullmatch(_ADDRESS, worker)
     with contextlib.suppress(ValueError):
         if match and 1 <= int(match["port"]) <= 65535:
             if match["ipv6"]:
                 ipaddress.IPv6Address(match["ipv6"])
-            elif _NUMERIC.fullmatch(match["host"]):
+            elif re.fullmatch(_NUMERIC, match["host"]):
                 ipaddress.IPv4Address(match["host"])
             return match["ipv6"] or match["host"], int(match["port"])
     raise InputError(
