@@ -87,6 +87,7 @@ def _open(config: Config, found: checkpoint.Found, frozen: Mapping[str, Any], re
     directory = pathlib.Path(config.workdir)
     if not replicas.is_chief and logging.get_verbosity() == logging.INFO:
         logging.set_verbosity(logging.WARNING)  # The chief says it all.
+    replicas.share(directory, workdir.token(directory))
     source = open_source(config) if config.init_from and not found.newest else None
     if source and config.init_best_metric:
         config = dataclasses.replace(config, initial_best=best_metric_of(source, config))

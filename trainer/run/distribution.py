@@ -132,6 +132,21 @@ class Replicas:
         if differences:
             raise InputError(f"All workers must be started alike, but {'; '.join(differences)}.")
 
+    def share(self, directory: pathlib.Path, token: str | None) -> None:
+        """Waits for all workers; raises InputError on each of them when not all see the chief's run directory.
+
+        Args:
+          directory: where this worker looks for it; the path may be another one on each machine.
+          token: what the chief wrote there at its start, as this worker reads it.
+        """
+        said = [json.loads(text) for text in self.gather(json.dumps([str(directory), token]))]
+        strangers = [f"worker {number} does not see it in {path}" for number, (path, read) in enumerate(said) if read != said[0][1]]
+        if strangers:
+            raise InputError(
+                f"All workers must share the run directory of worker 0, {said[0][0]}, but {', and '.join(strangers)}; "
+                f"give each of them a --workdir that is this directory, on a filesystem that their machines share."
+            )
+
     @contextlib.contextmanager
     def peers(self) -> Iterator[None]:
         """Within it a worker that is gone, or does not come, is a PeerLostError."""

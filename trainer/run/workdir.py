@@ -44,7 +44,7 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
                 f"--workdir must lie on a filesystem that can lock files, but {workdir} does not: {error.strerror}; name another."
             ) from None
         lock.truncate()
-        lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+        lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "token": os.urandom(8).hex()}))
         lock.flush()
         yield
 
@@ -59,6 +59,13 @@ def is_held(workdir: pathlib.Path) -> bool:
             if "->" not in line
         )
     return False
+
+
+def token(workdir: pathlib.Path) -> str | None:
+    """What the process that holds the run wrote there to tell it from any other; None: nothing."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((workdir / "lock").read_text())["token"])
+    return None
 
 
 def _holder(text: str) -> str:
