@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -118,7 +119,7 @@ class Replicas:
         def exchange(values):
             return self.run(lambda number: sum_over_replicas(values if number == self.local.start else tf.zeros_like(values)))
 
-        return exchange(values)
+        return exchange.get_concrete_function(values)(values)  # TensorFlow warns of one that is often traced in a call.
 
     def agree(self, facts: dict[str, str]) -> None:
         """Waits for all workers; raises InputError on each of them, naming worker and difference, when their facts are not the chief's."""
@@ -174,6 +175,7 @@ def _connect(cluster: Cluster, secs: int) -> tf.distribute.Strategy:
     SIGTERM for itself. Without it the strategy waits in an exchange, then looks after its peers in a thread. No public name tells it so.
     """
     context.context().configure_coordination_service(service_type="")
+    logging.getLogger("tensorflow").addFilter(_reword)
     CollectiveAllReduceExtended._check_health_initial_timeout = secs
     CollectiveAllReduceExtended._check_health_interval = CollectiveAllReduceExtended._check_health_timeout = _HEALTH_SECS
     # Of TF_CONFIG it takes what was checked alone: the workers, and nothing else that may stand there.
@@ -190,6 +192,16 @@ def _connect(cluster: Cluster, secs: int) -> tf.distribute.Strategy:
             f"All {len(cluster.workers)} workers must train together, but not all have come within {secs} s "
             f"(--connect_secs); start all of them by the same command."
         ) from error
+
+
+def _reword(record: logging.LogRecord) -> bool:
+    # What TensorFlow's look after the others says; it names them by their devices, and repeats what gRPC said.
+    message = str(record.msg)
+    if message.startswith("Cluster check alive failed"):
+        return False  # The exchange that waits for the worker ends now, which is our own error; where none does, nothing is lost.
+    if "seems down" in message and isinstance(record.args, tuple) and record.args:
+        record.msg, record.args = "Worker %s does not answer; it is asked again.", (str(record.args[0]).rpartition(":")[2],)
+    return True
 
 
 def _split_cpu(count: int) -> None:
