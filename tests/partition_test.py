@@ -60,7 +60,7 @@ def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_ha
         return workers
 
     joined.cut(1, "from")
-    said, codes = wait(start(connect_secs=2), 120)
+    said, codes = wait(start(connect_secs=2), 300)
     assert codes == [5, 5], said
     assert all("but not all have come within 2 s (--connect_secs)" in text.splitlines()[-1] for text in said)
     joined.heal()
@@ -78,8 +78,8 @@ def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_ha
             assert not re.search("Traceback|^error: (?!All 2 workers must)|/job:|UNKNOWN", text, re.MULTILINE), text
         joined.heal()
 
-    said, codes = wait(twin, 120)
+    said, codes = wait(twin, 300)
     assert codes == [0, 0], said
-    said, codes = wait(start(), 120)
+    said, codes = wait(start(), 300)
     assert codes == [0, 0], said
     assert differences(outcome(tmp_path / "twin"), outcome(tmp_path / "run")) == []
