@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 from bench import ROOT, machine, spread
-from local_cluster import tf_configs
+from local_cluster import free_ports, tf_configs
 
 from trainer.main import importing_tensorflow
 
@@ -126,7 +126,7 @@ def compare_workers(counts: list[int]) -> None:
     print("\n| workers | exchanges a step, bytes each | ms, on these cores |\n| --- | --- | --- |")
     command = [sys.executable, str(pathlib.Path(__file__)), "--exchange"]
     for count in counts:
-        environments = [{**os.environ, "TF_CONFIG": config} for config in tf_configs(count)]
+        environments = [{**os.environ, "TF_CONFIG": config} for config in tf_configs(free_ports(count))]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "cwd": ROOT}
         workers = [subprocess.Popen(command, env=environment, **pipes) for environment in environments]
         chief, *_ = [worker.communicate()[0] for worker in workers]

@@ -1,8 +1,15 @@
 """The conditions of exactness."""
 
 import json
+import logging
+import os
+import socket
+import subprocess
+import sys
 
+import pytest
 import tensorflow as tf
+from local_cluster import ROOT
 
 from trainer.config import Config
 from trainer.run import distribution
@@ -61,3 +68,41 @@ def test_how_much_tensorflow_logs_is_no_difference(monkeypatch):
     before = json.dumps(conditions())
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     assert distribution.differences(before, conditions()) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "expected"),
+    [
+        ("%s seems down, retrying %d/%d", ("/job:worker/replica:0/task:11", 1, 3), "Worker 11 does not answer; it is asked again."),
+        ("Cluster check alive failed, %s is down, aborting collectives: %s", ("/job:worker/replica:0/task:1", "gRPC"), None),
+        ("Something else seems down", (), "Something else seems down"),
+    ],
+)
+def test_what_tensorflow_says_of_a_worker_is_said_in_our_words(message, arguments, expected):
+    record = logging.LogRecord("tensorflow", logging.WARNING, "", 0, message, arguments, None)
+    assert (record.getMessage() if distribution._reword(record) else None) == expected
+
+
+CONNECT = """
+from trainer import InputError
+from trainer.run import cluster, distribution
+try:
+    distribution.Replicas("multi_worker", cluster=cluster.read_cluster("multi_worker", check_network=False), connect_secs=1)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_port_that_is_taken_after_it_was_looked_at_is_the_same_mistake():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        address = f"localhost:{taken.getsockname()[1]}"
+        described = {"cluster": {"worker": [address, "localhost:1"]}, "task": {"type": "worker", "index": 0}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(described), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        command = [sys.executable, "-c", CONNECT]
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == (
+        f"TF_CONFIG must give worker 0 a port at which it can listen, but that of {address!r} is none (TensorFlow found it taken); "
+        f"end the process that has it, or give the worker another port in the TF_CONFIG of every worker.\n"
+    )

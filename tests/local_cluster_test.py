@@ -1,8 +1,11 @@
 """Workers on one machine, started, started again and stopped together."""
 
+import json
+import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +13,7 @@ import time
 import pytest
 from fakes import NoSignals, tiny
 from kill_and_resume import differences, outcome
-from local_cluster import ROOT
+from local_cluster import ROOT, held_ports, outcome_of, start_workers
 
 from trainer import train
 
@@ -18,6 +21,20 @@ from trainer import train
 def start(given, *arguments):
     command = [sys.executable, "scripts/local_cluster.py", *arguments, "--", *(f"--{name}={value}" for name, value in given.items())]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+STAND_INS = """
+import subprocess, sys
+import local_cluster
+local_cluster.start_workers = lambda count, flags, **kwargs: [subprocess.Popen(["sh", "-c", flag], **kwargs) for flag in flags]
+sys.exit(local_cluster.train_together(len(sys.argv) - 1, sys.argv[1:], max_restarts=2))
+"""
+"""Runs shell scripts in the place of workers: a trainer does not end with any code, at any time, on demand."""
+
+
+def start_stand_ins(*scripts, **kwargs):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **kwargs}
+    return subprocess.Popen([sys.executable, "-c", STAND_INS, *scripts], cwd=ROOT / "scripts", **pipes)
 
 
 def workers_of(process):
@@ -62,3 +79,123 @@ def test_a_number_of_workers_that_is_none_is_refused(tmp_path, workers):
     said = process.communicate()[0]
     assert process.returncode == 2
     assert "--workers" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("restarts", ["-1", "many"])
+def test_a_number_of_restarts_that_is_none_is_refused(tmp_path, restarts):
+    process = start({"workdir": tmp_path / "run"}, f"--max_restarts={restarts}")
+    said = process.communicate()[0]
+    assert process.returncode == 2
+    assert "--max_restarts" in said and "Traceback" not in said
+
+
+def test_a_mistake_of_the_user_is_not_started_again(tmp_path, cache_dir):
+    (tmp_path / "run").write_text("no directory")
+    process = start(tiny(tmp_path / "run", cache_dir, connect_secs=1))
+    said = process.communicate()[0]
+    assert process.returncode == 2, said
+    assert said.count("error: --workdir must be a directory") == 1
+    assert "started again" not in said
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([0, 0], 0),
+        ([3, 5], 3),
+        ([5, 3], 3),
+        ([5, 0], 5),
+        ([0, 5], 5),
+        ([4, 2], 4),
+        ([2, 4], 2),
+        ([-9, 5], 137),
+        ([5, -9], 5),
+        ([-11, 1], 1),
+        ([5, -15], 143),
+        ([130, -9], 130),
+    ],
+)
+def test_the_job_ends_with_the_first_code_that_a_new_start_does_not_mend(codes, expected):
+    assert outcome_of(codes) == expected
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 130, 143])
+def test_what_a_new_start_does_not_mend_is_not_started_again_whoever_ends_first(code):
+    process = start_stand_ins("exit 5", f"sleep 0.1; exit {code}", "sleep 0.3; exit 6")
+    said = process.communicate()[0]
+    assert process.returncode == code, said
+    assert said == ""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("exit 5", 5), *((f"kill -{name} $$", 128 + number) for name, number in (("KILL", 9), ("SEGV", 11), ("ABRT", 6), ("BUS", 7)))],
+)
+def test_what_a_new_start_may_mend_is_started_again_until_the_restarts_are_spent(end, code):
+    process = start_stand_ins("exit 0", f"ulimit -c 0; echo here; {end}")
+    said = process.communicate()[0]
+    assert process.returncode == code, said
+    assert said.count("[1] here") == 3
+    assert said.count("all are started again") == 2
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR2", "XCPU", "QUIT"])
+def test_a_signal_to_the_job_goes_to_all_workers_and_ends_it(name):
+    script = f"trap 'exit {128 + signal.Signals[f'SIG{name}']}' {name}; echo ready; while :; do sleep 0.02; done"
+    process = start_stand_ins(script, script)
+    for _ in range(2):
+        assert process.stdout.readline().endswith("ready\n")
+    process.send_signal(signal.Signals[f"SIG{name}"])
+    said = process.communicate(timeout=20)[0]
+    assert process.returncode == 128 + signal.Signals[f"SIG{name}"], said
+    assert said == ""
+
+
+def test_sigusr1_goes_to_all_workers_and_ends_nothing():
+    script = "trap 'echo saved; exit 5' USR1; echo ready; while :; do sleep 0.02; done"
+    process = start_stand_ins(script, script)
+    for restarts in (2, 1, 0):
+        assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
+        process.send_signal(signal.SIGUSR1)
+        assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] saved\n", "[1] saved\n"]
+        assert not restarts or "all are started again" in process.stdout.readline()
+    assert process.wait(20) == 5
+
+
+def test_sighup_stays_ignored_where_it_was():
+    command = ["nohup", sys.executable, "-c", STAND_INS, "echo ready; sleep 0.5"]
+    process = subprocess.Popen(command, cwd=ROOT / "scripts", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout.readline() == "[0] ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("where", ["| head -1", ">/dev/full", ">&-", ">&- 2>&-"])
+def test_that_nobody_reads_what_is_said_stops_no_job(tmp_path, where):
+    script = "for n in $(seq 3000); do echo line $n; done; echo done > $DONE; exit 4"
+    line = f'"$@" {where}; echo ${{PIPESTATUS[0]}} > {tmp_path / "code"}'
+    environment = {**os.environ, "DONE": tmp_path / "done"}
+    command = ["bash", "-c", line, "bash", sys.executable, "-c", STAND_INS, script]
+    ended = subprocess.run(command, cwd=ROOT / "scripts", env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (tmp_path / "code").read_text() == "4\n"
+    assert (tmp_path / "done").exists()
+    assert ended.stderr == ""
+    assert ended.stdout in ("", "[0] line 1\n")
+
+
+def test_nobody_is_given_the_port_of_a_worker_that_does_not_listen_yet():
+    (worker,) = start_workers(1, ["--help"], stdout=subprocess.DEVNULL)
+    described = dict(item.split("=", 1) for item in pathlib.Path(f"/proc/{worker.pid}/environ").read_text().split("\0") if "=" in item)
+    port = int(json.loads(described["TF_CONFIG"])["cluster"]["worker"][0].rpartition(":")[2])
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("", port))
+    assert worker.wait(60) == 0
+    with socket.socket() as other:
+        other.bind(("", port))
+
+
+def test_who_holds_a_port_does_not_keep_the_worker_from_it():
+    with held_ports(1) as (held,), socket.socket(socket.AF_INET6) as worker:
+        worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        worker.bind(("", held.getsockname()[1]))
+        worker.listen()

@@ -126,9 +126,20 @@ def test_a_worker_whose_peer_dies_ends_with_a_sentence_in_any_phase(tmp_path, ca
 
 def test_workers_that_are_started_unlike_are_told_how(tmp_path, cache_dir):
     given = settings(tmp_path / "run", cache_dir, "multi_worker")
-    processes = start(given, unlike=["--seed=7"])
-    said, codes = wait(processes)
+    (tmp_path / "mounted").symlink_to(tmp_path)  # A path of its own to the same directory is no difference.
+    said, codes = wait(start(given, unlike=["--seed=7", f"--workdir={tmp_path / 'mounted' / 'run'}"]))
     assert codes == [2, 2], said
     for text in said:
         assert "--seed is 2 on worker 0 and 7 on worker 1" in text
         assert "Traceback" not in text
+
+
+def test_workers_that_do_not_share_the_run_directory_are_refused_before_anything_is_trained(tmp_path, cache_dir):
+    given = settings(tmp_path / "run", cache_dir, "multi_worker")
+    said, codes = wait(start(given, unlike=[f"--workdir={tmp_path / 'other'}"]))
+    assert codes == [2, 2], said
+    for text in said:
+        assert f"worker 1 does not see it in {tmp_path / 'other'}" in text.splitlines()[-1]
+        assert "Traceback" not in text
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"lock"}
+    assert not (tmp_path / "other").exists()

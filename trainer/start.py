@@ -77,7 +77,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
     replicas = distribution.Replicas(
         config.strategy,
         logical_devices=config.logical_devices,
-        cluster=cluster.read_cluster(config.strategy),
+        cluster=cluster.read_cluster(config.strategy, check_network=False),
         connect_secs=config.connect_secs,
     )
     with replicas.peers():
@@ -88,6 +88,7 @@ def _open(config: Config, found: checkpoint.Found, stored: Mapping[str, Any], re
     directory = pathlib.Path(config.workdir)
     if not replicas.is_chief and logging.get_verbosity() == logging.INFO:
         logging.set_verbosity(logging.WARNING)  # The chief says it all.
+    replicas.share(directory, workdir.token(directory))
     source = open_source(config) if config.init_from and not found.newest else None
     if source and config.init_best_metric:
         config = dataclasses.replace(config, initial_best=best_metric_of(source, config))

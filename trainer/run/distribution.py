@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from tensorflow.python.distribute.collective_all_reduce_strategy import Collecti
 from tensorflow.python.eager import context
 
 from trainer import InputError, PeerLostError
-from trainer.run.cluster import Cluster
+from trainer.run.cluster import Cluster, port_error
 
 # What TensorFlow, XLA and their kernels read from the environment to choose how to compute; not what they log or where they look.
 _ENVIRONMENT = (
@@ -66,7 +67,7 @@ class Replicas:
         self.cluster = cluster
         if strategy == "multi_worker":
             with self.peers():
-                self._strategy = _connect(len(cluster.workers), connect_secs)
+                self._strategy = _connect(cluster, connect_secs)
         elif strategy == "mirrored":
             devices = [device.name for device in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
             self._strategy = tf.distribute.MirroredStrategy(devices)
@@ -118,7 +119,7 @@ class Replicas:
         def exchange(values):
             return self.run(lambda number: sum_over_replicas(values if number == self.local.start else tf.zeros_like(values)))
 
-        return exchange(values)
+        return exchange.get_concrete_function(values)(values)  # TensorFlow warns of one that is often traced in a call.
 
     def agree(self, facts: dict[str, str]) -> None:
         """Waits for all workers; raises InputError on each of them, naming worker and difference, when their facts are not the chief's."""
@@ -131,6 +132,21 @@ class Replicas:
         ]
         if differences:
             raise InputError(f"All workers must be started alike, but {'; '.join(differences)}.")
+
+    def share(self, directory: pathlib.Path, token: str | None) -> None:
+        """Waits for all workers; raises InputError on each of them when not all see the chief's run directory.
+
+        Args:
+          directory: where this worker looks for it; the path may be another one on each machine.
+          token: what the chief wrote there at its start, as this worker reads it.
+        """
+        said = [json.loads(text) for text in self.gather(json.dumps([str(directory), token]))]
+        strangers = [f"worker {number} does not see it in {path}" for number, (path, read) in enumerate(said) if read != said[0][1]]
+        if strangers:
+            raise InputError(
+                f"All workers must share the run directory of worker 0, {said[0][0]}, but {', and '.join(strangers)}; "
+                f"give each of them a --workdir that is this directory, on a filesystem that their machines share."
+            )
 
     @contextlib.contextmanager
     def peers(self) -> Iterator[None]:
@@ -152,23 +168,40 @@ def sum_over_replicas(values: Any) -> Any:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
 
-def _connect(workers: int, secs: int) -> tf.distribute.Strategy:
-    """The strategy of this many workers; raises PeerLostError when not all have come within `secs`.
+def _connect(cluster: Cluster, secs: int) -> tf.distribute.Strategy:
+    """The strategy of these workers; raises PeerLostError when not all have come within `secs`.
 
     Left alone, TensorFlow starts a coordination service, whose wait for workers heeds neither a limit of time nor a signal, and which takes
     SIGTERM for itself. Without it the strategy waits in an exchange, then looks after its peers in a thread. No public name tells it so.
     """
     context.context().configure_coordination_service(service_type="")
+    logging.getLogger("tensorflow").addFilter(_reword)
     CollectiveAllReduceExtended._check_health_initial_timeout = secs
     CollectiveAllReduceExtended._check_health_interval = CollectiveAllReduceExtended._check_health_timeout = _HEALTH_SECS
+    # Of TF_CONFIG it takes what was checked alone: the workers, and nothing else that may stand there.
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver("worker", cluster.index, rpc_layer="grpc")
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXCHANGE_SECS)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    except tf.errors.UnknownError as error:
+        if "Could not start gRPC server" not in str(error):
+            raise
+        raise port_error(cluster, "TensorFlow found it taken") from error
     except RuntimeError as error:
         raise PeerLostError(
-            f"All {workers} workers must train together, but not all have come within {secs} s (--connect_secs); "
-            f"start all of them by the same command."
+            f"All {len(cluster.workers)} workers must train together, but not all have come within {secs} s "
+            f"(--connect_secs); start all of them by the same command."
         ) from error
+
+
+def _reword(record: logging.LogRecord) -> bool:
+    # What TensorFlow's look after the others says; it names them by their devices, and repeats what gRPC said.
+    message = str(record.msg)
+    if message.startswith("Cluster check alive failed"):
+        return False  # The exchange that waits for the worker ends now, which is our own error; where none does, nothing is lost.
+    if "seems down" in message and isinstance(record.args, tuple) and record.args:
+        record.msg, record.args = "Worker %s does not answer; it is asked again.", (str(record.args[0]).rpartition(":")[2],)
+    return True
 
 
 def _split_cpu(count: int) -> None:
