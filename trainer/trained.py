@@ -158,4 +158,4 @@ def write_answer(output: str, answer: Mapping[str, Any]) -> None:
         sys.stdout.write(text)
     elif output:
         with workdir.storage_errors(pathlib.Path(output)):
-            pathlib.Path(output).write_text(text)
+            pathlib.Path(output).write_text(text, encoding="utf-8")
