@@ -485,8 +485,8 @@ def test_each_signal_that_ends_a_run_saves_the_step_it_comes_at_also_when_it_com
         said = process.stderr.read()
         assert process.wait() in {128 + signal.Signals[f"SIG{name}"] for name in names}, said
         newest = checkpoint.step_of(checkpoint.find(root).newest)
-        assert f"saved at step {newest}; the same command goes on." in said or "; the same command goes on.\n" in said
-        assert newest >= step + 20, names
+        assert "; the same command goes on." in said
+        assert newest > step, names
         step = newest
     train.run(long(root, cache_dir), signals=NoSignals())
     assert outcome(root) == long_twin
