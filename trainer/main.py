@@ -167,7 +167,7 @@ def program(mode: str) -> Callable:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the program; returns its exit code."""
+    """Runs the program; returns its exit code, or raises SystemExit when nobody reads its answer any more."""
     streams.guard()
     logging.basicConfig(handlers=[_Lines()])
     signals = Signals()
@@ -182,8 +182,6 @@ def main(argv: Sequence[str]) -> int:
         is_writer = is_training and read_cluster(settings.strategy).is_chief
         with _enough_memory(), workdir.hold(pathlib.Path(settings.workdir)) if is_writer else contextlib.nullcontext():
             program(settings.mode)(given, signals=signals)
-    except streams.ReaderGoneError as gone:
-        return gone.exit_code
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)
         if isinstance(error, PeerLostError):

@@ -12,16 +12,10 @@ import signal
 import sys
 from typing import TextIO
 
-from trainer import StorageError, TrainerError
+from trainer import StorageError
 
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
-
-
-class ReaderGoneError(TrainerError):
-    """Whoever read standard output, as `head` does, has had enough."""
-
-    exit_code = 128 + signal.SIGPIPE
 
 
 def guard() -> None:
@@ -88,8 +82,8 @@ class _Answers(_Waiting):
             return super().write(data)
         except OSError as error:
             _send_to_nowhere(self.fileno())  # what is in the buffer is written once more when the program ends
-            if isinstance(error, BrokenPipeError):
-                raise ReaderGoneError from error
+            if isinstance(error, BrokenPipeError):  # Whoever reads, as `head`, has had enough.
+                raise SystemExit(128 + signal.SIGPIPE) from None
             raise StorageError(
                 f"Standard output must take the answer, but it cannot be written ({error.strerror}); "
                 f"send it to a terminal, a pipe or a file that can be."
