@@ -19,16 +19,17 @@ from trainer.run import workdir
 from trainer.run.cluster import read_cluster
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGXCPU)
-_ONE_GESTURE_SECS = 1.0  # within which a second signal tells nothing new: a terminal and a shell may both send one
+_REPEAT_SECS = 1.0  # within which a second signal is no new wish: a terminal and a shell may both send one
 
 
 class Signals:
     """What signals ask for.
 
-    SIGINT, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU end the program. Before the first step, and in all modes but training, there is nothing to
-    save: it ends at once. In training the first of them is noted, and the loop honours it between two steps or two batches of an
-    evaluation; another one ends the program at once only when it comes later than as part of the same gesture, or when the save is done.
-    SIGUSR1 asks for a save alone. SIGHUP stays ignored where it was at the start, as `nohup` has it.
+    SIGINT, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU end the program. Before the first step, and in all modes but
+    training, there is nothing to save: it ends at once. In training the first of them is noted, and the loop
+    honours it between two steps or two batches of an evaluation; another one ends the program at once only when
+    it comes more than a second later, or when the save is done. SIGUSR1 asks for a save alone. SIGHUP stays
+    ignored where it was at the start, as `nohup` has it.
 
     Attributes:
       hint: what is said behind the signal's name at an end without a save.
@@ -59,7 +60,7 @@ class Signals:
         if self._received is None or not self.wait_for_a_save:
             return not self.wait_for_a_save
         # The kernel repeats SIGXCPU each second.
-        return signum != signal.SIGXCPU and time.monotonic() - self._received_at >= _ONE_GESTURE_SECS
+        return signum != signal.SIGXCPU and time.monotonic() - self._received_at >= _REPEAT_SECS
 
     def _request_save(self, signum: int, frame) -> None:
         del signum, frame
@@ -115,13 +116,14 @@ class _Lines(logging.Handler):
 def importing_tensorflow() -> Iterator[None]:
     """Within it TensorFlow is imported: sets what it reads then and what decides bits, where the user has not set it, and keeps it quiet.
 
-    Keras' settings are the program's own, whatever the environment and the user's keras.json say, and none are
-    written. TensorFlow's libraries write while they load, before they heed a log level; TF_CPP_MIN_LOG_LEVEL=0 shows
-    all of it.
+    Keras' settings are the program's own, whatever the environment and the user's keras.json say, and none
+    are written. TensorFlow's libraries write while they load, before they heed a log level;
+    TF_CPP_MIN_LOG_LEVEL=0 shows all of it.
     """
     for name in [name for name in os.environ if name.startswith("KERAS_")]:
         del os.environ[name]
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}  # a file, so that no keras.json is below it or can be made
+    # The null device is no folder: no keras.json is below it, and none can be made.
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield

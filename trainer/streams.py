@@ -1,7 +1,8 @@
-"""The standard streams. A word that cannot be written changes nothing else; an answer that cannot be written ends the program.
+"""The standard streams: a word that fails is lost, an answer that fails ends the program.
 
-Standard error carries words: log lines, progress bars, warnings. What the pipe, the terminal or the disk behind it does not take is lost,
-and the work goes on. Standard output carries answers: a reader that went away ends the program quietly, any other failure with a sentence.
+Standard error carries words: log lines, progress bars, warnings. What the pipe, the terminal or the disk
+behind it does not take is lost, and the work goes on. Standard output carries answers: a reader that went
+away ends the program quietly, with exit code 141, any other failure with a sentence.
 """
 
 import contextlib
@@ -19,15 +20,16 @@ _ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not i
 
 
 def guard() -> None:
-    """Opens the standard streams that are closed, and puts streams that fail as told above in the place of Python's own.
+    """Opens the standard streams that are closed, and replaces Python's own by such as fail as told above.
 
-    To be called before any file is opened, which would else take the number of a closed stream, and be written to.
+    Call it before any file is opened, which would else take the number of a closed stream, and be written to.
     """
     for descriptor, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, flags)  # takes the lowest free number; to read from it, or to write to it, fails as before
+            # It takes the lowest free number; the wrong direction, so that a use fails as before.
+            os.open(os.devnull, flags)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = _Printable(*_buffer(_Answers(1, "w", closefd=False), sys.stdout))
@@ -40,7 +42,7 @@ def _buffer(raw: io.RawIOBase, stream: TextIO | None) -> tuple:
 
 
 def printable(text: str) -> str:
-    """The text with what a terminal would take for a command, or for another order of the text, as escape sequences of Python."""
+    """The text with control characters, also those of writing direction, as Python's escape sequences."""
     return text.translate(_ESCAPES)
 
 
@@ -60,7 +62,7 @@ def _send_to_nowhere(descriptor: int) -> None:
 
 
 class _Waiting(io.FileIO):
-    """Waits where a stream that does not block, as another program may have made it, takes nothing more for now."""
+    """Waits where a stream is full that another program has made one that does not block."""
 
     def write(self, data) -> int:
         while (written := super().write(data)) is None:
@@ -81,7 +83,7 @@ class _Answers(_Waiting):
         try:
             return super().write(data)
         except OSError as error:
-            _send_to_nowhere(self.fileno())  # what is in the buffer is written once more when the program ends
+            _send_to_nowhere(self.fileno())  # the buffer is written once more when the program ends
             if isinstance(error, BrokenPipeError):  # Whoever reads, as `head`, has had enough.
                 raise SystemExit(128 + signal.SIGPIPE) from None
             raise StorageError(
