@@ -10,7 +10,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "trainer"
 ROOMS = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 WINGS = ("data", "model", "run")
-BASE = {"trainer.files"}  # what everything may import
+BASE = {"trainer.files", "trainer.streams"}  # what everything may import
 SHARED_PROGRAMS = {"trainer.evaluate", "trainer.progress", "trainer.start", "trainer.trained", "trainer.warm_start"}
 
 

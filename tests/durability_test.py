@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import pathlib
+import pty
 import random
 import re
 import resource
@@ -434,16 +435,118 @@ def test_a_signal_ends_any_phase_and_the_resumed_run_ends_with_the_same_bits(tmp
     assert outcome(root) == twin
 
 
-def test_a_second_signal_ends_at_once_and_loses_nothing(tmp_path, cache_dir, twin):
+LONG = {"epochs": 60, "eval_every_steps": 240, "checkpoint_every_steps": 0, "checkpoint_every_secs": 0.0, "patience": 0}
+
+
+def long(root, cache_dir, **more):
+    """A run of 480 steps that saves only where it evaluates, so that what a signal saves is told from what is saved anyway."""
+    return tiny(root, cache_dir, **{**LONG, "log_every_steps": 20, **more})
+
+
+@pytest.fixture(scope="module")
+def long_twin(tmp_path_factory, cache_dir):
+    """The outcome of a long run that was left alone."""
+    root = tmp_path_factory.mktemp("long") / "run"
+    train.run(long(root, cache_dir), signals=NoSignals())
+    return outcome(root)
+
+
+def wait_for_step(said, step):
+    """Reads lines until training has come to a step; returns what was read."""
+    read = []
+    for line in said:
+        read.append(line)
+        if (match := re.match(r"train +\| step +(\d+)/", line)) and int(match[1]) >= step:
+            return read
+    raise AssertionError("".join(read))
+
+
+def assert_saved_where_it_ended(root, cache_dir, expected, **more):
+    """There is one checkpoint beside that of step 0, and a start from there comes to the expected end."""
+    (newest,) = {path.stem for path in (root / "checkpoints").glob("*.index")} - {"ckpt-0"}
+    assert 20 <= int(newest.removeprefix("ckpt-")) < 240
+    train.run(long(root, cache_dir, **more), signals=NoSignals())
+    ended = outcome(root)
+    for name in expected if not more else ("newest", "state", "best"):
+        assert ended[name] == expected[name]
+
+
+TWICE_AND_ONCE = (("HUP",), ("USR2",), ("XCPU", "XCPU"), ("TERM", "TERM"), ("INT", "TERM"))
+
+
+def test_each_signal_that_ends_a_run_saves_the_step_it_comes_at_also_when_it_comes_twice(tmp_path, cache_dir, long_twin):
+    root, step = tmp_path / "run", 0
+    for names in TWICE_AND_ONCE:
+        process = subprocess.Popen(command(long(root, cache_dir)), stderr=subprocess.PIPE, text=True)
+        wait_for_step(process.stderr, step)
+        for name in names:
+            process.send_signal(signal.Signals[f"SIG{name}"])
+            time.sleep(0.002)
+        said = process.stderr.read()
+        assert process.wait() in {128 + signal.Signals[f"SIG{name}"] for name in names}, said
+        newest = checkpoint.step_of(checkpoint.find(root).newest)
+        assert "; the same command goes on." in said
+        assert newest > step, names
+        step = newest
+    train.run(long(root, cache_dir), signals=NoSignals())
+    assert outcome(root) == long_twin
+
+
+def test_usr1_saves_and_training_goes_on(tmp_path, cache_dir, long_twin):
     root = tmp_path / "run"
-    process = subprocess.Popen(command(tiny(root, cache_dir)), stderr=subprocess.DEVNULL)
-    while not (root / "checkpoints" / "ckpt-3.index").exists():
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() in (130, 143)
-    train.run(tiny(root, cache_dir), signals=NoSignals())
-    assert outcome(root) == twin
+    process = subprocess.Popen(command(long(root, cache_dir)), stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("Batches"):
+            break
+    process.send_signal(signal.SIGUSR1)  # before the first step
+    first = wait_for_step(process.stderr, 20)
+    process.send_signal(signal.SIGUSR1)
+    rest = process.stderr.readlines()
+    assert process.wait() == 0
+    assert "Saved at step 1, as SIGUSR1 asks.\n" in first
+    (saved,) = [line for line in rest if line.startswith("Saved at step")]
+    assert 20 <= int(saved.split()[3].rstrip(",")) < 240
+    assert outcome(root) == long_twin
+
+
+def test_ctrl_c_to_a_run_and_the_tee_behind_it_saves(tmp_path, cache_dir, long_twin):
+    root, log = tmp_path / "run", tmp_path / "log"
+    given = long(root, cache_dir, log_every_steps=1)
+    process = subprocess.Popen(command(given), stderr=subprocess.PIPE, process_group=0)
+    tee = subprocess.Popen(["tee", log], stdin=process.stderr, stdout=subprocess.PIPE, text=True, process_group=process.pid)
+    process.stderr.close()
+    wait_for_step(tee.stdout, 20)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() == 130
+    assert tee.wait() == -signal.SIGINT
+    tee.stdout.close()
+    assert_saved_where_it_ended(root, cache_dir, long_twin, log_every_steps=1)
+
+
+@pytest.mark.parametrize("is_ignored", [False, True], ids=["", "under nohup"])
+def test_a_terminal_that_closes_saves_and_ends_or_under_nohup_changes_nothing(tmp_path, cache_dir, long_twin, is_ignored):
+    root = tmp_path / "run"
+    ours, theirs = pty.openpty()
+    ignoring = """trap "" HUP; """ if is_ignored else ""
+    arguments = ["sh", "-c", f'{ignoring}exec setsid --ctty --wait "$@"', "sh", *command(long(root, cache_dir))]
+    process = subprocess.Popen(arguments, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written = ""
+    while not re.search(r"train +\| step +20/", written):
+        written += os.read(ours, 65536).decode(errors="replace")
+    os.close(ours)
+    assert process.wait() == (0 if is_ignored else 128 + signal.SIGHUP)
+    if is_ignored:
+        assert outcome(root) == long_twin
+    else:
+        assert_saved_where_it_ended(root, cache_dir, long_twin)
+
+
+@pytest.mark.parametrize("redirect", ["2>/dev/full", "0<&- 1>&- 2>&-", "2>&1 | head -3"])
+def test_a_run_whose_words_go_nowhere_ends_with_the_same_bits(tmp_path, cache_dir, twin, redirect):
+    shell = ["bash", "-c", f'"$@" {redirect}; exit ${{PIPESTATUS[0]}}', "bash", *command(tiny(tmp_path / "run", cache_dir))]
+    assert subprocess.run(shell, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert outcome(tmp_path / "run") == twin
 
 
 # Kills.

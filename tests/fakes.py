@@ -80,3 +80,6 @@ class NoSignals:
 
     wait_for_a_save = False
     received = False
+
+    def take_save_request(self):
+        return False

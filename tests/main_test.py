@@ -184,6 +184,91 @@ def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(tmp_path, c
     assert outcome(workdir) == outcome(pathlib.Path(finished["workdir"]))
 
 
+def signalled(code, **kwargs):
+    """The answer of a process that may save, and signals itself."""
+    program = f"""
+import os, signal, time
+from trainer.main import Signals
+signals = Signals()
+signals.wait_for_a_save = True
+send = lambda name: os.kill(os.getpid(), signal.Signals["SIG" + name])
+{code}
+"""
+    return run([sys.executable, "-c", program], **kwargs)
+
+
+def test_a_second_signal_within_a_second_of_the_first_ends_nothing():
+    answer = signalled("send('TERM'); send('TERM'); send('INT'); print(signals.received, signals.end('saved.'))")
+    assert (answer.returncode, answer.stdout) == (0, "True Ended by SIGTERM: saved.\n")
+
+
+def test_a_later_signal_ends_at_once_but_not_the_kernels_sigxcpu():
+    answer = signalled("send('TERM'); time.sleep(1.05); send('XCPU'); print('alive', flush=True); send('INT')")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (130, "alive\n", "Ended by SIGINT.\n")
+
+
+def test_when_the_save_is_done_a_signal_ends_at_once():
+    answer = signalled("send('TERM'); signals.wait_for_a_save = False; send('TERM')")
+    assert (answer.returncode, answer.stderr) == (143, "Ended by SIGTERM.\n")
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR2", "XCPU"])
+def test_with_nothing_to_save_a_signal_ends_at_once(name):
+    answer = signalled(f"signals.wait_for_a_save = False; send('{name}')")
+    assert (answer.returncode, answer.stderr) == (128 + signal.Signals[f"SIG{name}"], f"Ended by SIG{name}.\n")
+
+
+def test_a_signal_ends_with_its_code_when_its_word_cannot_be_said():
+    read, write = os.pipe()
+    os.close(read)
+    program = "import os, signal; from trainer.main import Signals; Signals(); os.kill(os.getpid(), signal.SIGTERM)"
+    assert subprocess.run([sys.executable, "-c", program], stderr=write, check=False).returncode == 143
+    os.close(write)
+
+
+def test_a_hangup_that_is_ignored_at_the_start_stays_ignored():
+    program = "import os, signal; from trainer.main import Signals; Signals(); os.kill(os.getpid(), signal.SIGHUP)"
+    assert run(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_request_to_save_is_taken_once():
+    answer = signalled("send('USR1'); print(signals.take_save_request(), signals.take_save_request(), signals.received)")
+    assert answer.stdout == "True False False\n"
+
+
+@pytest.mark.parametrize(
+    ("keras_json", "environment"),
+    [
+        ({"floatx": "float64", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "jax"}, {}),
+        ([], {"KERAS_BACKEND": "torch", "KERAS_NNX_ENABLED": "1", "KERAS_MAX_EPOCHS": "few", "KERAS_HOME": "{home}/.keras"}),
+    ],
+)
+def test_the_users_settings_of_keras_decide_nothing(tmp_path, cache_dir, finished, keras_json, environment):
+    home = tmp_path / "home"
+    (home / ".keras").mkdir(parents=True)
+    (home / ".keras" / "keras.json").write_text(json.dumps(keras_json))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
+    asked = {name: value.format(home=home) for name, value in environment.items()}
+    answer = run(command(tiny(tmp_path / "run", cache_dir)), env={**kept, "HOME": str(home), **asked})
+    assert answer.returncode == 0, answer.stderr
+    assert outcome(tmp_path / "run") == outcome(pathlib.Path(finished["workdir"]))
+    assert [path.name for path in (home / ".keras").iterdir()] == ["keras.json"]
+
+
+def test_nothing_of_keras_is_written_to_the_users_home(tmp_path):
+    program = "from trainer.main import importing_tensorflow\nwith importing_tensorflow(): import keras"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
+    assert run([sys.executable, "-c", program], env={**kept, "HOME": str(tmp_path)}).returncode == 0
+    assert not (tmp_path / ".keras").exists()
+
+
+def test_a_log_line_does_not_command_a_terminal(tmp_path):
+    answer = run([*MAIN, "--workdir=w", "--epo\x1b[2Jch\x9b=3"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(pathlib.Path.cwd())})
+    assert answer.returncode == 2
+    assert r"epo\x1b[2Jch" in answer.stderr
+    assert not {"\x1b", "\x9b"} & set(answer.stderr)
+
+
 def test_a_signal_while_tensorflow_is_imported_is_told_of(tmp_path, cache_dir):
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     process = subprocess.Popen(command(tiny(tmp_path / "run", cache_dir)), stderr=subprocess.PIPE, text=True, env=environment)

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -73,9 +75,53 @@ def test_an_output_that_cannot_be_written_is_one_sentence(trained, tmp_path):
         predict.run({**trained, "text": ("good",), "output": str(tmp_path / "missing" / "a.jsonl")}, signals=NoSignals())
 
 
-def test_a_pipe_that_closes_ends_without_a_traceback(trained):
-    command = [sys.executable, "-m", "trainer.main", "--mode=predict", f"--workdir={trained['workdir']}"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+@pytest.fixture
+def predicting(trained):
+    return [sys.executable, "-m", "trainer.main", "--mode=predict", f"--workdir={trained['workdir']}"]
+
+
+def test_a_pipe_that_closes_ends_it_quietly_before_all_is_read(predicting):
+    with (
+        subprocess.Popen(["yes", "a good film"], stdout=subprocess.PIPE) as endless,
+        subprocess.Popen([*predicting, "--verbosity=-1"], stdin=endless.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+    ):
+        endless.stdout.close()
+        process.stdout.readline()
         process.stdout.close()
-        _, said = process.communicate(b"good film\n" * 10_000)
-    assert b"Traceback" not in said
+        said = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGPIPE
+    for word in (b"error:", b"Traceback", b"Exception ignored"):
+        assert word not in said
+
+
+def test_a_standard_input_that_is_closed_is_one_sentence(predicting):
+    shell = ["sh", "-c", 'exec "$@" 0<&-', "sh", *predicting, "--verbosity=-1"]
+    answer = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines()[-1].startswith("error: Standard input must be texts to read")
+    assert "Traceback" not in answer.stderr
+
+
+def test_what_a_poor_encoding_lacks_is_escaped_and_no_text_commands_a_terminal(predicting):
+    answer = subprocess.run(
+        predicting,
+        input="naïve € \x1b[31m\n".encode(),
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.endswith(b"  na\xefve \\u20ac \\x1b[31m\n")
+
+
+def test_a_signal_ends_it_at_once_while_it_waits_for_texts(predicting):
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    for signum, process in [(signum, subprocess.Popen(predicting, **pipes)) for signum in signums]:
+        with process:
+            for line in process.stderr:
+                if line.startswith("Model"):
+                    break
+            process.send_signal(signum)
+            assert process.stderr.read() == f"Ended by {signum.name}.\n"
+        assert process.returncode == 128 + signum

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fakes import NoSignals, tiny
-from kill_and_resume import scalars
+from kill_and_resume import outcome, scalars
 
 from trainer import InterruptedBySignalError, train
 from trainer.data.input_pipeline import Batch
@@ -162,6 +162,9 @@ class SignalAt:
         self.looks -= 1
         return self.looks < 0
 
+    def take_save_request(self):
+        return False
+
     def end(self, message):
         return InterruptedBySignalError(15, message)
 
@@ -179,3 +182,28 @@ def test_a_signal_in_an_evaluation_abandons_it_and_saves_nothing(tmp_path, cache
     with pytest.raises(InterruptedBySignalError, match="5 steps will be done again"):
         train.run(given, signals=SignalAt(5))
     assert [path.stem for path in (tmp_path / "run" / "checkpoints").glob("*.index")] == ["ckpt-0"]
+
+
+class SaveRequestAt(NoSignals):
+    """A request to save at each of these looks."""
+
+    def __init__(self, *looks):
+        self.looks, self.looked = looks, 0
+
+    def take_save_request(self):
+        self.looked += 1
+        return self.looked in self.looks
+
+
+def test_a_save_that_is_asked_for_is_done_at_the_next_step_and_changes_no_bit(tmp_path, cache_dir, twin, caplog):
+    given = tiny(tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0, max_to_keep=100)
+    train.run(given, signals=SaveRequestAt(1, 5, 7))
+    assert [line for line in caplog.messages if line.startswith("Saved")] == [
+        f"Saved at step {step}, as SIGUSR1 asks." for step in (1, 5, 7)
+    ]
+    saved = {int(path.stem.removeprefix("ckpt-")) for path in (tmp_path / "run" / "checkpoints").glob("*.index")}
+    assert {1, 5, 7} <= saved
+    assert 8 not in saved
+    after = outcome(tmp_path / "run")
+    for name in ("newest", "state", "best", "result.json"):
+        assert after[name] == twin[name]

@@ -15,6 +15,7 @@ from trainer.data import review_files
 from trainer.data.input_pipeline import Batch
 from trainer.model import classifier
 from trainer.run.distribution import Replicas, sum_over_replicas
+from trainer.streams import printable
 from trainer.trained import BATCH_SIZE, logits, make_predict_step, open_corpus, open_trained, write_answer
 
 
@@ -26,7 +27,7 @@ def run(given: Mapping[str, Any], *, signals) -> None:
     name, reviews = _reviews(config)
     predict_step = make_predict_step(trained.model)
     values, truth = [], []
-    with tqdm(desc=name, unit="review", disable=None if logging.level_info() else True, leave=False) as bar:
+    with tqdm(desc=printable(name), unit="review", disable=None if logging.level_info() else True, leave=False) as bar:
         for texts, labels in reviews:
             values.append(logits(predict_step, trained.vocabulary, texts, max_length=config.max_length))
             truth.append(labels)

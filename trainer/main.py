@@ -9,41 +9,75 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
-from trainer import InputError, InterruptedBySignalError, PeerLostError, TrainerError, config
+from trainer import InputError, InterruptedBySignalError, PeerLostError, StorageError, TrainerError, config, streams
 from trainer.run import workdir
-from trainer.run.cluster import read_cluster
+from trainer.run.cluster import Cluster, read_cluster
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGXCPU)
+_REPEAT_SECS = 1.0  # within which a second signal is no new wish: a terminal and a shell may both send one
 
 
 class Signals:
-    """What SIGINT and SIGTERM ask for.
+    """What signals ask for.
 
-    Before the first step there is nothing to save: the process ends at once, and so does it at a second signal; being killed is safe at any
-    time. In training the first signal is noted, and the loop honours it between two steps or two batches of an evaluation.
+    SIGINT, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU end the program. Before the first step, and in all modes but
+    training, there is nothing to save: it ends at once. In training the first of them is noted, and the loop
+    honours it between two steps or two batches of an evaluation; another one ends the program at once only when
+    it comes more than a second later, or when the save is done. SIGUSR1 asks for a save alone. SIGHUP stays
+    ignored where it was at the start, as `nohup` has it.
+
+    Attributes:
+      hint: what is said behind the signal's name at an end without a save.
+      wait_for_a_save: whether there is something to save before the end.
     """
 
-    def __init__(self, hint: str = "") -> None:
-        self._hint = hint
-        self._stderr = os.dup(sys.stderr.fileno())  # standard error is turned away while TensorFlow is imported
+    def __init__(self) -> None:
+        self.hint = ""
         self.wait_for_a_save = False
+        self._stderr = os.dup(2)  # standard error is turned away while TensorFlow is imported
         self._received: int | None = None
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._receive)
+        self._received_at = 0.0
+        self._save_requested = False
+        for signum in _ENDING:
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, self._receive)
+        signal.signal(signal.SIGUSR1, self._request_save)
 
     def _receive(self, signum: int, frame) -> None:
         del frame
-        if self._received or not self.wait_for_a_save:
-            os.write(self._stderr, f"Ended by {signal.Signals(signum).name}{self._hint}.\n".encode())
+        if self._ends_at_once(signum):
+            streams.say_at_once(self._stderr, f"Ended by {signal.Signals(signum).name}{self.hint}.\n")
             os._exit(128 + signum)
-        self._received = signum
+        if self._received is None:
+            self._received, self._received_at = signum, time.monotonic()
+
+    def _ends_at_once(self, signum: int) -> bool:
+        if self._received is None or not self.wait_for_a_save:
+            return not self.wait_for_a_save
+        # The kernel repeats SIGXCPU each second.
+        return signum != signal.SIGXCPU and time.monotonic() - self._received_at >= _REPEAT_SECS
+
+    def _request_save(self, signum: int, frame) -> None:
+        del signum, frame
+        self._save_requested = True
 
     @property
     def received(self) -> bool:
-        """Whether a signal waits to be honoured."""
+        """Whether a signal to end waits to be honoured."""
         return self._received is not None
+
+    def take_save_request(self) -> bool:
+        """Whether a save was asked for since the last call."""
+        if not self._save_requested:
+            return False
+        self._save_requested = False  # What is asked from here on is asked anew.
+        return True
 
     def end(self, message: str) -> InterruptedBySignalError:
         """The error that ends the program for the signal received, by this process or by another worker."""
@@ -66,7 +100,7 @@ class _Lines(logging.Handler):
         if record.levelno < logging.WARNING and not pathlib.Path(record.pathname).is_relative_to(pathlib.Path(__file__).parent):
             return
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        line, colour = f"{prefix}{record.getMessage()}", self._colour(record)
+        line, colour = streams.printable(f"{prefix}{record.getMessage()}"), self._colour(record)
         if colour:
             line = f"\x1b[{colour}m{line}\x1b[0m"
         tqdm.write(f"{line}\n", file=sys.stderr, end="")  # In one write: a signal may end the process after any.
@@ -83,8 +117,14 @@ class _Lines(logging.Handler):
 def importing_tensorflow() -> Iterator[None]:
     """Within it TensorFlow is imported: sets what it reads then and what decides bits, where the user has not set it, and keeps it quiet.
 
-    TensorFlow's libraries write while they load, before they heed a log level; TF_CPP_MIN_LOG_LEVEL=0 shows all of it.
+    Keras' settings are the program's own, whatever the environment and the user's keras.json say, and none
+    are written. TensorFlow's libraries write while they load, before they heed a log level;
+    TF_CPP_MIN_LOG_LEVEL=0 shows all of it.
     """
+    for name in [name for name in os.environ if name.startswith("KERAS_")]:
+        del os.environ[name]
+    # The null device is no folder: no keras.json is below it, and none can be made.
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield
@@ -101,10 +141,15 @@ def importing_tensorflow() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Within it too little memory for a tensor or an array is the user's to mend."""
+def _machine_errors() -> Iterator[None]:
+    """Within it too little memory, and a disk that fails wherever that was not expected, are the user's to mend."""
     try:
         yield
+    except OSError as error:
+        place = error.filename or "A file"
+        raise StorageError(
+            f"{place} could not be read or written ({error.strerror}); what was committed stays, the same command goes on."
+        ) from error
     except Exception as error:
         tensorflow = sys.modules.get("tensorflow")
         if isinstance(error, MemoryError) or (tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError)):
@@ -129,9 +174,17 @@ def program(mode: str) -> Callable:
     return run
 
 
+def cluster_of(given: Mapping[str, Any]) -> Cluster:
+    """The processes that train together; which --strategy a run was begun with is known when its checkpoint is read."""
+    connect_secs = given.get("connect_secs", config.FIELDS["connect_secs"].default)
+    return read_cluster(given.get("strategy"), connect_secs=connect_secs)
+
+
 def main(argv: Sequence[str]) -> int:
-    """Runs the program; returns its exit code."""
+    """Runs the program; returns its exit code, or raises SystemExit when nobody reads its answer any more."""
+    streams.guard()
     logging.basicConfig(handlers=[_Lines()])
+    signals = Signals()
     try:
         given = config.parse(argv)
         if given is None:
@@ -139,9 +192,10 @@ def main(argv: Sequence[str]) -> int:
             return 0
         config.check(given, is_run=workdir.is_run(pathlib.Path(given.get("workdir", ""))))
         mode = given.get("mode", config.FIELDS["mode"].default)
-        is_writer = mode == "train" and read_cluster(given.get("strategy")).is_chief
-        signals = Signals("; the same command goes on" if mode == "train" else "")
-        with _enough_memory(), workdir.hold(pathlib.Path(given["workdir"])) if is_writer else contextlib.nullcontext():
+        is_training = mode == "train"
+        signals.hint = "; the same command goes on" if is_training else ""
+        is_writer = is_training and cluster_of(given).is_chief
+        with _machine_errors(), workdir.hold(pathlib.Path(given["workdir"])) if is_writer else contextlib.nullcontext():
             program(mode)(given, signals=signals)
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 import sys
@@ -49,13 +48,9 @@ def _rows(config: Config) -> Iterator[Row]:
 @contextlib.contextmanager
 def _output(path: str) -> Iterator[IO[str]]:
     if not path or path == "-":
-        try:
-            yield sys.stdout
-            sys.stdout.flush()
-        except BrokenPipeError:  # Whoever reads, as `head`, has had enough; what is left in the buffer goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        yield sys.stdout
         return
-    with files.storage_errors(pathlib.Path(path)), pathlib.Path(path).open("w") as file:
+    with files.storage_errors(pathlib.Path(path)), pathlib.Path(path).open("w", encoding="utf-8") as file:
         yield file
 
 

@@ -27,7 +27,7 @@ def run(given: Mapping[str, Any], *, signals) -> None:
 
     Args:
       given: the settings that the command line gives; `workdir` is held by this process.
-      signals: what SIGINT and SIGTERM ask for; see `trainer.main.Signals`.
+      signals: what signals ask for; see `trainer.main.Signals`.
     """
     run = open_run(given, signals=signals)
     with run.replicas.peers():
@@ -135,16 +135,20 @@ def train_and_evaluate(run: Run) -> str:
         evaluation_due = step % (config.eval_every_steps or run.plan.steps_per_epoch) == 0
         is_best = evaluation_due and evaluate_and_judge(run, step, committed=clock.saved_step)
         reason = run.stop_reason() if evaluation_due or step == run.last_step else None
-        if evaluation_due or reason or clock.is_save_due(step) or stop:
+        asked = run.signals.take_save_request()
+        if evaluation_due or reason or clock.is_save_due(step) or stop or asked:
             run.events.commit()
             run.checkpoints.save()
             clock.saved(step)
+        if asked:
+            logging.info("Saved at step %d, as SIGUSR1 asks.", step)
         if is_best:
             run.checkpoints.save_best()
         if reason:
             return reason
         if stop:
             run.replicas.gather("saved")
+            run.signals.wait_for_a_save = False
             raise run.signals.end(f"saved at step {step}; the same command goes on.")
     raise AssertionError("the batches ended before the run did")
 

@@ -106,13 +106,17 @@ def _read(path: str, columns: _Columns) -> Iterator[Row | _BadRow]:
     allowed = TABLES if columns.label else (*TABLES, "txt")
     if kind not in allowed:
         raise InputError(f"--input must be a file that ends with {' or '.join(f'.{name}' for name in allowed)}, but {path} was given.")
-    if path == "-":
-        yield from _texts(sys.stdin.buffer)
-        return
     try:
+        if path == "-":
+            yield from _texts(sys.stdin.buffer)
+            return
         with pathlib.Path(path).open("rb") as file:
             yield from _texts(file) if kind == "txt" else _parse(kind, _as_they_are(file), path, columns)
     except OSError as error:
+        if path == "-":
+            raise InputError(
+                f"Standard input must be texts to read, but it is not ({error.strerror}); give some by --text or --input."
+            ) from error
         raise InputError(f"--input must be a file that can be read, but {path} is not: {error.strerror}.") from error
 
 
