@@ -460,7 +460,7 @@ def test_a_killed_builder_leaves_nothing_behind_for_long(tmp_path):
         prepare(sys.argv[1], ListedCorpus(during=die))
     """
     tests = pathlib.Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests, tests.parent / "scripts")))}
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
     assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == -signal.SIGKILL
     assert any(".tmp/" in name for name in files(tmp_path))
