@@ -17,6 +17,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,11 +34,12 @@ _NOBODY = "02:00:00:00:00:99"
 _numbers = itertools.count()
 
 
-def ip(*arguments: str) -> None:
-    """Runs `ip`; raises OSError with what it said when it fails."""
+def ip(*arguments: str) -> str:
+    """Runs `ip`; returns what it said, or raises OSError with what it said when it fails."""
     answer = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if answer.returncode:
         raise OSError(f"ip {' '.join(arguments)}: {answer.stderr.strip()}")
+    return answer.stdout
 
 
 class Network:
@@ -62,9 +64,12 @@ class Network:
             ip("-n", name, "link", "set", "eth0", "up")
 
     def remove(self) -> None:
-        """Removes the namespaces that there are."""
+        """Removes the namespaces that there are, and ends who still trains in them."""
         for name in (self.bridge, *self.workers):
             with contextlib.suppress(OSError):
+                for pid in ip("netns", "pids", name).split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
                 ip("netns", "delete", name)
 
     def _address(self, number: int) -> str:
@@ -182,6 +187,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("flags", nargs="*", help="flags of the trainer, after --; without: a small run on sample_reviews")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # so that the namespaces are removed
     print(f"seed {given.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder, network(given.workers) as joined:
         seconds, wrong = partition_and_resume(
