@@ -1,0 +1,156 @@
+"""Fresh processes in odd surroundings: the exit code and the bits are those of the plain one, or the command is refused before it acts."""
+
+import os
+import pathlib
+import resource
+import shutil
+import types
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from chaos_start import TINY_RUN, faults_of, outcome_of, snapshot, start, touched
+from kill_and_resume import ROOT, differences
+
+SECS = 60
+STRANGER = 54321  # a user that no passwd file knows
+
+
+class Case(NamedTuple):
+    """Surroundings that differ from the plain ones."""
+
+    name: str
+    environment: Mapping[str, str | None] = types.MappingProxyType({})
+    prepare: Callable[[], None] = lambda: None
+    keras_json: str = ""
+    flags: tuple[str, ...] = ()
+    code: int = 0
+
+
+def _variables(**values: str | None) -> Case:
+    return Case(" ".join(f"{name}={value}" for name, value in values.items()), values)
+
+
+def _close(*descriptors: int) -> Callable[[], None]:
+    def close() -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    return close
+
+
+def _limit_files(count: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
+def _become_a_stranger() -> None:
+    os.setgid(STRANGER)
+    os.setuid(STRANGER)
+
+
+_KERAS = '{"floatx": "%s", "epsilon": 1e-7, "backend": "%s", "image_data_format": "channels_last"}'
+_CLUSTER = '{"cluster": {"worker": ["%s"]}, "task": {"type": "worker", "index": %s}}'
+_LOCAL = "127.0.0.1:29999"
+CASES = [
+    *(_variables(KERAS_BACKEND=value) for value in ("jax", "torch", "", "no_such", "tensorflow")),
+    *(Case(f"keras.json {kind}", keras_json=_KERAS % (kind, "tensorflow")) for kind in ("float64", "float16", "bfloat16")),
+    Case("keras.json of another backend", keras_json=_KERAS % ("float32", "jax")),
+    Case(
+        "keras.json of channels_first",
+        keras_json=(_KERAS % ("float32", "tensorflow")).replace("last", "first"),
+    ),
+    *(_variables(XDG_CACHE_HOME=value) for value in ("", "relative", None)),
+    *(_variables(HOME=value) for value in ("/no/such/home", "", "relative")),
+    Case("an unknown user without a HOME", {"HOME": None, "XDG_CACHE_HOME": None}, _become_a_stranger),
+    Case("an unknown user with a HOME", {}, _become_a_stranger),
+    *(_variables(LC_ALL=value, LANG=value) for value in ("en_US", "C", "POSIX", "no_such")),
+    *(_variables(PYTHONIOENCODING=value) for value in ("ascii", "latin-1", "utf-16")),
+    *(_variables(PYTHONOPTIMIZE=value) for value in ("1", "2")),
+    *(_variables(TMPDIR=value) for value in ("/no/such/folder", "", "relative")),
+    *(Case(f"closed {numbers}", prepare=_close(*numbers)) for numbers in ((0,), (1,), (2,), (1, 2), (0, 1, 2))),
+    *(Case(f"umask {mask:03o}", prepare=lambda mask=mask: os.umask(mask)) for mask in (0o077, 0o000)),
+    *(Case(f"ulimit -n {count}", prepare=_limit_files(count)) for count in (64, 32)),
+    *(
+        Case(f"TF_CONFIG={text}", {"TF_CONFIG": text}, flags=("--strategy=multi_worker",), code=2)
+        for text in (
+            *(
+                "",
+                "{}",
+                "[]",
+                "{",
+                "null",
+                '{"cluster": {}}',
+                '{"cluster": {"worker": "a"}, "task": {"type": "worker", "index": 0}}',
+            ),
+            *(
+                _CLUSTER % values
+                for values in (
+                    ("127.0.0.1", 0),
+                    ("127.0.0.1:abc", 0),
+                    (_LOCAL, 5),
+                    (_LOCAL, -1),
+                    (_LOCAL, '"x"'),
+                )
+            ),
+            *(_CLUSTER % values for values in (("127.0.0.1:0", 0), ("127.0.0.1:99999", 0), ("", 0), (_LOCAL, "null"))),
+        )
+    ),
+    _variables(TF_CONFIG="garbage"),
+    *(_variables(PYTHONWARNINGS=value) for value in ("error", "default")),
+    *(_variables(NO_COLOR=value) for value in ("1", "")),
+    *(_variables(COLUMNS=value, LINES=value) for value in ("0", "garbage", "-1")),
+    *(_variables(TERM=value) for value in ("dumb", None)),
+    *(Case(f"--workdir={text}", flags=(f"--workdir={text}",), code=2) for text in ("gs://b/run", "s3://b/run", "hdfs://b/run")),
+    *(Case(f"--workdir={text}", flags=(f"--workdir={text}",), code=2) for text in ("file:///run", "ram://run", "https://b/run")),
+    *(_variables(PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED=value) for value in ("0", "7")),
+]
+
+
+class Environments:
+    """Trains in each of the surroundings, and compares with a run in the plain ones."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder / "environments"
+        self.folder.mkdir()
+        self.cache = self.folder / "cache"
+        flags = [f"--workdir={self.folder / 'twin'}", f"--cache_dir={self.cache}"]
+        answer = start([*TINY_RUN, *flags], log=self.folder / "log", is_fresh=True).wait(2 * SECS)
+        if answer.code:
+            raise SystemExit(answer.err)
+        self.twin = outcome_of(self.folder / "twin")
+
+    def one(self, number: int, folder: pathlib.Path) -> dict:
+        """One of the surroundings; the cache is where the user's lies by default."""
+        case = CASES[number % len(CASES)]
+        home, workdir = folder / "home", folder / "run"
+        (home / ".keras").mkdir(parents=True)
+        (folder / "cwd").mkdir()
+        if case.keras_json:
+            (home / ".keras" / "keras.json").write_text(case.keras_json)
+        has_own_cache = any(name in case.environment for name in ("XDG_CACHE_HOME", "HOME"))
+        cache = [] if has_own_cache else [f"--cache_dir={shutil.copytree(self.cache, folder / 'cache')}"]
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o777)
+        if "stranger" in getattr(case.prepare, "__name__", "") and os.getuid():
+            return {"outcome": "skipped: only root can become another user", "cases": 0, "wrong": []}
+        environment = {"HOME": str(home), **case.environment}
+        before = snapshot(ROOT / "trainer")
+        answer = start(
+            [*TINY_RUN, f"--workdir={workdir}", *cache, *case.flags],
+            log=folder / "log",
+            cwd=folder / "cwd",
+            environment=environment,
+            is_fresh=True,
+            prepare=case.prepare,
+        ).wait(SECS)
+        # A warning of another library is the user's wish under PYTHONWARNINGS; what is ours is still one sentence.
+        wrong = faults_of(answer, (case.code,))
+        now = snapshot(ROOT / "trainer")
+        wrong += touched(*({path: value for path, value in found.items() if "__pycache__" not in path} for found in (before, now)))
+        if not wrong and case.code == 0:
+            try:
+                wrong = differences(self.twin, outcome_of(workdir))
+            except (RuntimeError, OSError) as error:
+                wrong = [f"no outcome: {str(error)[-300:]}"]
+        if case.code:
+            wrong += [f"{path.name} was made" for path in (*(folder / "cwd").iterdir(), *workdir.parent.glob("run"))]
+        return {"outcome": f"exit code {answer.code}", "cases": 1, "surroundings": case.name, "wrong": wrong}

@@ -1,0 +1,140 @@
+"""Commands on a run directory that somebody else has made: nothing in it is obeyed beyond what a run's own files may say."""
+
+import os
+import pathlib
+import random
+import shutil
+import signal
+
+from chaos_attacks import ATTACKS, Place
+from chaos_start import TINY_RUN, Answer, faults_of, limit_memory, snapshot, start, touched, wait_for_step
+
+SECS, MORE_SECS = 20.0, 5.0
+FLAGS = {
+    "train": [*TINY_RUN, "--epochs=1", "--eval_every_steps=0"],
+    "inspect": ["--mode=inspect"],
+    "evaluate": ["--mode=evaluate"],
+    "predict": ["--mode=predict", "--text=good"],
+    "export": ["--mode=export"],
+}
+MODES = ["train"] * 5 + ["inspect"] * 6 + ["evaluate"] * 2 + ["predict"] * 3 + ["export"]
+# What is read at its length fails for want of memory; only a size that the run itself asks for may be answered so.
+BLAMES_MEMORY = "The memory must hold"
+
+
+class Strangers:
+    """Attacks copies of a finished run and of one that was killed halfway, and gives a command there."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder / "strangers"
+        self.folder.mkdir()
+        self.cache = self.folder / "cache"
+        for name in ("finished", "halfway"):
+            started = self._start("train", self.folder / name, self.cache, self.folder / "log")
+            if name == "halfway":
+                wait_for_step(started, self.folder / name, 4)
+                started.send(signal.SIGKILL)
+            answer = started.wait(3 * SECS)
+            if answer.code not in (0, 128 + signal.SIGKILL):
+                raise SystemExit(answer.err)
+        shutil.copytree(self.folder / "finished", self.folder / "exported")
+        self._start("export", self.folder / "exported", self.cache, self.folder / "log").wait(3 * SECS)
+        self.usual = {}
+        for mode in FLAGS:
+            run = shutil.copytree(self.folder / "halfway", self.folder / f"usual-{mode}")
+            self.usual[mode] = self._start(mode, run, self.cache, self.folder / "log").wait(3 * SECS).seconds
+
+    def _start(self, mode, run, cache, log, **kwargs):
+        argv = [*FLAGS[mode], f"--workdir={run}", *([f"--cache_dir={cache}"] if mode != "inspect" else [])]
+        return start(argv, log=log, prepare=limit_memory, **kwargs)
+
+    def _outside(self, folder: pathlib.Path) -> pathlib.Path:
+        # Somebody's files: a text, a run, its encoded corpus, models that are served, and an empty folder.
+        outside = folder / "outside"
+        for model in ("1", "15", "not a number"):
+            (outside / "serving" / model).mkdir(parents=True)
+            (outside / "serving" / model / "saved_model.pb").write_text("precious")
+        (outside / "empty").mkdir()
+        for name in (
+            "precious.txt",
+            "serving/ckpt-1.index",
+            "serving/checkpoint.txt",
+            "serving/.x.tmp",
+            "serving/ckpt-9_temp",
+        ):
+            (outside / name).write_text("text,label\nprecious,1\n")
+        os.mkfifo(outside / "fifo")
+        shutil.copytree(self.folder / "exported", outside / "run")
+        shutil.copytree(self.cache, outside / "cache")
+        return outside
+
+    def one(self, number: int, folder: pathlib.Path) -> dict:
+        """One or two attacks, then one command."""
+        rng = random.Random(number)
+        run = pathlib.Path(shutil.copytree(self.folder / rng.choice(("finished", "halfway", "exported")), folder / "run"))
+        cache = pathlib.Path(shutil.copytree(self.cache, folder / "cache"))
+        outside, homes = self._outside(folder), folder / "homes"
+        for name in ("HOME/.keras", "TMPDIR", "XDG_CACHE_HOME", "cwd"):
+            (homes / name).mkdir(parents=True)
+        place, done = Place(run, outside), []
+        for attack in rng.sample(ATTACKS, rng.choice((1, 1, 1, 2))):
+            try:
+                done.append(attack(place, rng))
+            except (OSError, IndexError, ValueError, RuntimeError):
+                continue  # the attack before has left nothing to attack
+        mode = rng.choice(MODES)
+        before, before_homes, links = snapshot(outside), snapshot(homes), _links(place)
+        environment = {name: str(homes / name) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+        started = self._start(
+            mode,
+            run,
+            cache,
+            folder / "log",
+            environment=environment,
+            cwd=homes / "cwd",
+            is_fresh=number % 40 == 3,
+        )
+        answer = started.wait(SECS)
+        wrong = self._faults(answer, mode, " ".join(done), is_fresh=number % 40 == 3)
+        wrong += [f"outside: {what}" for what in _touched_outside(before, snapshot(outside), links)]
+        kept = {path: value for path, value in snapshot(homes).items() if not path.startswith("HOME/.keras")}
+        wrong += touched({path: value for path, value in before_homes.items() if not path.startswith("HOME/.keras")}, kept)
+        wrong += [f"{path.name} was made beside the run" for path in folder.iterdir() if path.name not in self._ours()]
+        told = {"mode": mode, "attacks": done, "said": answer.err.splitlines()[-1:], "took": answer.seconds}
+        return {"outcome": f"{mode}: exit code {answer.code}", "cases": 1, **told, "wrong": wrong}
+
+    @staticmethod
+    def _ours() -> set[str]:
+        return {"run", "cache", "outside", "homes", "log.out", "log.err"}
+
+    def _faults(self, answer: Answer, mode: str, done: str, *, is_fresh: bool) -> list[str]:
+        wrong = faults_of(answer, (0, 2, 3))
+        slow = answer.seconds > self.usual[mode] + MORE_SECS + 10 * is_fresh
+        wrong += [f"{answer.seconds} s, usually {self.usual[mode]}"] if slow and answer.code is not None else []
+        is_size = any(
+            name in done
+            for name in (
+                "lstm_units",
+                "batch_size",
+                "embedding_dim",
+                "vocab_size",
+                "logical_devices",
+                "10 GB",
+            )
+        )
+        return wrong + ["the memory is blamed"] * (BLAMES_MEMORY in answer.err and not is_size)
+
+
+def _links(place: Place) -> list[str]:
+    # The folders outside that the run links to; what is written through such a link is what its user asked for.
+    links = [path for path in place.run.rglob("*") if path.is_symlink() and path.is_dir()]
+    return [str(link.readlink().relative_to(place.outside)) for link in links if link.readlink().is_relative_to(place.outside)]
+
+
+def _touched_outside(before: dict, after: dict, links: list[str]) -> list[str]:
+    """What a command may not do to somebody's files; a folder that is linked takes new files, and TensorFlow's state file is the run's."""
+    return [what for what in touched(before, after, may_grow=links) if not what.startswith(_state_files(links))]
+
+
+def _state_files(links: list[str]) -> tuple[str, ...]:
+    return tuple(f"{link}/checkpoint {what}" for link in links for what in ("was changed", "is gone", "was made"))
