@@ -1,6 +1,6 @@
 """What a stranger, or an accident, can do to the files of a run directory; each attack returns what it did.
 
-An attack takes a `Place` and a source of chance. What it links to lies in `place.outside`, which no command may change.
+An attack takes a `Place` and a source of chance; what it links to lies in `place.outside`.
 """
 
 import hashlib
@@ -25,87 +25,25 @@ class Place(NamedTuple):
     outside: pathlib.Path
 
 
+FLAGS = """
+    --output={outside}/precious.txt --input={outside}/precious.txt --flagfile={outside}/precious.txt --no_such --help
+    --workdir={outside}/run --init_from={outside}/run --cache_dir={outside}/cache --data_dir={outside} --verbosity=3
+    --mode=train --mode=evaluate --mode=predict --mode=export --mode=inspect --mode=no_such --text=hello --text=other
+    --checkpoint={outside}/run/checkpoints/ckpt-8 --checkpoint=latest --split=train --profile_steps=1:99
+    --allow_inexact_resume=true --connect_secs=99999 --init_optimizer=true --weight_decay=0.0 --bad_rows=stop
+    --nodropout --epochs epochs=3 -epochs=3 garbage --epochs=0 --epochs=99999999999 --lstm_units=30000
+    --profile_steps={outside} --init_from={outside} --batch_size=65536
+    --max_to_keep=0 --max_to_keep=1 --learning_rate=nan --dropout=1e400 --seed=-1 --logical_devices=1024
+    --strategy=multi_worker --strategy=mirrored --dataset=csv:{outside}/precious.txt --dataset=../../x
+    --train_split=train[:99999999] --train_split= --validation_split= --test_split= --sample_text= --dataset=no_such
+    --sample_text={long} --monitor=no_such --intra_op_threads=256 --inter_op_threads=-1 --checkpoint_every_secs=1e-300 --log_every_steps=0
+    --patience=nan --eval_every_steps=1 --vocab_size=2147483647 --max_length=1 --embedding_dim=2147483647
+    --start_from_epoch=9 --dropout=0.5 --learning_rate=0.5 --max_length=-1 --dense_units=0
+"""
+
+
 def _flags(place: Place) -> list[str]:
-    outside = place.outside
-    return [
-        *(f"--{name}={outside / 'precious.txt'}" for name in ("output", "input", "flagfile", "workdir", "init_from", "profile_steps")),
-        *(f"--mode={mode}" for mode in ("train", "evaluate", "predict", "export", "inspect", "no_such")),
-        *(
-            f"--cache_dir={outside / 'cache'}",
-            f"--workdir={outside / 'run'}",
-            f"--data_dir={outside}",
-            "--text=hello",
-            "--text=other",
-        ),
-        *(
-            f"--init_from={outside / 'run'}",
-            f"--checkpoint={outside / 'run/checkpoints/ckpt-24'}",
-            "--checkpoint=latest",
-            "--split=train",
-        ),
-        *(
-            "--profile_steps=1:99",
-            "--allow_inexact_resume=true",
-            "--connect_secs=99999",
-            "--init_optimizer=true",
-            "--bad_rows=stop",
-        ),
-        *(
-            "--weight_decay=0.0",
-            "--no_such",
-            "--help",
-            "--verbosity=3",
-            "--nodropout",
-            "--epochs",
-            "epochs=3",
-            "-epochs=3",
-            "garbage",
-        ),
-        *(
-            "--epochs=0",
-            "--epochs=99999999999",
-            "--lstm_units=30000",
-            "--batch_size=65536",
-            "--max_to_keep=0",
-            "--max_to_keep=1",
-        ),
-        *(
-            "--learning_rate=nan",
-            "--dropout=1e400",
-            "--seed=-1",
-            "--logical_devices=1024",
-            "--strategy=multi_worker",
-            "--strategy=mirrored",
-        ),
-        *(
-            f"--dataset=csv:{outside / 'precious.txt'}",
-            "--dataset=../../x",
-            "--dataset=no_such",
-            "--train_split=train[:99999999]",
-        ),
-        *(
-            "--train_split=",
-            "--validation_split=",
-            "--test_split=",
-            "--sample_text=",
-            "--sample_text=" + "x" * 10**6,
-            "--monitor=no_such",
-        ),
-        *(
-            "--intra_op_threads=256",
-            "--inter_op_threads=-1",
-            "--checkpoint_every_secs=1e-300",
-            "--log_every_steps=0",
-            "--patience=nan",
-        ),
-        *(
-            "--eval_every_steps=1",
-            "--vocab_size=2147483647",
-            "--max_length=1",
-            "--embedding_dim=2147483647",
-            "--start_from_epoch=9",
-        ),
-    ]
+    return FLAGS.format(outside=place.outside, long="x" * 10**6).split()
 
 
 def config_flags(place: Place, rng: random.Random) -> str:
@@ -123,29 +61,11 @@ def config_flags(place: Place, rng: random.Random) -> str:
     return f"config.flags{' sealed' if is_sealed else ''}: {' '.join(flag[:60] for flag in extra)}"
 
 
-_VALUES = [
-    [],
-    {},
-    None,
-    0,
-    -1,
-    1,
-    True,
-    "text",
-    "",
-    "x" * 10**5,
-    2**70,
-    -(2**70),
-    1.5,
-    math.nan,
-    math.inf,
-    -math.inf,
-    [[]],
-    {"a": 1},
-    "\0",
-]
+_ODD_NUMBERS = [0, -1, 1, 1.5, 2**70, -(2**70), math.nan, math.inf, -math.inf]
+_VALUES = [*_ODD_NUMBERS, [], {}, None, True, "text", "", "x" * 10**5, "\0", [[]], {"a": 1}]
+_JSON = "[] {} null 0 1e400 NaN Infinity [1,2 [{}] text"
 _CONTENTS = {
-    **{text: text.encode() for text in ("[]", "{}", "null", "0", "1e400", "NaN", "Infinity", '"text"', "[1, 2", "[{}]")},
+    **{text: text.encode() for text in _JSON.split()},
     "deep list": b"[" * 10**5,
     "deep object": b'{"a":' * 10**5,
     "binary": bytes(range(256)) * 40,
@@ -162,7 +82,8 @@ def _mutated(value, rng: random.Random, place: Place):
     # A JSON value in which one part, at any depth, is another.
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(sorted(value))
-        return {**value, key: _mutated(value[key], rng, place)} if rng.random() < 0.9 else {k: v for k, v in value.items() if k != key}
+        rest = {name: part for name, part in value.items() if name != key}
+        return rest if rng.random() < 0.1 else {**rest, key: _mutated(value[key], rng, place)}
     if isinstance(value, str) and rng.random() < 0.3:
         return rng.choice(
             [
@@ -178,8 +99,8 @@ def _mutated(value, rng: random.Random, place: Place):
 
 def texts(place: Place, rng: random.Random) -> str:
     """Writes other content into one of the readable files."""
-    names = [name for name in ("manifest.json", "starts.jsonl", "result.json", "vocabulary.txt", "lock") if (place.run / name).exists()]
-    path = place.run / rng.choice(names)
+    names = ("manifest.json", "starts.jsonl", "result.json", "vocabulary.txt", "lock")
+    path = place.run / rng.choice([name for name in names if (place.run / name).exists()])
     if path.suffix in (".json", ".jsonl") and rng.random() < 0.6:
         lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
         at = rng.randrange(len(lines))
@@ -191,62 +112,17 @@ def texts(place: Place, rng: random.Random) -> str:
     return f"{path.name}: {kind}"
 
 
-MADE = [
-    *(
-        "lock",
-        ".lock",
-        "config.flags",
-        ".config.flags.tmp",
-        ".manifest.json.tmp",
-        ".result.json.tmp",
-        ".starts.jsonl.tmp",
-    ),
-    *(
-        ".vocabulary.txt.tmp",
-        "checkpoints/checkpoint",
-        "checkpoints/.checkpoint.tmp",
-        "best/checkpoint",
-        "best/.checkpoint.tmp",
-    ),
-    *(
-        "checkpoints/checkpoint.tmp123",
-        "checkpoints/ckpt-{next}_temp",
-        "checkpoints/ckpt-{next}.index",
-        "best/ckpt-{next}.index",
-    ),
-    *(
-        "checkpoints/ckpt-{next}.data-00000-of-00001",
-        "summaries/train/.x.tmp",
-        "summaries/test",
-        "summaries/train/x",
-        "export/model.keras",
-    ),
-    *(
-        "summaries/train/events.out.tfevents.1.x.1.0.v2",
-        "summaries/validation",
-        "summaries/best",
-        "export/new.model.keras",
-    ),
-    *(
-        "export/old.model.keras",
-        "export/saved_model",
-        "export/new.saved_model",
-        "export/saved_model/{best}",
-        "export/saved_model/new.{best}",
-    ),
-    *(
-        "quarantine",
-        "quarantine/checkpoints",
-        "profile",
-        "summaries/train/plugins",
-        "result.json",
-        "checkpoints/ckpt-1_temp",
-    ),
-]
-
-
-def _zero(path: pathlib.Path, place: Place) -> None:
-    path.symlink_to("/dev/zero")
+MADE = """
+    lock .lock config.flags .config.flags.tmp .manifest.json.tmp .result.json.tmp .starts.jsonl.tmp
+    .vocabulary.txt.tmp
+    result.json checkpoints/checkpoint checkpoints/.checkpoint.tmp checkpoints/checkpoint.tmp123 best/checkpoint
+    best/.checkpoint.tmp checkpoints/ckpt-{next}_temp checkpoints/ckpt-{next}.index best/ckpt-{next}.index
+    checkpoints/ckpt-{next}.data-00000-of-00001 checkpoints/ckpt-1_temp quarantine quarantine/checkpoints profile
+    summaries/test summaries/train/.x.tmp summaries/train/x summaries/train/events.out.tfevents.1.x.1.0.v2
+    summaries/validation summaries/best summaries/train/plugins export/model.keras export/new.model.keras
+    export/old.model.keras export/saved_model export/saved_model/{best} export/saved_model/new.{best}
+    export/saved_model/old.{best}
+"""
 
 
 _THINGS: dict[str, Callable[[pathlib.Path, Place], object]] = {
@@ -256,7 +132,7 @@ _THINGS: dict[str, Callable[[pathlib.Path, Place], object]] = {
     "a link to itself": lambda path, place: path.symlink_to(path),
     "a FIFO": lambda path, place: os.mkfifo(path),
     "a folder": lambda path, place: path.mkdir(),
-    "a link to /dev/zero": _zero,
+    "a link to /dev/zero": lambda path, place: path.symlink_to("/dev/zero"),
     "a link to /dev/full": lambda path, place: path.symlink_to("/dev/full"),
     "a hard link": lambda path, place: path.hardlink_to(place.outside / "precious.txt"),
     "10 GB of nothing": lambda path, place: (path.touch(), os.truncate(path, 10**10)),
@@ -266,9 +142,10 @@ _THINGS: dict[str, Callable[[pathlib.Path, Place], object]] = {
 
 def replaced(place: Place, rng: random.Random) -> str:
     """Puts something else in the place of a file, or of one that the program will make."""
-    files = sorted(str(path.relative_to(place.run)) for path in place.run.rglob("*") if path.is_file() and not path.is_symlink())
-    steps = {"next": steps_of(place.run)[-1] + 1, "best": 15}
-    name = rng.choice(rng.choice((files, MADE))).format(**steps)
+    files = [path for path in place.run.rglob("*") if path.is_file() and not path.is_symlink()]
+    files = sorted(str(path.relative_to(place.run)) for path in files)
+    steps = {"next": steps_of(place.run)[-1] + 1, "best": steps_of(place.run, "best")[-1]}
+    name = rng.choice(rng.choice((files, MADE.split()))).format(**steps)
     kinds = sorted(kind for kind in _THINGS if kind != "unreadable" or os.getuid())
     kind = rng.choice(kinds)
     path = place.run / name
@@ -285,31 +162,13 @@ def _clear(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
-FOLDERS = [
-    "checkpoints",
-    "best",
-    "summaries",
-    "summaries/train",
-    "summaries/test",
-    "quarantine",
-    "export",
-    "export/saved_model",
-]
+FOLDERS = "checkpoints best summaries summaries/train summaries/test quarantine export export/saved_model"
+THEIRS = "serving run empty run/checkpoints run/best run/summaries run/summaries/train run/export/saved_model"
 
 
 def linked(place: Place, rng: random.Random) -> str:
     """Puts a link to somebody's folder in the place of one of the run's."""
-    name = rng.choice(FOLDERS)
-    targets = [
-        "serving",
-        "run",
-        "empty",
-        "run/checkpoints",
-        "run/summaries",
-        "run/summaries/train",
-        "run/export/saved_model",
-    ]
-    target = rng.choice(targets)
+    name, target = rng.choice(FOLDERS.split()), rng.choice(THEIRS.split())
     path = place.run / name
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
@@ -317,11 +176,13 @@ def linked(place: Place, rng: random.Random) -> str:
     return f"{name} -> {target}"
 
 
-def _scalar(name: str) -> list:
-    numbers = [-1, 0, 10**6, 2**62, -(2**62)]
-    return (
-        [np.int64(number) for number in numbers] if name in ("step", "best_step", "waited") else [np.float64(x) for x in (math.nan, 1e308)]
-    )
+TENSORS = """
+    frozen_flags frozen_flags frozen_flags frozen_flags fingerprints conditions step best_step waited best_metric graph
+    any any
+"""
+_INTEGERS = [np.int64(number) for number in (-1, 0, 10**6, 2**62, -(2**62))]
+_REALS = [np.float64(number) for number in (math.nan, 1e308)]
+_WRONG = [np.float16(1), np.zeros(2, np.int64), b"text", None]
 
 
 def checkpoints(place: Place, rng: random.Random) -> str:
@@ -329,10 +190,7 @@ def checkpoints(place: Place, rng: random.Random) -> str:
     found = [*(place.run / "checkpoints").glob("ckpt-*.index"), *(place.run / "best").glob("ckpt-*.index")]
     prefixes = sorted((path.with_suffix("") for path in found), key=lambda path: int(path.name[5:]))
     prefixes = prefixes if rng.random() < 0.6 else prefixes[-1:]
-    name = rng.choice(
-        ["frozen_flags"] * 4 + ["fingerprints", "conditions", "step", "best_step", "waited", "best_metric", "graph", "any", "any"]
-    )
-    seed = rng.random()
+    name, seed = rng.choice(TENSORS.split()), rng.random()
     for prefix in prefixes:
         said = in_fork(_rewrite, prefix, name, random.Random(seed), place)
     return f"{len(prefixes)} checkpoints: {said}"
@@ -346,8 +204,10 @@ def _rewrite(prefix: pathlib.Path, name: str, rng: random.Random, place: Place) 
         key, value = "_CHECKPOINTABLE_OBJECT_GRAPH", rng.choice([b"", b"garbage", rng.randbytes(3000)])
     elif name == "frozen_flags":
         extra = rng.choice(_flags(place))
-        kept = [line for line in tensors[key].decode().splitlines() if line.partition("=")[0] != extra.partition("=")[0]]
-        value = rng.choice(["\n".join([*kept, extra, ""]).encode()] * 4 + [b"", rng.randbytes(200), b"--seed", b"\n\n"])
+        lines = tensors[key].decode().splitlines()
+        kept = [line for line in lines if line.partition("=")[0] != extra.partition("=")[0]]
+        text = "\n".join([*kept, extra, ""]).encode()
+        value = rng.choice([text] * 4 + [b"", rng.randbytes(200), b"--seed", b"\n\n"])
     elif name in ("fingerprints", "conditions"):
         mutated = json.dumps(_mutated(json.loads(tensors[key]), rng, place)).encode()
         value = rng.choice([mutated, mutated, *_CONTENTS.values()])[: 10**6]
@@ -365,7 +225,8 @@ def _rewrite(prefix: pathlib.Path, name: str, rng: random.Random, place: Place) 
             ]
         )
     else:
-        value = rng.choice([*_scalar(name), np.float16(1), np.zeros(2, np.int64), b"text", None])
+        integers = name in ("step", "best_step", "waited")
+        value = rng.choice([*(_INTEGERS if integers else _REALS), *_WRONG])
     tensors[key] = value
     tensors = {key: value for key, value in tensors.items() if value is not None}
     tf.raw_ops.SaveV2(
@@ -374,7 +235,7 @@ def _rewrite(prefix: pathlib.Path, name: str, rng: random.Random, place: Place) 
         shape_and_slices=[""] * len(tensors),
         tensors=[tf.constant(value) for value in tensors.values()],
     )
-    return f"{key} is {str(value)[:200]}"
+    return f"{key} is {str(value)[-150:]}"
 
 
 def events(place: Place, rng: random.Random) -> str:
@@ -385,7 +246,8 @@ def events(place: Place, rng: random.Random) -> str:
 
 def _append_events(path: pathlib.Path, rng: random.Random) -> str:
     event = tf.compat.v1.Event(wall_time=rng.choice((0.0, math.nan, 1e300)), step=rng.choice((0, 4, -1, 2**62)))
-    tag = rng.choice(("loss", "accuracy", "best_step", "loss_since_evaluation", "settings", "\x1b[2J", "x" * 10**5, ""))
+    tags = ("loss", "accuracy", "best_step", "loss_since_evaluation", "settings", "\x1b[2J", "x" * 10**5, "")
+    tag = rng.choice(tags)
     tensors = {
         "a huge shape": tf.make_tensor_proto(1.0),
         "text": tf.make_tensor_proto("text"),

@@ -1,4 +1,4 @@
-"""Fresh processes in odd surroundings: the exit code and the bits are those of the plain one, or the command is refused before it acts."""
+"""Fresh processes in odd surroundings: exit code and bits are those of the plain ones, or a command is refused."""
 
 import os
 import pathlib
@@ -66,7 +66,7 @@ CASES = [
     *(_variables(PYTHONIOENCODING=value) for value in ("ascii", "latin-1", "utf-16")),
     *(_variables(PYTHONOPTIMIZE=value) for value in ("1", "2")),
     *(_variables(TMPDIR=value) for value in ("/no/such/folder", "", "relative")),
-    *(Case(f"closed {numbers}", prepare=_close(*numbers)) for numbers in ((0,), (1,), (2,), (1, 2), (0, 1, 2))),
+    *(Case(f"closed {closed}", prepare=_close(*closed)) for closed in ((0,), (1,), (2,), (1, 2), (0, 1, 2))),
     *(Case(f"umask {mask:03o}", prepare=lambda mask=mask: os.umask(mask)) for mask in (0o077, 0o000)),
     *(Case(f"ulimit -n {count}", prepare=_limit_files(count)) for count in (64, 32)),
     *(
@@ -91,7 +91,8 @@ CASES = [
                     (_LOCAL, '"x"'),
                 )
             ),
-            *(_CLUSTER % values for values in (("127.0.0.1:0", 0), ("127.0.0.1:99999", 0), ("", 0), (_LOCAL, "null"))),
+            *(_CLUSTER % (address, 0) for address in ("127.0.0.1:0", "127.0.0.1:99999", "")),
+            _CLUSTER % (_LOCAL, "null"),
         )
     ),
     _variables(TF_CONFIG="garbage"),
@@ -99,10 +100,16 @@ CASES = [
     *(_variables(NO_COLOR=value) for value in ("1", "")),
     *(_variables(COLUMNS=value, LINES=value) for value in ("0", "garbage", "-1")),
     *(_variables(TERM=value) for value in ("dumb", None)),
-    *(Case(f"--workdir={text}", flags=(f"--workdir={text}",), code=2) for text in ("gs://b/run", "s3://b/run", "hdfs://b/run")),
-    *(Case(f"--workdir={text}", flags=(f"--workdir={text}",), code=2) for text in ("file:///run", "ram://run", "https://b/run")),
-    *(_variables(PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED=value) for value in ("0", "7")),
+    *(
+        Case(f"--workdir={scheme}://b/run", flags=(f"--workdir={scheme}://b/run",), code=2)
+        for scheme in ("gs", "s3", "hdfs", "file", "ram", "https")
+    ),
+    *(_variables(PYTHONUNBUFFERED="1", PYTHONHASHSEED=value) for value in ("0", "7")),
 ]
+
+
+def _sources() -> dict[str, tuple]:
+    return {path: value for path, value in snapshot(ROOT / "trainer").items() if "__pycache__" not in path}
 
 
 class Environments:
@@ -133,7 +140,7 @@ class Environments:
         if "stranger" in getattr(case.prepare, "__name__", "") and os.getuid():
             return {"outcome": "skipped: only root can become another user", "cases": 0, "wrong": []}
         environment = {"HOME": str(home), **case.environment}
-        before = snapshot(ROOT / "trainer")
+        before = _sources()
         answer = start(
             [*TINY_RUN, f"--workdir={workdir}", *cache, *case.flags],
             log=folder / "log",
@@ -142,15 +149,14 @@ class Environments:
             is_fresh=True,
             prepare=case.prepare,
         ).wait(SECS)
-        # A warning of another library is the user's wish under PYTHONWARNINGS; what is ours is still one sentence.
         wrong = faults_of(answer, (case.code,))
-        now = snapshot(ROOT / "trainer")
-        wrong += touched(*({path: value for path, value in found.items() if "__pycache__" not in path} for found in (before, now)))
+        wrong += touched(before, _sources())
         if not wrong and case.code == 0:
             try:
                 wrong = differences(self.twin, outcome_of(workdir))
             except (RuntimeError, OSError) as error:
                 wrong = [f"no outcome: {str(error)[-300:]}"]
         if case.code:
-            wrong += [f"{path.name} was made" for path in (*(folder / "cwd").iterdir(), *workdir.parent.glob("run"))]
+            wrong += [f"{path} was made" for path in snapshot(folder / "cwd")]
+            wrong += [f"{workdir.name} was made"] * workdir.exists()
         return {"outcome": f"exit code {answer.code}", "cases": 1, "surroundings": case.name, "wrong": wrong}

@@ -1,4 +1,4 @@
-"""Runs, corpora, caches and answers whose names are patterns, flags or other odd things, beside siblings that such a pattern matches."""
+"""Runs, corpora, caches and answers with names that are patterns or flags, beside siblings that they match."""
 
 import json
 import pathlib
@@ -120,22 +120,14 @@ def matched_by(name: str) -> list[str]:
 
     glob = re.sub(r"\[(.[^\]]*)\]", one_of, name).replace("?", "y")
     brace = re.search(r"\{([^{},]*),([^{}]*)\}", name)
-    names = {
-        glob.replace("*", "1"),
-        glob.replace("*", ""),
-        name.replace("\\", ""),
-        "1",
-        "sib1",
-        name[:-1],
-        f"{name}1",
-    }
-    names |= {name.replace(brace.group(0), part) for part in brace.groups()} if brace else set()
-    names = {each[:200] for each in names if each not in ("", ".", "..", name) and "/" not in each}
-    return sorted(names)[:4]
+    names = [name.replace(brace.group(0), part) for part in brace.groups()] if brace else []
+    names += [glob.replace("*", "1"), name.replace("\\", ""), glob.replace("*", ""), f"{name}1", name[:-1], "1"]
+    names = [each[:200] for each in dict.fromkeys(names) if each not in ("", ".", "..", name)]
+    return names[:4]
 
 
 class Names:
-    """A case takes one of these ways: a new run, killed and resumed; a damaged one; the readers; export, --init_from and own reviews."""
+    """A case is a new run, killed and resumed; a damaged one; one that is read; or one that others take from."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder / "names"
@@ -150,18 +142,21 @@ class Names:
         self.halfway = self._halfway()
         self.offspring = outcome_of(self._run("offspring", *FEW, f"--init_from={self.kept}"))
         self.own = self._learned(self._run("own", *self._of_own(self.reviews)))
-        self.figures = self._evaluate(self.kept, self.folder / "plain.json", self.reviews, self.folder / "log", self.folder)[1]
+        plain = self.folder / "plain.json"
+        _, self.figures = self._evaluate(self.kept, plain, self.reviews, self.folder / "log", self.folder)
 
     def _run(self, name: str, *flags: str) -> pathlib.Path:
         workdir = self.folder / name
-        answer = start([*TINY_RUN, f"--cache_dir={self.cache}", f"--workdir={workdir}", *flags], log=self.folder / name).wait(SECS)
+        argv = [*TINY_RUN, f"--cache_dir={self.cache}", f"--workdir={workdir}", *flags]
+        answer = start(argv, log=self.folder / name).wait(SECS)
         if answer.code:
             raise SystemExit(answer.err)
         return workdir
 
     def _halfway(self) -> pathlib.Path:
         workdir = self.folder / "halfway"
-        started = start([*TINY_RUN, f"--cache_dir={self.cache}", f"--workdir={workdir}"], log=self.folder / "log")
+        argv = [*TINY_RUN, f"--cache_dir={self.cache}", f"--workdir={workdir}"]
+        started = start(argv, log=self.folder / "log")
         wait_for_step(started, workdir, 8)
         started.send(signal.SIGKILL)
         started.wait(SECS)
@@ -177,13 +172,15 @@ class Names:
         ]
 
     def _learned(self, workdir: pathlib.Path) -> dict:
-        return {name: value for name, value in outcome_of(workdir)["state"].items() if name.startswith(("model", "optimizer"))}
+        state = outcome_of(workdir)["state"]
+        return {name: value for name, value in state.items() if name.startswith(("model", "optimizer"))}
 
     def one(self, number: int, folder: pathlib.Path) -> dict:
-        """One name, or several at several levels; every third case says them relative to the working directory."""
+        """One name, or several at several levels; every third case gives them relative to the working directory."""
         rng = random.Random(number)
         name = odd_name(number, rng)
-        base = folder.joinpath("place", *(odd_name(rng.randrange(10**4), rng)[:60] for _ in range(rng.choice((0, 0, 1, 2)))))
+        above = [odd_name(rng.randrange(10**4), rng)[:60] for _ in range(rng.choice((0, 0, 1, 2)))]
+        base = folder.joinpath("place", *above)
         base.mkdir(parents=True)
         siblings = matched_by(name)
         for sibling in siblings:
@@ -226,13 +223,14 @@ class Names:
         shutil.copytree(self.halfway, run)
         newest, is_hurt = f"ckpt-{steps_of(run)[-1]}", rng.random() < 0.6
         if is_hurt:
-            path = next(path for path in sorted((run / "checkpoints").iterdir()) if path.name.startswith(f"{newest}.data"))
+            path = run / "checkpoints" / f"{newest}.data-00000-of-00001"
             path.write_bytes(path.read_bytes()[:-40])
         argv = [*TINY_RUN, "--max_to_keep=1", f"--cache_dir={self.cache}", f"--workdir={said(run)}"]
         answer = self._start(argv, base, folder).wait(SECS)
         wrong = faults_of(answer, (0,))
         kept = [path for path in (run / "quarantine").rglob("*") if path.name.startswith(f"{newest}.")]
-        wrong += ["a healthy checkpoint was called damaged" if kept else "the damaged one is not in quarantine"] * (bool(kept) != is_hurt)
+        if bool(kept) != is_hurt:
+            wrong.append("a healthy checkpoint was called damaged" if kept else "the damaged one is not in quarantine")
         return wrong or differences(self.twins[1], outcome_of(run))
 
     def _readers(self, rng, base, run, said, folder) -> list[str]:
@@ -247,7 +245,8 @@ class Names:
         which = rng.choice(([latest], ["--checkpoint=best"]))
         if rng.random() < 0.5:
             answer, figures = self._evaluate(said(run), said(output), said(table), folder / "log", base)
-            wrong += faults_of(answer, (0,)) or ["other figures than in a plain place"] * (figures != self.figures)
+            wrong += faults_of(answer, (0,))
+            wrong += ["other figures than in a plain place"] * (figures != self.figures)
         else:
             argv = [
                 "--mode=predict",
@@ -277,7 +276,8 @@ class Names:
         else:
             shutil.copytree(self.kept, run)
             flags = [*FEW, f"--workdir={said(new)}", f"--init_from={said(run)}"]
-        argv = ["--mode=export", f"--workdir={said(run)}"] if way == "export" else [*TINY_RUN, f"--cache_dir={self.cache}", *flags]
+        argv = [*TINY_RUN, f"--cache_dir={self.cache}", *flags]
+        argv = ["--mode=export", f"--workdir={said(run)}"] if way == "export" else argv
         answer = self._start(argv, base, folder).wait(SECS)
         wrong = faults_of(answer, (0,))
         if wrong or way == "export":

@@ -1,4 +1,4 @@
-"""Signals, doubled and mixed, and readers that go away: each on a fresh process, resumed by a fork and compared with a twin."""
+"""Signals, doubled and mixed, and readers that go away: each case a fresh process, resumed by a fork."""
 
 import contextlib
 import fcntl
@@ -22,19 +22,19 @@ SPARSE_RUN = [
     "--checkpoint_every_steps=0",
     "--checkpoint_every_secs=0",
     "--log_every_steps=1",
-    "--patience=0",
 ]
-EVALUATED = range(0, 161, 20)
+_WHERE = {"cwd": ROOT, "env": PLAIN_ENVIRONMENT}
+EVALUATED = range(0, 80, 20)  # it ends at step 80, for want of patience
 SECS = 60
 TRAINED = re.compile(r"^train +\|", re.MULTILINE)
-CODES = {signum: 128 + signum for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGXCPU)}
+ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGXCPU)
 READERS = {"tee": ["tee", "{log}"], "tee -i": ["tee", "-i", "{log}"], "head": ["head", "-3"], "cat": ["cat"]}
 KINDS = [*READERS, "full", "2>&-", ">&-", "0<&-", "all closed", "terminal gone", "hang-up", "nohup", "file"]
 REASONS = ("is abandoned", "will be done again", "Ended at step", "is finished", "is saved")
 
 
 class _Processes:
-    """What both parts share: a twin, a process at a random instant of its life, and what its end must have left."""
+    """What both parts share: a twin, and a process at a random instant of its life."""
 
     name = ""
 
@@ -46,7 +46,7 @@ class _Processes:
         for name in ("first", "twin"):  # the first makes the cache
             workdir, began = self.folder / name, time.monotonic()
             with (self.folder / "log").open("wb") as log:
-                process = subprocess.Popen(self.command(workdir), cwd=ROOT, env=PLAIN_ENVIRONMENT, stdout=log, stderr=log)
+                process = subprocess.Popen(self.command(workdir), **_WHERE, stdout=log, stderr=log)
             while 0 not in steps_of(workdir) and process.poll() is None:
                 time.sleep(0.002)
             self.to_train = time.monotonic() - began
@@ -64,10 +64,10 @@ class _Processes:
         if rng.random() < 0.3:
             self._sleep(process, rng.uniform(0.0, 1.05 * self.lifetime))
             return
-        deadline = time.monotonic() + SECS
-        while 0 not in steps_of(workdir) and process.poll() is None and time.monotonic() < deadline:
+        step, deadline = rng.choice(EVALUATED), time.monotonic() + SECS
+        while step not in steps_of(workdir) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        self._sleep(process, rng.uniform(0.0, self.lifetime - self.to_train))
+        self._sleep(process, rng.uniform(0.0, (self.lifetime - self.to_train) / len(EVALUATED)))
 
     @staticmethod
     def _sleep(process: subprocess.Popen, secs: float) -> None:
@@ -85,16 +85,17 @@ class _Processes:
 
 
 def lost(said: str, workdir: pathlib.Path) -> list[str]:
-    """What a log promises and the run directory does not hold, or fails to promise of a run that was stopped in training."""
+    """What a log says that is saved and is not there; and that it says neither what is saved nor why nothing is."""
+    there = steps_of(workdir)
     if match := re.search(r"saved at step (\d+)", said):
-        return [] if int(match.group(1)) in steps_of(workdir) else [f"{match.group()}, but {steps_of(workdir)} are there"]
+        return [] if int(match.group(1)) in there else [f"{match.group()}, but {there} are there"]
     if TRAINED.search(said) and not any(reason in said for reason in REASONS):
         return [f"stopped in training, neither saved nor explained: {said[-200:]}"]
     return []
 
 
 def ended(process: subprocess.Popen, reader: subprocess.Popen | None = None) -> int | None:
-    """The exit code as a shell shows it; None when the process had to be killed, which its group is in any case, after its reader's end."""
+    """The exit code as a shell shows it, None when the process had to be killed; what is left of its group is killed."""
     code = None
     with contextlib.suppress(subprocess.TimeoutExpired):
         code = process.wait(SECS)
@@ -121,7 +122,7 @@ class Signals(_Processes):
     def one(self, number: int, folder: pathlib.Path) -> dict:
         """Sends what follows from the number at a random instant."""
         rng = random.Random(number)
-        ending = list(CODES)
+        ending = list(ENDING)
         sent, gap = (
             ([signal.SIGHUP], 0),
             ([signal.SIGUSR1], 0),
@@ -136,8 +137,7 @@ class Signals(_Processes):
         with log.open("wb") as output:
             process = subprocess.Popen(
                 self.command(workdir),
-                cwd=ROOT,
-                env=PLAIN_ENVIRONMENT,
+                **_WHERE,
                 stdout=output,
                 stderr=output,
                 process_group=0,
@@ -151,14 +151,14 @@ class Signals(_Processes):
         had_begun = workdir.exists()
         code, said = ended(process), log.read_text(errors="replace")
         # Before a handler can be there, SIGUSR1 ends a process.
-        allowed = {0, *(CODES.get(signum, 0 if had_begun else 128 + signum) for signum in sent)}
+        allowed = {0, *(0 if signum == signal.SIGUSR1 and had_begun else 128 + signum for signum in sent)}
         wrong = [] if code in allowed else [f"exit code {code}: {said[-300:]}"]
         wrong += ["a traceback"] if had_begun and "Traceback" in said else []
         wrong += ["no sentence"] if code and had_begun and said.count("Ended by") != 1 else []
         wrong += lost(said, workdir) if code else []
         if sent == [signal.SIGUSR1] and was_training and code == 0:
-            # The last steps can pass before the signal is honoured; what was saved since is pruned down to the newest three.
-            wrong += [] if set(steps_of(workdir)) - set(EVALUATED) or "saved at step" in said.lower() else ["SIGUSR1 saved nothing"]
+            is_saved = set(steps_of(workdir)) - {*EVALUATED, 80} or "saved at step" in said.lower()
+            wrong += [] if is_saved else ["SIGUSR1 saved nothing"]
         wrong += self.resumed(workdir, folder)
         names = "+".join(signum.name for signum in sent)
         return {
@@ -180,7 +180,7 @@ def _close(*descriptors: int) -> Callable[[], None]:
 
 
 class Pipes(_Processes):
-    """Standard streams that end, fill up, are closed or belong to a terminal that goes away, and Ctrl-C to the whole group."""
+    """Standard streams that end, are full, closed or of a terminal that goes away, and Ctrl-C to the whole group."""
 
     name = "pipes"
 
@@ -224,7 +224,8 @@ class Pipes(_Processes):
             "wrong": wrong,
         }
 
-    def _begin(self, kind: str, workdir: pathlib.Path, log: pathlib.Path) -> tuple[subprocess.Popen, subprocess.Popen | None]:
+    def _begin(self, kind: str, workdir: pathlib.Path, log: pathlib.Path) -> tuple:
+        # The trainer and whoever reads what it says, None for a file.
         command, null = self.command(workdir), subprocess.DEVNULL
         to_log = {
             "stdin": null,
@@ -234,8 +235,7 @@ class Pipes(_Processes):
         if kind in READERS:
             process = subprocess.Popen(
                 command,
-                cwd=ROOT,
-                env=PLAIN_ENVIRONMENT,
+                **_WHERE,
                 stdin=null,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -261,7 +261,7 @@ class Pipes(_Processes):
                     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
             streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-            process = subprocess.Popen(command, cwd=ROOT, env=PLAIN_ENVIRONMENT, **streams, preexec_fn=take_terminal)
+            process = subprocess.Popen(command, **_WHERE, **streams, preexec_fn=take_terminal)
             reader = subprocess.Popen(["cat"], stdin=master, stdout=to_log["stdout"], process_group=0)
             os.close(terminal)
             os.close(master)
@@ -274,4 +274,4 @@ class Pipes(_Processes):
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)
             close()
 
-        return subprocess.Popen(command, cwd=ROOT, env=PLAIN_ENVIRONMENT, **to_log, process_group=0, preexec_fn=prepare), None
+        return subprocess.Popen(command, **_WHERE, **to_log, process_group=0, preexec_fn=prepare), None

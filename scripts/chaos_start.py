@@ -1,9 +1,10 @@
 """Starts of the trainer for the long proof, in fresh processes and in forks of this one, and what they may not touch.
 
-TensorFlow is imported here once and never used in this process: a fork that trains has the threads that it makes itself, and no others.
-A fork costs seconds less than a fresh process, and runs the same `__main__` block.
+TensorFlow is imported here once and never used in this process: a fork that trains has the threads that it makes
+itself, and no others. A fork costs seconds less than a fresh process, and runs the same `__main__` block.
 """
 
+import atexit
 import hashlib
 import os
 import pathlib
@@ -52,7 +53,8 @@ TINY_RUN = [
     ),
 ]
 # That of this process before its imports changed it.
-PLAIN_ENVIRONMENT = dict(entry.split("=", 1) for entry in pathlib.Path("/proc/self/environ").read_text().split("\0") if "=" in entry)
+_ENTRIES = pathlib.Path("/proc/self/environ").read_text().split("\0")
+PLAIN_ENVIRONMENT = dict(entry.split("=", 1) for entry in _ENTRIES if "=" in entry)
 MEMORY = 8 * 2**30
 FILE_SIZE = 2 * 2**30
 
@@ -141,6 +143,7 @@ def start(
         return Start(pid, log)
     code = 1
     try:
+        atexit._clear()  # what this process has registered is not the child's to do
         os.setsid()
         for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
             signal.signal(signum, signal.SIG_IGN if signum == signal.SIGPIPE else signal.SIG_DFL)
@@ -172,13 +175,14 @@ def start(
 
 
 def _run(argv: list[str]) -> int:
-    # As the interpreter does it: the __main__ block, the exit code that it asks for, and 120 when the last flush fails.
+    # As the interpreter does it: the __main__ block, the exit code it asks for, and 120 when the last flush fails.
     sys.argv = ["trainer.main", *argv]
     code = 0
     try:
         runpy.run_path(trainer.main.__file__, run_name="__main__")
     except SystemExit as end:
         code = int(end.code or 0)
+    atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
     except OSError:
@@ -220,11 +224,12 @@ def outcome_of(workdir: pathlib.Path) -> dict:
         return in_fork(outcome, pathlib.Path(shutil.copytree(workdir, pathlib.Path(folder, "run"))))
 
 
-def steps_of(workdir: pathlib.Path) -> list[int]:
-    """The steps of the checkpoints of a run, oldest first."""
-    folder = workdir / "checkpoints"
+def steps_of(workdir: pathlib.Path, name: str = "checkpoints") -> list[int]:
+    """The steps of the checkpoints in a folder of a run, oldest first."""
+    folder = workdir / name
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(match.group(1)) for match in map(re.compile(r"ckpt-(\d+)\.index").fullmatch, names) if match)
+    matches = [re.fullmatch(r"ckpt-(\d+)\.index", name) for name in names]
+    return sorted(int(match.group(1)) for match in matches if match)
 
 
 def wait_for_step(started: Start, workdir: pathlib.Path, step: int, secs: float = 60.0) -> None:
@@ -254,20 +259,21 @@ def _content(path: pathlib.Path, status: os.stat_result) -> tuple:
     return (status.st_size, status.st_mtime_ns, digest)
 
 
-def touched(before: Mapping[str, tuple], after: Mapping[str, tuple], *, may_grow: Iterable[str] = ()) -> list[str]:
-    """What was changed, removed or made between two snapshots; below the folders `may_grow`, new files are fine."""
+def touched(before: Mapping, after: Mapping, *, may_grow: Iterable[str] = ()) -> list[str]:
+    """What was changed, removed or made between two snapshots; below the folders `may_grow`, files may be made."""
     wrong = [f"{path} is gone" for path in before if path not in after]
     wrong += [f"{path} was changed" for path in before if path in after and before[path] != after[path]]
-    new = [path for path in after if path not in before]
-    return wrong + [f"{path} was made" for path in new if not any(path.startswith(f"{folder}/") for folder in may_grow)]
+    growing = tuple(f"{folder}/" for folder in may_grow)
+    return wrong + [f"{path} was made" for path in after if path not in before and not path.startswith(growing)]
 
 
 def faults_of(answer: Answer, allowed: Iterable[int]) -> list[str]:
-    """What is wrong with an end: a hang, a traceback, another exit code, more or less than one sentence, a process left behind."""
+    """What is wrong with an end: a hang, another exit code, a traceback, not one sentence, a process left behind."""
     if answer.code is None:
         return [f"killed after {answer.seconds} s: {answer.err[-300:]}"]
     wrong = [f"exit code {answer.code}: {answer.err[-500:]}"] if answer.code not in allowed else []
     wrong += [f"a traceback: {answer.err[-300:]}"] if "Traceback" in answer.err + answer.out else []
     is_error = answer.code in (2, 3, 4, 5)
-    wrong += [f"not one sentence: {answer.err[-500:]}"] if answer.err.count("error: ") != is_error and not wrong else []
+    sentences = sum(line.startswith("error: ") for line in answer.err.splitlines())
+    wrong += [f"not one sentence: {answer.err[-500:]}"] if sentences != is_error and not wrong else []
     return wrong + (["a process was left behind"] if answer.left_behind else [])

@@ -1,4 +1,4 @@
-"""Commands on a run directory that somebody else has made: nothing in it is obeyed beyond what a run's own files may say."""
+"""Commands on run directories that somebody else has made: none harms what is not the run's, or hangs, or breaks."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ import signal
 from chaos_attacks import ATTACKS, Place
 from chaos_start import TINY_RUN, Answer, faults_of, limit_memory, snapshot, start, touched, wait_for_step
 
-SECS, MORE_SECS = 20.0, 5.0
+SECS, MORE_SECS, FRESH_SECS = 20.0, 5.0, 10.0
 FLAGS = {
     "train": [*TINY_RUN, "--epochs=1", "--eval_every_steps=0"],
     "inspect": ["--mode=inspect"],
@@ -18,8 +18,11 @@ FLAGS = {
     "export": ["--mode=export"],
 }
 MODES = ["train"] * 5 + ["inspect"] * 6 + ["evaluate"] * 2 + ["predict"] * 3 + ["export"]
-# What is read at its length fails for want of memory; only a size that the run itself asks for may be answered so.
+# Only a size that the run itself asks for may be answered so; a file that is too long is not to be read at its length.
 BLAMES_MEMORY = "The memory must hold"
+SIZES = ("lstm_units", "batch_size", "embedding_dim", "vocab_size", "logical_devices", "10 GB")
+OURS = ("run", "cache", "outside", "homes", "log.out", "log.err")
+OTHER_LIBRARIES = ("HOME/.keras", "HOME/.config", "XDG_CACHE_HOME/matplotlib")
 
 
 class Strangers:
@@ -37,12 +40,18 @@ class Strangers:
             answer = started.wait(3 * SECS)
             if answer.code not in (0, 128 + signal.SIGKILL):
                 raise SystemExit(answer.err)
-        shutil.copytree(self.folder / "finished", self.folder / "exported")
-        self._start("export", self.folder / "exported", self.cache, self.folder / "log").wait(3 * SECS)
-        self.usual = {}
-        for mode in FLAGS:
-            run = shutil.copytree(self.folder / "halfway", self.folder / f"usual-{mode}")
-            self.usual[mode] = self._start(mode, run, self.cache, self.folder / "log").wait(3 * SECS).seconds
+        exported = shutil.copytree(self.folder / "finished", self.folder / "exported")
+        (exported / "export" / "saved_model" / "8").mkdir(parents=True)
+        for name in ("saved_model/8/saved_model.pb", "model.keras"):
+            (exported / "export" / name).write_text("an export")
+        self._usual: dict[str, float] = {}
+
+    def usual(self, mode: str) -> float:
+        """The seconds of a mode on a run that nobody has touched."""
+        if mode not in self._usual:
+            run = shutil.copytree(self.folder / "halfway", self.folder / mode)
+            self._usual[mode] = self._start(mode, run, self.cache, self.folder / "log").wait(3 * SECS).seconds
+        return self._usual[mode]
 
     def _start(self, mode, run, cache, log, **kwargs):
         argv = [*FLAGS[mode], f"--workdir={run}", *([f"--cache_dir={cache}"] if mode != "inspect" else [])]
@@ -71,7 +80,8 @@ class Strangers:
     def one(self, number: int, folder: pathlib.Path) -> dict:
         """One or two attacks, then one command."""
         rng = random.Random(number)
-        run = pathlib.Path(shutil.copytree(self.folder / rng.choice(("finished", "halfway", "exported")), folder / "run"))
+        kind = rng.choice(("finished", "halfway", "exported"))
+        run = pathlib.Path(shutil.copytree(self.folder / kind, folder / "run"))
         cache = pathlib.Path(shutil.copytree(self.cache, folder / "cache"))
         outside, homes = self._outside(folder), folder / "homes"
         for name in ("HOME/.keras", "TMPDIR", "XDG_CACHE_HOME", "cwd"):
@@ -83,7 +93,7 @@ class Strangers:
             except (OSError, IndexError, ValueError, RuntimeError):
                 continue  # the attack before has left nothing to attack
         mode = rng.choice(MODES)
-        before, before_homes, links = snapshot(outside), snapshot(homes), _links(place)
+        before, before_homes, links = snapshot(outside), _homes(homes), _links(place)
         environment = {name: str(homes / name) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
         started = self._start(
             mode,
@@ -97,44 +107,32 @@ class Strangers:
         answer = started.wait(SECS)
         wrong = self._faults(answer, mode, " ".join(done), is_fresh=number % 40 == 3)
         wrong += [f"outside: {what}" for what in _touched_outside(before, snapshot(outside), links)]
-        kept = {path: value for path, value in snapshot(homes).items() if not path.startswith("HOME/.keras")}
-        wrong += touched({path: value for path, value in before_homes.items() if not path.startswith("HOME/.keras")}, kept)
-        wrong += [f"{path.name} was made beside the run" for path in folder.iterdir() if path.name not in self._ours()]
+        wrong += touched(before_homes, _homes(homes))
+        wrong += [f"{path.name} was made beside the run" for path in folder.iterdir() if path.name not in OURS]
         told = {"mode": mode, "attacks": done, "said": answer.err.splitlines()[-1:], "took": answer.seconds}
         return {"outcome": f"{mode}: exit code {answer.code}", "cases": 1, **told, "wrong": wrong}
 
-    @staticmethod
-    def _ours() -> set[str]:
-        return {"run", "cache", "outside", "homes", "log.out", "log.err"}
-
     def _faults(self, answer: Answer, mode: str, done: str, *, is_fresh: bool) -> list[str]:
         wrong = faults_of(answer, (0, 2, 3))
-        slow = answer.seconds > self.usual[mode] + MORE_SECS + 10 * is_fresh
-        wrong += [f"{answer.seconds} s, usually {self.usual[mode]}"] if slow and answer.code is not None else []
-        is_size = any(
-            name in done
-            for name in (
-                "lstm_units",
-                "batch_size",
-                "embedding_dim",
-                "vocab_size",
-                "logical_devices",
-                "10 GB",
-            )
-        )
+        usual = self.usual(mode) + FRESH_SECS * is_fresh
+        slow = answer.code is not None and answer.seconds > usual + MORE_SECS
+        wrong += [f"{answer.seconds} s, usually {usual}"] if slow else []
+        is_size = any(name in done for name in SIZES)
         return wrong + ["the memory is blamed"] * (BLAMES_MEMORY in answer.err and not is_size)
+
+
+def _homes(homes: pathlib.Path) -> dict[str, tuple]:
+    return {path: value for path, value in snapshot(homes).items() if not path.startswith(OTHER_LIBRARIES)}
 
 
 def _links(place: Place) -> list[str]:
     # The folders outside that the run links to; what is written through such a link is what its user asked for.
     links = [path for path in place.run.rglob("*") if path.is_symlink() and path.is_dir()]
-    return [str(link.readlink().relative_to(place.outside)) for link in links if link.readlink().is_relative_to(place.outside)]
+    targets = [link.readlink() for link in links]
+    return [str(target.relative_to(place.outside)) for target in targets if target.is_relative_to(place.outside)]
 
 
 def _touched_outside(before: dict, after: dict, links: list[str]) -> list[str]:
-    """What a command may not do to somebody's files; a folder that is linked takes new files, and TensorFlow's state file is the run's."""
-    return [what for what in touched(before, after, may_grow=links) if not what.startswith(_state_files(links))]
-
-
-def _state_files(links: list[str]) -> tuple[str, ...]:
-    return tuple(f"{link}/checkpoint {what}" for link in links for what in ("was changed", "is gone", "was made"))
+    # A folder that is linked takes new files, and TensorFlow's state file in it is the run's own.
+    state_files = tuple(f"{link}/checkpoint {what}" for link in links for what in ("was changed", "is gone"))
+    return [what for what in touched(before, after, may_grow=links) if not what.startswith(state_files)]
