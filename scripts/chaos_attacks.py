@@ -26,17 +26,19 @@ class Place(NamedTuple):
 
 
 FLAGS = """
-    --output={outside}/precious.txt --input={outside}/precious.txt --flagfile={outside}/precious.txt --no_such --help
-    --workdir={outside}/run --init_from={outside}/run --cache_dir={outside}/cache --data_dir={outside} --verbosity=3
-    --mode=train --mode=evaluate --mode=predict --mode=export --mode=inspect --mode=no_such --text=hello --text=other
+    --output={outside}/precious.txt --input={outside}/precious.txt --flagfile={outside}/precious.txt --help
+    --workdir={outside}/run --init_from={outside}/run --cache_dir={outside}/cache --data_dir={outside}
+    --mode=train --mode=evaluate --mode=predict --mode=export --mode=inspect --mode=no_such --text=hello
+    --text=other --no_such --verbosity=3
     --checkpoint={outside}/run/checkpoints/ckpt-8 --checkpoint=latest --split=train --profile_steps=1:99
     --allow_inexact_resume=true --connect_secs=99999 --init_optimizer=true --weight_decay=0.0 --bad_rows=stop
     --nodropout --epochs epochs=3 -epochs=3 garbage --epochs=0 --epochs=99999999999 --lstm_units=30000
     --profile_steps={outside} --init_from={outside} --batch_size=65536
     --max_to_keep=0 --max_to_keep=1 --learning_rate=nan --dropout=1e400 --seed=-1 --logical_devices=1024
     --strategy=multi_worker --strategy=mirrored --dataset=csv:{outside}/precious.txt --dataset=../../x
-    --train_split=train[:99999999] --train_split= --validation_split= --test_split= --sample_text= --dataset=no_such
-    --sample_text={long} --monitor=no_such --intra_op_threads=256 --inter_op_threads=-1 --checkpoint_every_secs=1e-300 --log_every_steps=0
+    --train_split=train[:99999999] --train_split= --validation_split= --test_split= --sample_text=
+    --sample_text={long} --monitor=no_such --intra_op_threads=256 --inter_op_threads=-1 --dataset=no_such
+    --checkpoint_every_secs=1e-300 --log_every_steps=0
     --patience=nan --eval_every_steps=1 --vocab_size=2147483647 --max_length=1 --embedding_dim=2147483647
     --start_from_epoch=9 --dropout=0.5 --learning_rate=0.5 --max_length=-1 --dense_units=0
 """
@@ -115,9 +117,10 @@ def texts(place: Place, rng: random.Random) -> str:
 MADE = """
     lock .lock config.flags .config.flags.tmp .manifest.json.tmp .result.json.tmp .starts.jsonl.tmp
     .vocabulary.txt.tmp
-    result.json checkpoints/checkpoint checkpoints/.checkpoint.tmp checkpoints/checkpoint.tmp123 best/checkpoint
-    best/.checkpoint.tmp checkpoints/ckpt-{next}_temp checkpoints/ckpt-{next}.index best/ckpt-{next}.index
-    checkpoints/ckpt-{next}.data-00000-of-00001 checkpoints/ckpt-1_temp quarantine quarantine/checkpoints profile
+    result.json checkpoints/checkpoint checkpoints/.checkpoint.tmp checkpoints/checkpoint.tmp123
+    best/checkpoint best/.checkpoint.tmp checkpoints/ckpt-{next}_temp checkpoints/ckpt-{next}.index best/ckpt-{next}.index
+    checkpoints/ckpt-{next}.data-00000-of-00001 checkpoints/ckpt-1_temp quarantine quarantine/checkpoints
+    profile
     summaries/test summaries/train/.x.tmp summaries/train/x summaries/train/events.out.tfevents.1.x.1.0.v2
     summaries/validation summaries/best summaries/train/plugins export/model.keras export/new.model.keras
     export/old.model.keras export/saved_model export/saved_model/{best} export/saved_model/new.{best}
@@ -177,8 +180,8 @@ def linked(place: Place, rng: random.Random) -> str:
 
 
 TENSORS = """
-    frozen_flags frozen_flags frozen_flags frozen_flags fingerprints conditions step best_step waited best_metric graph
-    any any
+    frozen_flags frozen_flags frozen_flags frozen_flags fingerprints conditions step best_step waited best_metric
+    graph any any
 """
 _INTEGERS = [np.int64(number) for number in (-1, 0, 10**6, 2**62, -(2**62))]
 _REALS = [np.float64(number) for number in (math.nan, 1e308)]
@@ -245,7 +248,8 @@ def events(place: Place, rng: random.Random) -> str:
 
 
 def _append_events(path: pathlib.Path, rng: random.Random) -> str:
-    event = tf.compat.v1.Event(wall_time=rng.choice((0.0, math.nan, 1e300)), step=rng.choice((0, 4, -1, 2**62)))
+    wall_time, step = rng.choice((0.0, math.nan, 1e300)), rng.choice((0, 4, -1, 2**62))
+    event = tf.compat.v1.Event(wall_time=wall_time, step=step)
     tags = ("loss", "accuracy", "best_step", "loss_since_evaluation", "settings", "\x1b[2J", "x" * 10**5, "")
     tag = rng.choice(tags)
     tensors = {

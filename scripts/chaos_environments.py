@@ -1,4 +1,4 @@
-"""Fresh processes in odd surroundings: exit code and bits are those of the plain ones, or a command is refused."""
+"""Fresh processes in odd surroundings: exit code and bits are the plain ones', or the command is refused."""
 
 import os
 import pathlib
@@ -52,7 +52,8 @@ _CLUSTER = '{"cluster": {"worker": ["%s"]}, "task": {"type": "worker", "index": 
 _LOCAL = "127.0.0.1:29999"
 CASES = [
     *(_variables(KERAS_BACKEND=value) for value in ("jax", "torch", "", "no_such", "tensorflow")),
-    *(Case(f"keras.json {kind}", keras_json=_KERAS % (kind, "tensorflow")) for kind in ("float64", "float16", "bfloat16")),
+    *(Case(f"keras.json {each}", keras_json=_KERAS % (each, "tensorflow")) for each in ("float64", "bfloat16")),
+    Case("keras.json float16", keras_json=_KERAS % ("float16", "tensorflow")),
     Case("keras.json of another backend", keras_json=_KERAS % ("float32", "jax")),
     Case(
         "keras.json of channels_first",

@@ -1,4 +1,4 @@
-"""Runs, corpora, caches and answers with names that are patterns or flags, beside siblings that they match."""
+"""Runs, reviews, caches and answers with names that are patterns or flags, beside siblings they match."""
 
 import json
 import pathlib
@@ -127,7 +127,7 @@ def matched_by(name: str) -> list[str]:
 
 
 class Names:
-    """A case is a new run, killed and resumed; a damaged one; one that is read; or one that others take from."""
+    """A case is a new run, killed and resumed; a damaged one; one that is read; or one taken from."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder / "names"
@@ -176,7 +176,7 @@ class Names:
         return {name: value for name, value in state.items() if name.startswith(("model", "optimizer"))}
 
     def one(self, number: int, folder: pathlib.Path) -> dict:
-        """One name, or several at several levels; every third case gives them relative to the working directory."""
+        """One name, or several at several levels; in every third case relative to the working directory."""
         rng = random.Random(number)
         name = odd_name(number, rng)
         above = [odd_name(rng.randrange(10**4), rng)[:60] for _ in range(rng.choice((0, 0, 1, 2)))]
@@ -230,7 +230,7 @@ class Names:
         wrong = faults_of(answer, (0,))
         kept = [path for path in (run / "quarantine").rglob("*") if path.name.startswith(f"{newest}.")]
         if bool(kept) != is_hurt:
-            wrong.append("a healthy checkpoint was called damaged" if kept else "the damaged one is not in quarantine")
+            wrong.append("a healthy checkpoint is in quarantine" if kept else "the damaged one is not in quarantine")
         return wrong or differences(self.twins[1], outcome_of(run))
 
     def _readers(self, rng, base, run, said, folder) -> list[str]:

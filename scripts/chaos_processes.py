@@ -85,7 +85,7 @@ class _Processes:
 
 
 def lost(said: str, workdir: pathlib.Path) -> list[str]:
-    """What a log says that is saved and is not there; and that it says neither what is saved nor why nothing is."""
+    """What a log calls saved and is not there; or that it says neither what is saved nor why nothing is."""
     there = steps_of(workdir)
     if match := re.search(r"saved at step (\d+)", said):
         return [] if int(match.group(1)) in there else [f"{match.group()}, but {there} are there"]
@@ -95,7 +95,7 @@ def lost(said: str, workdir: pathlib.Path) -> list[str]:
 
 
 def ended(process: subprocess.Popen, reader: subprocess.Popen | None = None) -> int | None:
-    """The exit code as a shell shows it, None when the process had to be killed; what is left of its group is killed."""
+    """The exit code as a shell shows it, None when the process had to be killed; kills what is left of its group."""
     code = None
     with contextlib.suppress(subprocess.TimeoutExpired):
         code = process.wait(SECS)
@@ -180,7 +180,7 @@ def _close(*descriptors: int) -> Callable[[], None]:
 
 
 class Pipes(_Processes):
-    """Standard streams that end, are full, closed or of a terminal that goes away, and Ctrl-C to the whole group."""
+    """Standard streams that end, are full, closed or of a terminal that is gone, and Ctrl-C to the whole group."""
 
     name = "pipes"
 

@@ -1,7 +1,7 @@
-"""Starts of the trainer for the long proof, in fresh processes and in forks of this one, and what they may not touch.
+"""Starts of the trainer for the long proof, in fresh processes and in forks, and what they may not touch.
 
-TensorFlow is imported here once and never used in this process: a fork that trains has the threads that it makes
-itself, and no others. A fork costs seconds less than a fresh process, and runs the same `__main__` block.
+TensorFlow is imported here once and never used in this process: a fork that trains has the threads that it
+makes itself, and no others. A fork costs seconds less than a fresh process, and runs the same `__main__` block.
 """
 
 import atexit
@@ -93,7 +93,7 @@ class Start:
                 os.kill(self.pid, signum)
 
     def wait(self, secs: float) -> Answer:
-        """Waits for the end; after `secs` the process is killed, and in any case what it has left in its group."""
+        """Waits for the end, `secs` at most; then kills the process, and in any case what is left of its group."""
         deadline = time.monotonic() + secs
         while not self.is_over() and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -175,7 +175,7 @@ def start(
 
 
 def _run(argv: list[str]) -> int:
-    # As the interpreter does it: the __main__ block, the exit code it asks for, and 120 when the last flush fails.
+    # As the interpreter does it: the __main__ block, its exit code, and 120 when the last flush fails.
     sys.argv = ["trainer.main", *argv]
     code = 0
     try:
@@ -240,7 +240,7 @@ def wait_for_step(started: Start, workdir: pathlib.Path, step: int, secs: float 
 
 
 def snapshot(folder: pathlib.Path) -> dict[str, tuple]:
-    """Everything below a folder, links not followed: relative path -> kind and mode, size, time and content."""
+    """What is below a folder, links not followed: relative path -> kind and mode, size, time and content."""
     found = {}
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -260,15 +260,16 @@ def _content(path: pathlib.Path, status: os.stat_result) -> tuple:
 
 
 def touched(before: Mapping, after: Mapping, *, may_grow: Iterable[str] = ()) -> list[str]:
-    """What was changed, removed or made between two snapshots; below the folders `may_grow`, files may be made."""
+    """What was changed, removed or made between two snapshots; below `may_grow`, files may be made."""
     wrong = [f"{path} is gone" for path in before if path not in after]
     wrong += [f"{path} was changed" for path in before if path in after and before[path] != after[path]]
     growing = tuple(f"{folder}/" for folder in may_grow)
-    return wrong + [f"{path} was made" for path in after if path not in before and not path.startswith(growing)]
+    new = [path for path in after if path not in before and not path.startswith(growing)]
+    return wrong + [f"{path} was made" for path in new]
 
 
 def faults_of(answer: Answer, allowed: Iterable[int]) -> list[str]:
-    """What is wrong with an end: a hang, another exit code, a traceback, not one sentence, a process left behind."""
+    """What is wrong with an end: a hang, its exit code, a traceback, not one sentence, a process left behind."""
     if answer.code is None:
         return [f"killed after {answer.seconds} s: {answer.err[-300:]}"]
     wrong = [f"exit code {answer.code}: {answer.err[-500:]}"] if answer.code not in allowed else []

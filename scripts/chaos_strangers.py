@@ -1,4 +1,4 @@
-"""Commands on run directories that somebody else has made: none harms what is not the run's, or hangs, or breaks."""
+"""Commands on run directories that somebody else has made: none harms other files, hangs or breaks."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ FLAGS = {
     "export": ["--mode=export"],
 }
 MODES = ["train"] * 5 + ["inspect"] * 6 + ["evaluate"] * 2 + ["predict"] * 3 + ["export"]
-# Only a size that the run itself asks for may be answered so; a file that is too long is not to be read at its length.
+# Only a size that the run asks for may be answered so; a file that is too long is not to be read at its length.
 BLAMES_MEMORY = "The memory must hold"
 SIZES = ("lstm_units", "batch_size", "embedding_dim", "vocab_size", "logical_devices", "10 GB")
 OURS = ("run", "cache", "outside", "homes", "log.out", "log.err")
@@ -108,7 +108,8 @@ class Strangers:
         wrong = self._faults(answer, mode, " ".join(done), is_fresh=number % 40 == 3)
         wrong += [f"outside: {what}" for what in _touched_outside(before, snapshot(outside), links)]
         wrong += touched(before_homes, _homes(homes))
-        wrong += [f"{path.name} was made beside the run" for path in folder.iterdir() if path.name not in OURS]
+        beside = [path.name for path in folder.iterdir() if path.name not in OURS]
+        wrong += [f"{name} was made beside the run" for name in beside]
         told = {"mode": mode, "attacks": done, "said": answer.err.splitlines()[-1:], "took": answer.seconds}
         return {"outcome": f"{mode}: exit code {answer.code}", "cases": 1, **told, "wrong": wrong}
 
@@ -126,10 +127,11 @@ def _homes(homes: pathlib.Path) -> dict[str, tuple]:
 
 
 def _links(place: Place) -> list[str]:
-    # The folders outside that the run links to; what is written through such a link is what its user asked for.
+    # The folders outside that the run links to: what is made through such a link, its user asked for.
     links = [path for path in place.run.rglob("*") if path.is_symlink() and path.is_dir()]
     targets = [link.readlink() for link in links]
-    return [str(target.relative_to(place.outside)) for target in targets if target.is_relative_to(place.outside)]
+    inside = [target for target in targets if target.is_relative_to(place.outside)]
+    return [str(target.relative_to(place.outside)) for target in inside]
 
 
 def _touched_outside(before: dict, after: dict, links: list[str]) -> list[str]:

@@ -127,9 +127,10 @@ def test_an_attack_changes_the_run_and_nothing_else(attack, copy, finished, tmp_
     assert touched(there, snapshot(copy)) != [], said
 
 
-def test_a_hostile_checkpoint_still_verifies(copy, tmp_path, monkeypatch):
+def test_a_hostile_checkpoint_still_verifies(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(chaos_attacks, "in_fork", lambda function, *arguments: function(*arguments))
-    before = tensors(copy / "checkpoints" / "ckpt-24")
-    for number in range(20):
-        chaos_attacks.checkpoints(chaos_attacks.Place(copy, pathlib.Path("/outside")), random.Random(number))
-        assert tensors(copy / "checkpoints" / "ckpt-24") != before
+    before = tensors(finished / "checkpoints" / "ckpt-24")
+    for number in range(10):
+        run = shutil.copytree(finished, tmp_path / str(number))
+        chaos_attacks.checkpoints(chaos_attacks.Place(run, pathlib.Path("/outside")), random.Random(number))
+        assert tensors(run / "checkpoints" / "ckpt-24") != before
