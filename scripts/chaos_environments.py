@@ -23,11 +23,13 @@ class Case(NamedTuple):
     prepare: Callable[[], None] = lambda: None
     keras_json: str = ""
     flags: tuple[str, ...] = ()
-    code: int = 0
+    codes: tuple[int, ...] = (0,)
+    has_cache_dir: bool = True
 
 
 def _variables(**values: str | None) -> Case:
-    return Case(" ".join(f"{name}={value}" for name, value in values.items()), values)
+    name = " ".join(f"{name}={value}" for name, value in values.items())
+    return Case(name, values, has_cache_dir=values.keys().isdisjoint(("HOME", "XDG_CACHE_HOME")))
 
 
 def _close(*descriptors: int) -> Callable[[], None]:
@@ -50,6 +52,7 @@ def _become_a_stranger() -> None:
 _KERAS = '{"floatx": "%s", "epsilon": 1e-7, "backend": "%s", "image_data_format": "channels_last"}'
 _CLUSTER = '{"cluster": {"worker": ["%s"]}, "task": {"type": "worker", "index": %s}}'
 _LOCAL = "127.0.0.1:29999"
+_HOMELESS = {"HOME": None, "XDG_CACHE_HOME": None}
 CASES = [
     *(_variables(KERAS_BACKEND=value) for value in ("jax", "torch", "", "no_such", "tensorflow")),
     *(Case(f"keras.json {each}", keras_json=_KERAS % (each, "tensorflow")) for each in ("float64", "bfloat16")),
@@ -60,18 +63,19 @@ CASES = [
         keras_json=(_KERAS % ("float32", "tensorflow")).replace("last", "first"),
     ),
     *(_variables(XDG_CACHE_HOME=value) for value in ("", "relative", None)),
-    *(_variables(HOME=value) for value in ("/no/such/home", "", "relative")),
-    Case("an unknown user without a HOME", {"HOME": None, "XDG_CACHE_HOME": None}, _become_a_stranger),
+    *(_variables(HOME=value) for value in ("{folder}/missing", "", "relative")),
+    Case("an unknown user without a HOME", _HOMELESS, _become_a_stranger),
+    Case("nor a --cache_dir", _HOMELESS, _become_a_stranger, codes=(0, 2), has_cache_dir=False),
     Case("an unknown user with a HOME", {}, _become_a_stranger),
     *(_variables(LC_ALL=value, LANG=value) for value in ("en_US", "C", "POSIX", "no_such")),
     *(_variables(PYTHONIOENCODING=value) for value in ("ascii", "latin-1", "utf-16")),
     *(_variables(PYTHONOPTIMIZE=value) for value in ("1", "2")),
-    *(_variables(TMPDIR=value) for value in ("/no/such/folder", "", "relative")),
+    *(_variables(TMPDIR=value) for value in ("{folder}/missing", "", "relative")),
     *(Case(f"closed {closed}", prepare=_close(*closed)) for closed in ((0,), (1,), (2,), (1, 2), (0, 1, 2))),
     *(Case(f"umask {mask:03o}", prepare=lambda mask=mask: os.umask(mask)) for mask in (0o077, 0o000)),
     *(Case(f"ulimit -n {count}", prepare=_limit_files(count)) for count in (64, 32)),
     *(
-        Case(f"TF_CONFIG={text}", {"TF_CONFIG": text}, flags=("--strategy=multi_worker",), code=2)
+        Case(f"TF_CONFIG={text}", {"TF_CONFIG": text}, flags=("--strategy=multi_worker",), codes=(2,))
         for text in (
             *(
                 "",
@@ -102,7 +106,7 @@ CASES = [
     *(_variables(COLUMNS=value, LINES=value) for value in ("0", "garbage", "-1")),
     *(_variables(TERM=value) for value in ("dumb", None)),
     *(
-        Case(f"--workdir={scheme}://b/run", flags=(f"--workdir={scheme}://b/run",), code=2)
+        Case(f"--workdir={scheme}://b/run", flags=(f"--workdir={scheme}://b/run",), codes=(2,))
         for scheme in ("gs", "s3", "hdfs", "file", "ram", "https")
     ),
     *(_variables(PYTHONUNBUFFERED="1", PYTHONHASHSEED=value) for value in ("0", "7")),
@@ -117,6 +121,7 @@ class Environments:
     """Trains in each of the surroundings, and compares with a run in the plain ones."""
 
     def __init__(self, folder: pathlib.Path) -> None:
+        folder.chmod(0o755)  # another user has to come through
         self.folder = folder / "environments"
         self.folder.mkdir()
         self.cache = self.folder / "cache"
@@ -134,13 +139,14 @@ class Environments:
         (folder / "cwd").mkdir()
         if case.keras_json:
             (home / ".keras" / "keras.json").write_text(case.keras_json)
-        has_own_cache = any(name in case.environment for name in ("XDG_CACHE_HOME", "HOME"))
-        cache = [] if has_own_cache else [f"--cache_dir={shutil.copytree(self.cache, folder / 'cache')}"]
+        copy = shutil.copytree(self.cache, folder / "cache")
+        cache = [f"--cache_dir={copy}"] if case.has_cache_dir else []
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o777)
         if "stranger" in getattr(case.prepare, "__name__", "") and os.getuid():
             return {"outcome": "skipped: only root can become another user", "cases": 0, "wrong": []}
         environment = {"HOME": str(home), **case.environment}
+        environment = {name: value and value.replace("{folder}", str(folder)) for name, value in environment.items()}
         before = _sources()
         answer = start(
             [*TINY_RUN, f"--workdir={workdir}", *cache, *case.flags],
@@ -150,14 +156,14 @@ class Environments:
             is_fresh=True,
             prepare=case.prepare,
         ).wait(SECS)
-        wrong = faults_of(answer, (case.code,))
+        wrong = faults_of(answer, case.codes)
         wrong += touched(before, _sources())
-        if not wrong and case.code == 0:
+        if not wrong and answer.code == 0:
             try:
                 wrong = differences(self.twin, outcome_of(workdir))
             except (RuntimeError, OSError) as error:
                 wrong = [f"no outcome: {str(error)[-300:]}"]
-        if case.code:
+        if answer.code == 2:
             wrong += [f"{path} was made" for path in snapshot(folder / "cwd")]
             wrong += [f"{workdir.name} was made"] * workdir.exists()
         return {"outcome": f"exit code {answer.code}", "cases": 1, "surroundings": case.name, "wrong": wrong}

@@ -26,7 +26,7 @@ SPARSE_RUN = [
 _WHERE = {"cwd": ROOT, "env": PLAIN_ENVIRONMENT}
 EVALUATED = range(0, 80, 20)  # it ends at step 80, for want of patience
 SECS = 60
-TRAINED = re.compile(r"^train +\|", re.MULTILINE)
+TRAINED = re.compile(r"^train +\| step +(\d+)/", re.MULTILINE)
 ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGXCPU)
 READERS = {"tee": ["tee", "{log}"], "tee -i": ["tee", "-i", "{log}"], "head": ["head", "-3"], "cat": ["cat"]}
 KINDS = [*READERS, "full", "2>&-", ">&-", "0<&-", "all closed", "terminal gone", "hang-up", "nohup", "file"]
@@ -92,6 +92,17 @@ def lost(said: str, workdir: pathlib.Path) -> list[str]:
     if TRAINED.search(said) and not any(reason in said for reason in REASONS):
         return [f"stopped in training, neither saved nor explained: {said[-200:]}"]
     return []
+
+
+def forgotten(said: str, workdir: pathlib.Path) -> list[str]:
+    """What a run had done when it was stopped, by its log until then, and has not saved.
+
+    An evaluation may be abandoned, and with it the steps before: so little after one that the next is not under way.
+    """
+    done = max(map(int, TRAINED.findall(said)), default=0)
+    newest = max(steps_of(workdir), default=0)
+    sure = 0 < done % EVALUATED.step <= EVALUATED.step // 2 and "Ended at step" not in said
+    return [f"step {done} was done, step {newest} is saved"] if sure and newest < done else []
 
 
 def ended(process: subprocess.Popen, reader: subprocess.Popen | None = None) -> int | None:
@@ -196,7 +207,7 @@ class Pipes(_Processes):
         log.touch()
         process, reader = self._begin(kind, workdir, log)
         self.wait_for_instant(process, workdir, rng)
-        had_begun = workdir.exists()
+        had_begun, before = workdir.exists(), log.read_text(errors="replace")
         if kind in ("hang-up", "terminal gone"):
             reader.kill()
             reader.wait()
@@ -214,6 +225,7 @@ class Pipes(_Processes):
         wrong += ["a traceback"] if had_begun and "Traceback" in said else []
         hears_all = kind in ("file", "nohup", ">&-", "0<&-") or (kind == "tee -i" and signum == signal.SIGINT)
         wrong += lost(said, workdir) if code and hears_all else []
+        wrong += forgotten(before, workdir) if code else []
         wrong += self.resumed(workdir, folder)
         return {
             "outcome": kind,

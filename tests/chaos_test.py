@@ -12,7 +12,7 @@ import chaos_attacks
 import pytest
 from chaos import read_report
 from chaos_names import PRINTABLE, matched_by, odd_name
-from chaos_processes import lost
+from chaos_processes import forgotten, lost
 from chaos_start import Answer, faults_of, snapshot, start, touched
 from kill_and_resume import ROOT, tensors
 
@@ -103,6 +103,16 @@ def test_a_save_that_was_promised_and_is_not_there_is_seen(tmp_path):
     (tmp_path / "checkpoints" / "ckpt-5.index").touch()
     assert not lost(f"{trained}error: Ended by SIGTERM: saved at step 5; the same command goes on.\n", tmp_path)
     assert not lost("Ended by SIGTERM; the same command goes on.\n", tmp_path)
+
+
+def test_a_save_that_a_dead_log_could_not_promise_is_missed(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "ckpt-20.index").touch()
+    said = "train      | step  {}/160 | loss 0.7\n"
+    assert forgotten(said.format(20) + said.format(25), tmp_path) == ["step 25 was done, step 20 is saved"]
+    assert forgotten(said.format(38), tmp_path) == []  # by now the evaluation of step 40 may have been abandoned
+    (tmp_path / "checkpoints" / "ckpt-26.index").touch()
+    assert forgotten(said.format(25), tmp_path) == []
 
 
 def test_a_start_is_a_process_of_its_own_that_can_be_killed(tmp_path):
