@@ -59,6 +59,11 @@ MEMORY = 8 * 2**30
 FILE_SIZE = 2 * 2**30
 
 
+def crowding() -> float:
+    """How many processes want each core, at least 1: what takes a second on a quiet machine takes as many."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class Answer(NamedTuple):
     """How a start ended; `code` is as a shell shows it, None when it had to be killed."""
 
@@ -96,7 +101,7 @@ class Start:
         """Waits for the end, `secs` at most; then kills the process, and in any case what is left of its group."""
         deadline = time.monotonic() + secs
         while not self.is_over() and time.monotonic() < deadline:
-            time.sleep(0.002)
+            time.sleep(0.005)
         seconds, code = time.monotonic() - self.began, self.code
         left_behind = self.end() and code is not None
         return Answer(code, read(self.log, "out"), read(self.log, "err"), round(seconds, 2), left_behind)
@@ -182,6 +187,9 @@ def _run(argv: list[str]) -> int:
         runpy.run_path(trainer.main.__file__, run_name="__main__")
     except SystemExit as end:
         code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()

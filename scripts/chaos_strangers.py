@@ -7,7 +7,7 @@ import shutil
 import signal
 
 from chaos_attacks import ATTACKS, Place
-from chaos_start import TINY_RUN, Answer, faults_of, limit_memory, snapshot, start, touched, wait_for_step
+from chaos_start import TINY_RUN, Answer, crowding, faults_of, limit_memory, snapshot, start, touched, wait_for_step
 
 SECS, MORE_SECS, FRESH_SECS = 20.0, 5.0, 10.0
 FLAGS = {
@@ -49,7 +49,8 @@ class Strangers:
     def usual(self, mode: str) -> float:
         """The seconds of a mode on a run that nobody has touched."""
         if mode not in self._usual:
-            run = shutil.copytree(self.folder / "halfway", self.folder / mode)
+            kind = "halfway" if mode == "train" else "finished"
+            run = shutil.copytree(self.folder / kind, self.folder / mode)
             self._usual[mode] = self._start(mode, run, self.cache, self.folder / "log").wait(3 * SECS).seconds
         return self._usual[mode]
 
@@ -104,7 +105,7 @@ class Strangers:
             cwd=homes / "cwd",
             is_fresh=number % 40 == 3,
         )
-        answer = started.wait(SECS)
+        answer = started.wait(SECS * crowding())
         wrong = self._faults(answer, mode, " ".join(done), is_fresh=number % 40 == 3)
         wrong += [f"outside: {what}" for what in _touched_outside(before, snapshot(outside), links)]
         wrong += touched(before_homes, _homes(homes))
@@ -116,7 +117,7 @@ class Strangers:
     def _faults(self, answer: Answer, mode: str, done: str, *, is_fresh: bool) -> list[str]:
         wrong = faults_of(answer, (0, 2, 3))
         usual = self.usual(mode) + FRESH_SECS * is_fresh
-        slow = answer.code is not None and answer.seconds > usual + MORE_SECS
+        slow = answer.code is not None and answer.seconds > (usual + MORE_SECS) * crowding()
         wrong += [f"{answer.seconds} s, usually {usual}"] if slow else []
         is_size = any(name in done for name in SIZES)
         return wrong + ["the memory is blamed"] * (BLAMES_MEMORY in answer.err and not is_size)
