@@ -165,7 +165,8 @@ class Signals(_Processes):
         allowed = {0, *(0 if signum == signal.SIGUSR1 and had_begun else 128 + signum for signum in sent)}
         wrong = [] if code in allowed else [f"exit code {code}: {said[-300:]}"]
         wrong += ["a traceback"] if had_begun and "Traceback" in said else []
-        wrong += ["no sentence"] if code and had_begun and said.count("Ended by") != 1 else []
+        sentences = said.count("Ended by")
+        wrong += [f"{sentences} sentences: {said[-200:]}"] if code and had_begun and sentences != 1 else []
         wrong += lost(said, workdir) if code else []
         if sent == [signal.SIGUSR1] and was_training and code == 0:
             is_saved = set(steps_of(workdir)) - {*EVALUATED, 80} or "saved at step" in said.lower()
