@@ -122,8 +122,8 @@ def matched_by(name: str) -> list[str]:
     brace = re.search(r"\{([^{},]*),([^{}]*)\}", name)
     names = [name.replace(brace.group(0), part) for part in brace.groups()] if brace else []
     names += [glob.replace("*", "1"), name.replace("\\", ""), glob.replace("*", ""), f"{name}1", name[:-1], "1"]
-    names = [each[:200] for each in dict.fromkeys(names) if each not in ("", ".", "..", name)]
-    return names[:4]
+    names = dict.fromkeys(each[:200] for each in names)
+    return [each for each in names if each not in ("", ".", "..", name)][:4]
 
 
 class Names:

@@ -13,7 +13,7 @@ import termios
 import time
 from collections.abc import Callable
 
-from chaos_start import PLAIN_ENVIRONMENT, faults_of, outcome_of, start, steps_of
+from chaos_start import PLAIN_ENVIRONMENT, crowding, faults_of, outcome_of, start, steps_of
 from kill_and_resume import ROOT, SMALL_RUN, differences
 
 # Saved at evaluations alone: what else is saved, a signal has asked for.
@@ -50,7 +50,7 @@ class _Processes:
             while 0 not in steps_of(workdir) and process.poll() is None:
                 time.sleep(0.002)
             self.to_train = time.monotonic() - began
-            if process.wait(2 * SECS):
+            if process.wait(SECS * crowding()):
                 raise SystemExit((self.folder / "log").read_text())
             self.lifetime = time.monotonic() - began
         self.twin = outcome_of(self.folder / "twin")
@@ -64,7 +64,7 @@ class _Processes:
         if rng.random() < 0.3:
             self._sleep(process, rng.uniform(0.0, 1.05 * self.lifetime))
             return
-        step, deadline = rng.choice(EVALUATED), time.monotonic() + SECS
+        step, deadline = rng.choice(EVALUATED), time.monotonic() + SECS * crowding()
         while step not in steps_of(workdir) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         self._sleep(process, rng.uniform(0.0, (self.lifetime - self.to_train) / len(EVALUATED)))
@@ -109,7 +109,7 @@ def ended(process: subprocess.Popen, reader: subprocess.Popen | None = None) -> 
     """The exit code as a shell shows it, None when the process had to be killed; kills what is left of its group."""
     code = None
     with contextlib.suppress(subprocess.TimeoutExpired):
-        code = process.wait(SECS)
+        code = process.wait(SECS * crowding())
     if reader and code is not None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             reader.wait(5)

@@ -98,8 +98,8 @@ class Start:
                 os.kill(self.pid, signum)
 
     def wait(self, secs: float) -> Answer:
-        """Waits for the end, `secs` at most; then kills the process, and in any case what is left of its group."""
-        deadline = time.monotonic() + secs
+        """Waits for the end, at most `secs` of a quiet machine; then kills it, and in any case what it has left."""
+        deadline = time.monotonic() + secs * crowding()
         while not self.is_over() and time.monotonic() < deadline:
             time.sleep(0.005)
         seconds, code = time.monotonic() - self.began, self.code
