@@ -121,6 +121,7 @@ class Environments:
     """Trains in each of the surroundings, and compares with a run in the plain ones."""
 
     def __init__(self, folder: pathlib.Path) -> None:
+        folder.chmod(0o755)  # TensorFlow asks what the real user may read
         self.folder = folder / "environments"
         self.folder.mkdir()
         self.cache = self.folder / "cache"
