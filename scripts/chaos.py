@@ -1,10 +1,12 @@
-"""The long proof: hundreds of kills, damaged files and hostile inputs, each on a real process; resumable, appending to a report.
+"""The long proof: thousands of kills, damaged files, hostile inputs, odd names and surroundings; resumable, appending to a report.
 
-    python scripts/chaos.py --report=FILE [--kills=500] [--damages=200] [--inputs=500] [--only=PART]
+    python scripts/chaos.py --report=FILE [--only=PART] [--names=300] [--strangers=500] [--pipes=100] [--signals=100]
+        [--environments=73] [--inputs=500] [--damages=200] [--kills=500]
 
 Each case is derived from its number alone, so a case that failed can be done again: delete its line from the report. A case fails when a
-run that was killed or damaged ends with another bit than its undisturbed twin, starts over in silence, or shows a traceback, and when a
-mistaken command is answered by anything but one sentence and exit code 2.
+run that was disturbed ends with another bit than its undisturbed twin, starts over in silence, hangs or shows a traceback; when a mistaken
+command is answered by anything but one sentence and exit code 2; and when a file is touched that is none of the run's. Most cases start a
+fork of this process, some a fresh interpreter; where the process itself is what is tried, all do.
 """
 
 import argparse
@@ -20,7 +22,13 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from kill_and_resume import ROOT, SMALL_RUN, differences, kill_and_resume, outcome, start, wait
+from kill_and_resume import ROOT, SMALL_RUN, differences, kill_and_resume, outcome, start, wait  # first: it imports TensorFlow quietly
+
+# isort: split
+from chaos_environments import CASES, Environments
+from chaos_names import Names
+from chaos_processes import Pipes, Signals
+from chaos_strangers import Strangers
 from tqdm import tqdm
 
 KILLS_A_ROUND = 25
@@ -182,27 +190,39 @@ def read_report(report: pathlib.Path) -> list[dict]:
     return cases
 
 
+PARTS = {
+    "names": (300, lambda place: Names(place).one),
+    "strangers": (500, lambda place: Strangers(place).one),
+    "pipes": (100, lambda place: Pipes(place).one),
+    "signals": (100, lambda place: Signals(place).one),
+    "environments": (len(CASES), lambda place: Environments(place).one),
+    "inputs": (500, lambda place: one_input),
+    # These use TensorFlow in this process; no fork may come after them.
+    "damages": (200, lambda place: Damages(place).one),
+    "kills": (500, lambda place: kill_round),
+}
+
+
 def main() -> int:
     """Does what the report lacks, and sums it up as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=pathlib.Path, required=True)
-    parser.add_argument("--kills", type=int, default=500)
-    parser.add_argument("--damages", type=int, default=200)
-    parser.add_argument("--inputs", type=int, default=500)
-    parser.add_argument("--only", choices=("kills", "damages", "inputs"))
+    parser.add_argument("--only", choices=PARTS)
+    for part, (count, _) in PARTS.items():
+        parser.add_argument(f"--{part}", type=int, default=count)
     given = parser.parse_args()
-    counts = {"inputs": given.inputs, "damages": given.damages, "kills": -(-given.kills // KILLS_A_ROUND)}
+    tqdm.monitor_interval = 0  # its thread would be there when a fork is made
     done = {(case["part"], case["number"]) for case in read_report(given.report)}
     with tempfile.TemporaryDirectory() as place:
-        for part, count in counts.items():
+        for part, (_, make) in PARTS.items():
+            count = getattr(given, part) if part != "kills" else -(-given.kills // KILLS_A_ROUND)
             left = [number for number in range(count) if (part, number) not in done and given.only in (None, part)]
-            if not left:
-                continue
-            do = {"inputs": lambda: one_input, "damages": lambda: Damages(pathlib.Path(place)).one, "kills": lambda: kill_round}[part]()
+            do = make(pathlib.Path(place)) if left else None
             for number in tqdm(left, unit=part[:-1], disable=None):
                 folder = pathlib.Path(place, f"{part}-{number}")
                 folder.mkdir()
-                case = {"part": part, "number": number, **do(number, folder)}
+                began = time.monotonic()
+                case = {"part": part, "number": number, **do(number, folder), "seconds": round(time.monotonic() - began, 1)}
                 shutil.rmtree(folder)
                 with given.report.open("a") as file:
                     file.write(json.dumps(case) + "\n")
