@@ -425,7 +425,8 @@ def help_text() -> str:
     """What `--help` prints: every flag by section, with its default, its bounds and what a resumed run makes of another value."""
     lines = ["Train a bidirectional LSTM on labelled reviews. Kill it at any time: the same command again resumes exactly.", ""]
     lines += ["    python -m trainer.main --flagfile=trainer/configs/quickstart.flags", ""]
-    lines += ["Flags may stand one a line in a file: --flagfile=<path>. Quiet: --verbosity=-1; every save: 1.", ""]
+    lines += ["Flags may stand one a line in a file: --flagfile=<path>. Quiet: --verbosity=-1; every save: 1."]
+    lines += ["SIGUSR1 saves and training goes on; SIGINT, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU save and end.", ""]
     lines += ["On resume a flag that is not given keeps the run's own value. Another value than the run's is refused where a flag is"]
     lines += ["[fixed], needs --allow_inexact_resume where it is [inexact], and is taken where it is [free] or [not stored]."]
     section = None

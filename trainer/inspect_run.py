@@ -86,7 +86,7 @@ def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]
         "steps_recomputed_at_least": recomputed,
         "goodput_at_most": step / (step + recomputed) if step else None,
         "stores": {
-            split: {"path": path, "damage": token_store.damage(pathlib.Path(path))}
+            split: {"path": path, "damage": _look_at_store(pathlib.Path(path), config.cache_dir)}
             for split, path in (starts[-1]["stores"] if starts else {}).items()
         },
     }
@@ -105,6 +105,13 @@ def _look_at(prefix: pathlib.Path) -> tuple[dict[str, Any], Mapping[str, Any] | 
         state, why = None, str(error)
     told = {"path": str(prefix), "step": checkpoint.step_of(prefix), "bytes": checkpoint.size(prefix), "damage": why}
     return told, state
+
+
+def _look_at_store(path: pathlib.Path, cache_dir: str) -> str | None:
+    # starts.jsonl may be a stranger's: what it names is read only where the command line says that the stores are.
+    if not token_store.is_inside(path, cache_dir):
+        return "not looked at: it is not in --cache_dir"
+    return token_store.damage(path)
 
 
 def history(curves: summaries.Curves, steps_per_epoch: int) -> list[dict[str, Any]]:

@@ -137,6 +137,7 @@ def train_and_evaluate(run: Run) -> str:
         reason = run.stop_reason() if evaluation_due or step == run.last_step else None
         asked = run.signals.take_save_request()
         if evaluation_due or reason or clock.is_save_due(step) or stop or asked:
+            run.stores[config.train_split].check(wait=True)  # Nothing that was trained on a damaged store is saved.
             run.events.commit()
             run.checkpoints.save()
             clock.saved(step)
