@@ -1,5 +1,8 @@
 """Files that are whole after a kill, and are read without trust."""
 
+import os
+import pathlib
+
 import pytest
 
 from trainer import StorageError, files
@@ -29,3 +32,69 @@ def test_a_line_is_appended_after_whole_lines_only(tmp_path):
 
 def test_removing_what_is_not_there_is_fine(tmp_path):
     files.remove(tmp_path / "missing" / "folder")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
+def test_nothing_but_a_regular_file_is_read(tmp_path, kind):
+    path, precious = tmp_path / "path", tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(precious if kind == "link" else "/dev/zero")
+    with pytest.raises(OSError, match="link|regular"):
+        files.read(path)
+    assert not files.is_regular(path)
+
+
+def test_no_more_than_is_asked_for_is_read(tmp_path):
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(OSError, match="at most 100 are read"):
+        files.read(path, limit=100)
+
+
+@pytest.mark.parametrize("kind", [os.symlink, os.link])
+def test_what_lies_under_the_name_of_a_temporary_file_is_not_written_through(tmp_path, kind):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    kind(precious, tmp_path / ".result.json.tmp")
+    files.write_atomically(tmp_path / "result.json", b"{}")
+    assert precious.read_text() == "precious"
+    assert (tmp_path / "result.json").read_bytes() == b"{}"
+
+
+def test_removing_a_link_leaves_what_it_leads_to(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    files.remove(tmp_path / "link")
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "folder" / "file").exists()
+
+
+def test_a_held_directory_notices_that_it_was_moved_or_replaced(tmp_path):
+    path = tmp_path / "a [b]*"
+    path.mkdir()
+    held = files.HeldDirectory(path)
+    held.check()
+    (held.plain / "file").write_text("here")
+    path.rename(tmp_path / "moved")
+    with pytest.raises(StorageError, match="can't be found any more"):
+        held.check()
+    path.mkdir()
+    with pytest.raises(StorageError, match="another one is there now"):
+        held.check()
+    assert (tmp_path / "moved" / "file").exists()
+    assert not any(char in str(held.plain) for char in "*[]")
+
+
+def test_a_plain_name_is_good_within_its_context(tmp_path):
+    folder = tmp_path / "x[y]"
+    folder.mkdir()
+    (folder / "file").write_text("here")
+    with files.plain_name(folder / "file") as name:
+        assert pathlib.Path(name).read_text() == "here"

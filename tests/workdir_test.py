@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from trainer import InputError
+from trainer import InputError, StorageError
 from trainer.run import workdir
 
 HOLDER = """
@@ -80,3 +81,52 @@ def test_a_file_is_refused_as_a_directory(tmp_path):
 def test_a_directory_that_cannot_be_made_is_refused():
     with pytest.raises(InputError, match="--workdir"), workdir.hold(workdir.pathlib.Path("/proc/run")):
         pass
+
+
+def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(InputError, match="it is a link"), workdir.hold(tmp_path / "run"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_lock_that_cannot_be_closed_does_not_hide_why_the_program_ends(tmp_path, monkeypatch):
+    close = os.close
+
+    def fail(descriptor):
+        close(descriptor)
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    with pytest.raises(StorageError, match="the first one"), workdir.hold(tmp_path / "run"):
+        monkeypatch.setattr(workdir.os, "close", fail)
+        raise StorageError("the first one")
+
+
+def test_what_the_holder_wrote_tells_its_directory_from_others(tmp_path):
+    with workdir.hold(tmp_path / "one"), workdir.hold(tmp_path / "two"):
+        assert workdir.token(tmp_path / "one") != workdir.token(tmp_path / "two")
+        (tmp_path / "link").symlink_to(tmp_path / "one")
+        assert workdir.token(tmp_path / "link") == workdir.token(tmp_path / "one")
+    assert workdir.token(tmp_path / "three") is None
+
+
+def test_a_look_at_the_lock_does_not_keep_a_run_from_starting(tmp_path):
+    with workdir.hold(tmp_path / "run"):
+        pass
+    looking = threading.Event()
+
+    def look():
+        while not looking.is_set():
+            workdir.is_held(tmp_path / "run")
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(20):
+            with workdir.hold(tmp_path / "run"):
+                pass
+    finally:
+        looking.set()
+        thread.join()

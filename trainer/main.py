@@ -190,12 +190,11 @@ def main(argv: Sequence[str]) -> int:
         if given is None:
             sys.stdout.write(config.help_text())
             return 0
-        config.check(given, is_run=workdir.is_run(pathlib.Path(given.get("workdir", ""))))
-        mode = given.get("mode", config.FIELDS["mode"].default)
-        is_training = mode == "train"
-        signals.hint = "; the same command goes on" if is_training else ""
-        is_writer = is_training and cluster_of(given).is_chief
-        with _machine_errors(), workdir.hold(pathlib.Path(given["workdir"])) if is_writer else contextlib.nullcontext():
+        directory, mode = pathlib.Path(given.get("workdir", "")), given.get("mode", "train")
+        config.check(given, is_run=workdir.is_run(directory))
+        signals.hint = "; the same command goes on" if mode == "train" else ""
+        is_writer = mode == "train" and cluster_of(given).is_chief
+        with _machine_errors(), workdir.hold(directory) if is_writer else contextlib.nullcontext():
             program(mode)(given, signals=signals)
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)
