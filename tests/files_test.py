@@ -44,7 +44,7 @@ def test_nothing_but_a_regular_file_is_read(tmp_path, kind):
         path.mkdir()
     else:
         path.symlink_to(precious if kind == "link" else "/dev/zero")
-    with pytest.raises(OSError, match="link|regular"):
+    with pytest.raises(OSError, match=r"link|regular"):
         files.read(path)
     assert not files.is_regular(path)
 
