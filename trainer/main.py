@@ -32,6 +32,8 @@ class Signals:
     it comes more than a second later, or when the save is done. SIGUSR1 asks for a save alone. SIGHUP stays
     ignored where it was at the start, as `nohup` has it.
 
+    Within `with signals`, they are heeded; behind it they are ignored, until the process is gone.
+
     Attributes:
       hint: what is said behind the signal's name at an end without a save.
       wait_for_a_save: whether there is something to save before the end.
@@ -78,6 +80,14 @@ class Signals:
             return False
         self._save_requested = False  # What is asked from here on is asked anew.
         return True
+
+    def __enter__(self) -> "Signals":
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        # The work is done, and its exit code stands. While Python ends, it has no handlers: any signal would be a death.
+        for signum in (*_ENDING, signal.SIGUSR1):
+            signal.signal(signum, signal.SIG_IGN)
 
     def end(self, message: str) -> InterruptedBySignalError:
         """The error that ends the program for the signal received, by this process or by another worker."""
@@ -194,7 +204,7 @@ def main(argv: Sequence[str]) -> int:
         config.check(given, is_run=workdir.is_run(directory))
         signals.hint = "; the same command goes on" if mode == "train" else ""
         is_writer = mode == "train" and cluster_of(given).is_chief
-        with _machine_errors(), workdir.hold(directory) if is_writer else contextlib.nullcontext():
+        with signals, _machine_errors(), workdir.hold(directory) if is_writer else contextlib.nullcontext():
             program(mode)(given, signals=signals)
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)
