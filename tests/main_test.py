@@ -231,6 +231,16 @@ def test_a_hangup_that_is_ignored_at_the_start_stays_ignored():
     assert run(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", program]).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1"])
+def test_a_signal_when_the_work_is_done_does_not_change_the_exit_code(name):
+    program = (
+        "import atexit, os, signal; from trainer.main import Signals\n"
+        f"atexit.register(os.kill, os.getpid(), signal.{name})\n"
+        "with Signals(): pass"
+    )
+    assert run([sys.executable, "-c", program]).returncode == 0
+
+
 def test_a_request_to_save_is_taken_once():
     answer = signalled("send('USR1'); print(signals.take_save_request(), signals.take_save_request(), signals.received)")
     assert answer.stdout == "True False False\n"
