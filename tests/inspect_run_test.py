@@ -14,12 +14,12 @@ from trainer import inspect_run, train
 from trainer.run import checkpoint, distribution
 
 
-def facts(workdir):
-    return inspect_run.inspect(workdir, {"workdir": str(workdir)})
+def facts(workdir, **given):
+    return inspect_run.inspect(workdir, {"workdir": str(workdir), **given})
 
 
-def test_a_finished_run_is_told_whole(finished, capsys):
-    told = facts(finished)
+def test_a_finished_run_is_told_whole(finished, cache_dir, capsys):
+    told = facts(finished, cache_dir=cache_dir)
     ending = json.loads((finished / "result.json").read_text())
     assert (told["step"], told["last_step"], told["is_training"]) == (24, 24, False)
     assert told["best"] == {"step": ending["best_step"], "val_loss": ending["best_metric"]}
@@ -123,14 +123,20 @@ def test_another_machine_is_named(finished, monkeypatch):
 
 
 def test_a_store_that_is_not_what_was_written_is_named(finished, cache_dir, tmp_path):
-    stores = facts(finished)["stores"]
+    stores = facts(finished, cache_dir=cache_dir)["stores"]
     path = pathlib.Path(next(iter(stores.values()))["path"]) / "labels.bin"
     content = path.read_bytes()
     try:
         path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-        assert "labels.bin is not what was written" in [store["damage"] for store in facts(finished)["stores"].values()]
+        told = facts(finished, cache_dir=cache_dir)["stores"].values()
+        assert "labels.bin is not what was written" in [store["damage"] for store in told]
     finally:
         path.write_bytes(content)
+
+
+def test_a_store_that_the_command_line_does_not_lead_to_is_not_read(finished, tmp_path):
+    told = facts(finished, cache_dir=str(tmp_path))["stores"].values()
+    assert {store["damage"] for store in told} == {"not looked at: it is not in --cache_dir"}
 
 
 def test_an_empty_directory_begins_at_step_0(tmp_path):

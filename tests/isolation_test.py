@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -15,9 +16,10 @@ import tensorflow as tf
 from fakes import NoSignals, command, make_state, set_step, tiny
 from kill_and_resume import outcome
 
-from trainer import InputError, StorageError, evaluate, export, files, inspect_run, predict, train
-from trainer.run import checkpoint, summaries
+from trainer import InputError, StorageError, config, evaluate, export, files, inspect_run, predict, train
+from trainer.run import checkpoint, summaries, workdir
 from trainer.run.checkpoint import Checkpoints
+from trainer.start import is_ending_of
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
@@ -149,10 +151,6 @@ def test_a_setting_that_is_the_command_lines_alone_is_not_taken_from_a_run(copy,
     line = f"--{flag}={target}\n"
     text = (copy / "config.flags").read_text()
     lines = "".join(text.splitlines(keepends=True)[:-1]) + line
-    import hashlib
-
-    from trainer import config
-
     (copy / "config.flags").write_text(f"{lines}{config._SEAL}{hashlib.sha256(lines.encode()).hexdigest()}\n")
     given = {"workdir": str(copy), "cache_dir": cache_dir, "mode": "predict", "text": ("fine",)}
     predict.run(given, signals=NoSignals())
@@ -166,8 +164,6 @@ def test_a_setting_that_is_the_command_lines_alone_is_not_taken_from_a_run(copy,
 
 
 def test_a_flag_that_this_version_does_not_know_is_refused_by_name_in_every_mode(copy, cache_dir):
-    from trainer import config
-
     last = copy / "checkpoints" / "ckpt-24"
     flags = checkpoint.read_text(last, "frozen_flags") + "--weight_decay=0.0\n"
     for index in copy.glob("*/ckpt-*.index"):
@@ -246,8 +242,7 @@ def halfway(tmp_path_factory, cache_dir):
     return run
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe"])
-@pytest.mark.parametrize("name", OWN_FILES)
+@pytest.mark.parametrize(("name", "kind"), [(name, ("link", "pipe")[at % 2]) for at, name in enumerate(OWN_FILES)])
 def test_a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_and_not_waited_for(tmp_path, halfway, cache_dir, name, kind):
     run, precious = shutil.copytree(halfway, tmp_path / "run"), tmp_path / "precious"
     precious.write_text("precious")
@@ -420,8 +415,6 @@ def test_a_new_run_on_a_full_disk_is_exit_code_3(small_disk, cache_dir):
 
 @pytest.mark.skipif(not shutil.which("unshare") or os.geteuid() != 0, reason="needs root and unshare, for another PID namespace")
 def test_inspect_sees_from_another_pid_namespace_that_a_run_is_training(tmp_path):
-    from trainer.run import workdir
-
     program = "import sys, pathlib; from trainer.run import workdir; print(workdir.is_held(pathlib.Path(sys.argv[1])))"
     inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program, str(tmp_path / "run")]
     if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], check=False, capture_output=True).returncode:
@@ -434,6 +427,4 @@ def test_inspect_sees_from_another_pid_namespace_that_a_run_is_training(tmp_path
 def test_result_and_starts_are_not_read_beyond_reason(tmp_path):
     for content in (b"[" * 10**6, b'{"stop_step": Infinity, "best_step": 1e400}', json.dumps([1]).encode()):
         (tmp_path / "result.json").write_bytes(content)
-        from trainer.start import is_ending_of
-
         assert not is_ending_of(tmp_path, 24, 15)
