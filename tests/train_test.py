@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fakes import NoSignals, tiny
-from kill_and_resume import outcome, scalars
+from kill_and_resume import differences, outcome, scalars
 
 from trainer import InterruptedBySignalError, train
 from trainer.data.input_pipeline import Batch
