@@ -147,11 +147,13 @@ def test_a_run_that_trains_is_told_so_and_notices_nothing(tmp_path, cache_dir, f
     given = tiny(tmp_path / "run", cache_dir, epochs=1000, patience=0)
     with subprocess.Popen(command(given), stderr=subprocess.PIPE, text=True) as process:
         next(line for line in process.stderr if line.startswith("validation"))
-        for _ in range(5):
-            told = facts(tmp_path / "run")
-            assert told["is_training"]
-            assert told["next"].startswith("resume at step")
-        process.send_signal(signal.SIGTERM)
+        try:
+            for _ in range(5):
+                told = facts(tmp_path / "run")
+                assert told["is_training"]
+                assert told["next"].startswith("resume at step")
+        finally:  # Else a failure would wait for the end of a run that goes on.
+            process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
     assert process.returncode == 143
     assert "Traceback" not in said

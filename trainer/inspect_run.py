@@ -57,7 +57,7 @@ def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]
         default=(None, None),
     )
     step = int(state["step"]) if state else 0
-    stored = all_settings_of(directory, prefix) if prefix else {}
+    stored = all_settings_of(directory, prefix, state) if prefix else {}
     config = configuration.resolve(given, stored)
     starts = read_starts(directory)
     curves = summaries.read(directory / "summaries")
@@ -147,7 +147,7 @@ def _next(directory: pathlib.Path, config, facts: Mapping[str, Any], found, star
     if fixed := configuration.changes(stored, config, FIXED):
         return f"refuse: {'; '.join(fixed)}"
     unlike = configuration.changes(stored, config, INEXACT)
-    recorded = checkpoint.read_texts(prefix, "conditions")
+    recorded = checkpoint.read_texts(prefix, "conditions", state)
     # Who trains together is known to those who train.
     now = distribution.conditions(numerics=NUMERICS) | {"replicas": recorded.get("replicas")}
     unlike += distribution.differences(json.dumps(recorded), now)

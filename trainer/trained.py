@@ -65,15 +65,19 @@ def open_trained(given: Mapping[str, Any]) -> Trained:
     raise StorageError(f"{prefix} is damaged ({checkpoint.damage(prefix)}); name another one by --checkpoint.")
 
 
-def settings_of(prefix: pathlib.Path) -> dict[str, Any]:
+def settings_of(prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The settings that a checkpoint holds, by name; one of an older version, and a best one, holds no free ones.
+
+    Args:
+      prefix: the checkpoint.
+      values: its scalars, where they were read before.
 
     Raises:
       InputError: when it holds a setting that this version does not know, or none that it may take from a file.
     """
-    values = checkpoint.read_values(prefix)
+    values = checkpoint.read_values(prefix) if values is None else values
     try:
-        return configuration.from_text(checkpoint.read_text(prefix, "frozen_flags") + _decoded(values.get("free_flags")))
+        return configuration.from_text(checkpoint.read_text(prefix, "frozen_flags", values) + _decoded(values.get("free_flags")))
     except ValueError as error:
         raise InputError(
             f"{prefix} must hold settings of this version, but {error}; use the version that the run was begun with, "
@@ -85,9 +89,9 @@ def _decoded(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
-def all_settings_of(directory: pathlib.Path, prefix: pathlib.Path) -> dict[str, Any]:
+def all_settings_of(directory: pathlib.Path, prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """As `settings_of`; where a checkpoint holds no free ones, those of the readable copy `config.flags` are taken."""
-    settings = settings_of(prefix)
+    settings = settings_of(prefix, values)
     free = {name for name, field in FIELDS.items() if field.metadata["on_resume"] is FREE}
     if settings.keys() & free:
         return settings

@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -194,22 +194,27 @@ def restore_parts(prefix: pathlib.Path, **parts) -> None:
         raise InputError(f"{prefix} must fit the model of this program, but does not: {_reason(error, prefix)}.") from error
 
 
-def read_text(prefix: pathlib.Path, name: str) -> str:
+def read_text(prefix: pathlib.Path, name: str, values: Mapping[str, Any] | None = None) -> str:
     """A string of the saved state, read without building a model.
+
+    Args:
+      prefix: the checkpoint.
+      name: of the string.
+      values: what `read_values` gave, where it was read before; a run that trains may have removed it since.
 
     Raises:
       InputError: when the checkpoint is not one of this program.
     """
-    value = read_values(prefix).get(name)
+    value = (read_values(prefix) if values is None else values).get(name)
     if not isinstance(value, bytes):
         raise InputError(f"{prefix} must be a checkpoint of this program, but it has no {name!r}; name another --workdir.")
     return value.decode(errors="replace")
 
 
-def read_texts(prefix: pathlib.Path, name: str) -> dict[str, str]:
-    """The JSON object of texts by name that a string of the saved state holds; raises InputError when it is none."""
+def read_texts(prefix: pathlib.Path, name: str, values: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The JSON object of texts by name that a string of the saved state holds; arguments and errors as of `read_text`."""
     with contextlib.suppress(ValueError, RecursionError):
-        texts = json.loads(read_text(prefix, name))
+        texts = json.loads(read_text(prefix, name, values))
         if isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values()):
             return texts
     raise InputError(f"{prefix} must be a checkpoint of this program, but its {name!r} are none; name another --workdir.")
