@@ -211,6 +211,16 @@ def test_a_checkpoint_whose_texts_are_a_strangers_is_one_sentence(copy, cache_di
             program.run(given, signals=NoSignals())
 
 
+@pytest.mark.parametrize("name", ["step", "best_step", "best_metric", "waited", "improved"])
+def test_a_checkpoint_whose_numbers_are_texts_is_none_of_this_program(copy, cache_dir, name):
+    for index in copy.glob("*/ckpt-*.index"):
+        rewrite(index.with_suffix(""), **{name: "text"})
+    for program, mode in ((train, "train"), (predict, "predict"), (inspect_run, "inspect")):
+        given = {"workdir": str(copy), "cache_dir": cache_dir, "mode": mode, "text": ("fine",)}
+        with contextlib.suppress(InputError, StorageError):
+            program.run(given, signals=NoSignals())
+
+
 LINES = ["[]", "{}", "null", "1", "[" * 10**5, '{"stores": [], "step": 0, "steps_recomputed_at_least": 0, "steps_per_epoch": 8}']
 STARTS = [f'{{"stores": {{}}, "step": 0, "steps_recomputed_at_least": 0, "steps_per_epoch": {n}}}' for n in ("0", "-1", "Infinity", "NaN")]
 

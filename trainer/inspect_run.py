@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from trainer import InputError, StorageError, files
 from trainer import config as configuration
 from trainer.config import FIXED, FREE, INEXACT
@@ -16,6 +18,9 @@ from trainer.run import checkpoint, distribution, summaries, workdir
 from trainer.run.state import stop_reason
 from trainer.start import NUMERICS, is_ending_of, read_starts
 from trainer.trained import all_settings_of, write_answer
+
+# What is told of a state, each with numpy's kind of it.
+_KINDS = {"step": "i", "best_step": "i", "best_metric": "f", "waited": "i", "improved": "b", "frozen_flags": "S"}
 
 # The history's, each with its width on a screen.
 COLUMNS = {"step": 10, "epoch": 8, "loss": 8, "accuracy": 10, "val_loss": 10, "val_accuracy": 14, "best": 6, "patience": 10}
@@ -99,7 +104,7 @@ def _look_at(prefix: pathlib.Path) -> tuple[dict[str, Any], Mapping[str, Any] | 
     try:
         why = checkpoint.damage(prefix)
         state = checkpoint.read_values(prefix) if why is None else None
-        if state is not None and not state.keys() >= {"step", "best_step", "best_metric", "waited", "improved", "frozen_flags"}:
+        if state is not None and {name: np.asarray(state.get(name)).dtype.kind for name in _KINDS} != _KINDS:
             state, why = None, "it is not a checkpoint of this program"
     except (InputError, StorageError) as error:
         state, why = None, str(error)
