@@ -64,7 +64,9 @@ def outcome(workdir: pathlib.Path) -> dict:
     newest = max((workdir / "checkpoints").glob("ckpt-*.index"), key=lambda path: int(path.stem.removeprefix("ckpt-"))).with_suffix("")
     best = {path.stem: tensors(path.with_suffix("")) for path in (workdir / "best").glob("ckpt-*.index")}
     points = {key: values for key, values in scalars(workdir / "summaries").items() if key[1] != "reviews_per_second"}
-    return {"newest": newest.name, "state": tensors(newest), "best": best, "points": points} | {
+    state = tensors(newest)
+    state.pop("free_flags/.ATTRIBUTES/VARIABLE_VALUE", None)  # config.flags has them too
+    return {"newest": newest.name, "state": state, "best": best, "points": points} | {
         name: (workdir / name).read_bytes() for name in COPIES
     }
 
