@@ -294,3 +294,12 @@ def test_an_evaluation_by_several_replicas_reads_each_review_once(examples, repl
     one = [part for batch in evaluation_batches(**wanted) for part in batch]
     read, expected = (sorted(np.concatenate([part.token_ids[part.weights > 0, 0] for part in parts]).tolist()) for parts in (slices, one))
     assert read == expected
+
+
+def test_the_reviews_since_a_step_tell_the_step():
+    plan = BatchPlan(lengths=np.ones(31, np.int32), batch_size=4, seed=0)
+    rows = [int(np.sum(plan.rows(step) >= 0)) for step in range(20)]
+    for step in range(20):
+        for earlier in range(step + 1):
+            assert plan.step_before(step, reviews=sum(rows[earlier:step])) == earlier
+    assert plan.step_before(3, reviews=10**6) == 0

@@ -44,8 +44,30 @@ def test_a_run_without_points_leaves_no_file(tmp_path):
 
 def test_what_came_after_the_restored_step_is_dropped(tmp_path):
     write_steps(tmp_path, [1, 2, 3])
-    assert summaries.rewind(tmp_path, step=2) == 3
+    assert summaries.rewind(tmp_path, step=2).last_step == 3
     assert {step for _, _, step in scalars(tmp_path)} == {1, 2}
+
+
+def test_an_event_log_that_is_not_that_of_a_state_is_told_by_its_last_points(tmp_path):
+    write_steps(tmp_path, [1, 2, 3])
+    ends = summaries.rewind(tmp_path, step=2).ends
+    assert ends["train", "loss"] == (2, 2.0)
+    assert summaries.differences(ends, {("train", "loss"): (2, 2.0), ("best", "waited"): (0, None)}) == []
+    wrong = {("train", "loss"): (2, 2.5), ("best", "waited"): (2, None)}
+    assert summaries.differences(ends, wrong) == [
+        "train/loss is 2 at step 2 and not 2.5",
+        "best/waited ends at step 0 and not at 2",
+    ]
+    assert summaries.differences(ends, {("train", "loss"): (1, None)}) == ["train/loss ends at step 2 and not at 1"]
+
+
+def test_behind_a_link_nothing_is_rewound_and_that_is_said(tmp_path, caplog):
+    write_steps(tmp_path / "elsewhere", [1, 2, 3])
+    (tmp_path / "summaries").symlink_to(tmp_path / "elsewhere")
+    before = scalars(tmp_path / "elsewhere")
+    assert summaries.rewind(tmp_path / "summaries", step=2).last_step == 3
+    assert scalars(tmp_path / "elsewhere") == before
+    assert "is a link, and stays as it is" in caplog.text
 
 
 def test_after_many_kills_each_step_has_one_value_and_a_run_one_old_file(tmp_path):
