@@ -235,8 +235,12 @@ def test_an_empty_folder_in_place_of_the_data_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nosuch", "imdb", "", "two words", "../tiny_reviews", "huggingface:imdb", "tiny_reviews/x=1,y=2"])
-def test_an_unknown_dataset_is_named(data_dir, name, monkeypatch):
+def test_an_unknown_dataset_is_named_and_nothing_beside_the_folder_of_datasets_is_looked_at(data_dir, name, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", None)
+    beside = data_dir.parent / "beside"
+    beside.mkdir(exist_ok=True)
+    if not (beside / "pipe.json").exists():
+        os.mkfifo(beside / "pipe.json")
     with pytest.raises(InputError, match="there is no") as error:
         open_from(data_dir, name)
     assert repr(name) in str(error.value)

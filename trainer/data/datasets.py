@@ -204,7 +204,8 @@ def _errors_of_tfds(name: str, folder: _Folder) -> Iterator[None]:
     """Within it whatever goes wrong is told in a sentence: the code of a dataset runs here, and may raise anything."""
     place = pathlib.Path(folder.path, re.split("[/:]", name)[0])
     try:
-        if name != SAMPLE_REVIEWS and not own_reviews.is_uri(folder.path):
+        # What is no name of a dataset may lead anywhere, as ../datasets does.
+        if name != SAMPLE_REVIEWS and re.fullmatch(_NAME, name) and not own_reviews.is_uri(folder.path):
             _look_into(place)
         yield
     except TrainerError:
