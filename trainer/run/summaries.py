@@ -183,8 +183,8 @@ def differences(
 
 
 def remove_run(directory: pathlib.Path) -> None:
-    """Removes the event files of one run, and its folder where it holds nothing else and is no link."""
-    if directory.is_symlink():
+    """Removes the event files of one run, and its folder where it holds nothing else; behind a link nothing."""
+    if directory.is_symlink() or directory.parent.is_symlink():
         return
     for path in _event_files(directory):
         files.remove(path)
