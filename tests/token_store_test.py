@@ -700,21 +700,21 @@ def path_of_store(cache_dir, split="train"):
 
 @pytest.fixture
 def own_cache(cache_dir, finished, tmp_path):
-    """A copy of the cache that a finished run has used."""
-    return shutil.copytree(cache_dir, tmp_path / "cache")
+    """A cache with the prepared corpus of the shared one, but with no store: those of other tests lie there too."""
+    return shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("sample_reviews-*"))
 
 
 class CutsAFile(NoSignals):
-    """Cuts a file between two steps, at the 10th time that it is asked for a signal."""
+    """Cuts a file of the store between two steps, at the 10th time that it is asked for a signal."""
 
-    def __init__(self, path):
-        self.path, self.asked = path, 0
+    def __init__(self, cache_dir, name):
+        self.cache_dir, self.name, self.asked = cache_dir, name, 0
 
     @property
     def received(self):
         self.asked += 1
         if self.asked == 10:
-            empty(self.path)
+            empty(path_of_store(self.cache_dir) / self.name)
         return False
 
 
@@ -722,7 +722,7 @@ class CutsAFile(NoSignals):
 def test_a_run_whose_store_is_cut_ends_with_a_sentence_and_goes_on_to_the_same_bits(tmp_path, own_cache, twin, nothing_in_memory, name):
     given = tiny(tmp_path / "run", str(own_cache))
     with pytest.raises(StorageError, match=rf"{name}\.bin"):
-        train.run(given, signals=CutsAFile(path_of_store(own_cache) / f"{name}.bin"))
+        train.run(given, signals=CutsAFile(own_cache, f"{name}.bin"))
     train.run(given, signals=NoSignals())
     assert outcome(tmp_path / "run") == twin
 
