@@ -701,7 +701,7 @@ def path_of_store(cache_dir, split="train"):
 @pytest.fixture
 def own_cache(cache_dir, finished, tmp_path):
     """A cache with the prepared corpus of the shared one, but with no store: those of other tests lie there too."""
-    return shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("sample_reviews-*"))
+    return shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*-1.0.0-*"))
 
 
 class CutsAFile(NoSignals):
