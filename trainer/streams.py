@@ -46,7 +46,7 @@ def printable(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def say_at_once(descriptor: int, text: str) -> None:
+def write_at_once(descriptor: int, text: str) -> None:
     """Writes a short text without waiting and without failing, so that a signal handler may."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)

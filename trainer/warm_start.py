@@ -1,62 +1,90 @@
-"""A new run that begins with the weights of another one (--init_from)."""
+"""--init_from: a new run that starts with the weights of another."""
 
 import math
 import pathlib
+from collections.abc import Sequence
 
+import keras
 import numpy as np
 from absl import logging
 
-from trainer import InputError
+from trainer import trained_model
 from trainer.config import Config
 from trainer.data.vocabulary import Vocabulary
-from trainer.run import checkpoint
+from trainer.errors import InputError
+from trainer.run import checkpoint_files
 from trainer.run.state import TrainState
-from trainer.trained import Trained, open_trained
+from trainer.trained_model import TrainedModel
 
 
-def open_source(config: Config) -> Trained:
-    """The model that --init_from names, of a run's best or of one of its checkpoints."""
+def open_source(config: Config) -> TrainedModel:
+    """The model that --init_from names: a run's best, or one of its checkpoints."""
     path = pathlib.Path(config.init_from)
-    is_run = (path / checkpoint.PERIODIC).is_dir()
-    names = {"workdir": str(path)} if is_run else {"workdir": str(path.parent.parent), "checkpoint": str(path)}
-    return open_trained({**names, "intra_op_threads": config.intra_op_threads, "inter_op_threads": config.inter_op_threads})
+    is_run = (path / checkpoint_files.PERIODIC).is_dir()
+    names = {"workdir": str(path)}
+    if not is_run:
+        names = {"workdir": str(path.parent.parent), "checkpoint": str(path)}
+    threads = {
+        "intra_op_threads": config.intra_op_threads,
+        "inter_op_threads": config.inter_op_threads,
+    }
+    return trained_model.load({**names, **threads})
 
 
-def best_metric_of(source: Trained, config: Config) -> float | None:
-    """What a run had to beat at a checkpoint; raises InputError when that was another metric than the one that is monitored here."""
+def best_metric_of(source: TrainedModel, config: Config) -> float | None:
+    """The best metric of the source's run; raises InputError when that run monitors another metric."""
     if source.config.monitor != config.monitor:
         raise InputError(
-            f"--init_best_metric needs a run that monitors {config.monitor}, but {config.init_from} monitors {source.config.monitor}; "
+            f"--init_best_metric needs a run that monitors {config.monitor}, "
+            f"but {config.init_from} monitors {source.config.monitor}; "
             f"give --monitor={source.config.monitor}, or --initial_best."
         )
-    metric = float(checkpoint.read_values(source.prefix)["best_metric"])
+    metric = float(checkpoint_files.read_values(source.prefix)["best_metric"])
     return metric if math.isfinite(metric) else None
 
 
-def take_over(source: Trained, config: Config, state: TrainState, vocabulary: Vocabulary) -> None:
-    """Begins a new run with another's weights; of a token that both vocabularies have, the embedding is taken along.
+def copy_weights(source: TrainedModel, config: Config, state: TrainState, vocabulary: Vocabulary) -> None:
+    """Sets the weights of a new run to those of the source; embeddings only of tokens that both have.
 
     Raises:
-      InputError: when a weight has another shape, or the optimizer is asked for and the vocabulary another one; the sentence names each.
+      InputError: when a weight has another shape, or --init_optimizer is given and the vocabularies differ;
+        the message names each difference.
     """
     theirs, ours = source.model.trainable_variables, state.model.trainable_variables
-    unlike = [
-        f"{our.path} is {list(their.shape)} there and {list(our.shape)} here"
-        for our, their in zip(ours, theirs, strict=True)
-        if our.shape[our is ours[0] :] != their.shape[our is ours[0] :]
-    ]
-    is_same_vocabulary = source.vocabulary == vocabulary
-    if config.init_optimizer and not is_same_vocabulary:
-        unlike.append("the vocabulary is another one, and --init_optimizer needs the same")
-    if unlike:
-        raise InputError(f"--init_from={config.init_from} must have the weights of this model, but {'; '.join(unlike)}.")
+    differences = _shape_differences(ours, theirs)
+    if config.init_optimizer and source.vocabulary != vocabulary:
+        differences.append("the vocabulary is another one, and --init_optimizer needs the same")
+    if differences:
+        raise InputError(
+            f"--init_from={config.init_from} must fit this model, but {'; '.join(differences)}; "
+            f"give the flags of that run, or leave out --init_from."
+        )
     for our, their in zip(ours[1:], theirs[1:], strict=True):
         our.assign(their)
-    rows = {token: row for row, token in enumerate(source.vocabulary.tokens)}
-    known = [token in rows for token in vocabulary.tokens]
-    taken = np.array([rows.get(token, 0) for token in vocabulary.tokens])
-    ours[0].assign(np.where(np.array(known)[:, None], theirs[0].numpy()[taken], ours[0].numpy()))
+    their_row = {token: row for row, token in enumerate(source.vocabulary.tokens)}
+    is_known = np.array([token in their_row for token in vocabulary.tokens])
+    rows = np.array([their_row.get(token, 0) for token in vocabulary.tokens])
+    ours[0].assign(np.where(is_known[:, None], theirs[0].numpy()[rows], ours[0].numpy()))
     if config.init_optimizer:
-        checkpoint.restore_parts(source.prefix, optimizer=state.optimizer)
+        checkpoint_files.restore_parts(source.prefix, optimizer=state.optimizer)
         state.optimizer.learning_rate.assign(config.learning_rate)
-    logging.info("Weights   of %s, step %d; %d of %d tokens are known to it", config.init_from, source.step, sum(known), len(known))
+    logging.info(
+        "Weights   of %s, step %d; %d of %d token embeddings copied",
+        config.init_from,
+        source.step,
+        is_known.sum(),
+        len(is_known),
+    )
+
+
+def _shape_differences(ours: Sequence[keras.Variable], theirs: Sequence[keras.Variable]) -> list[str]:
+    # A phrase for each weight that can't be copied. The first is the embedding, whose rows may differ in
+    # number.
+    if len(ours) != len(theirs):
+        return [f"it has {len(theirs)} weights and this model {len(ours)}"]
+    differences = []
+    for number, (our, their) in enumerate(zip(ours, theirs, strict=True)):
+        ignored_axes = 1 if number == 0 else 0
+        if our.shape[ignored_axes:] != their.shape[ignored_axes:]:
+            differences.append(f"{our.path} is {list(their.shape)} there and {list(our.shape)} here")
+    return differences

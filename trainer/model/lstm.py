@@ -1,17 +1,23 @@
 """The bidirectional LSTM on a CPU: forward and backward pass written by hand, compiled by XLA in segments of time.
 
-The values and gradients are those of `keras.layers.Bidirectional(keras.layers.LSTM(units))` over masked embeddings. What makes it fast:
+The values and gradients are those of `keras.layers.Bidirectional(keras.layers.LSTM(units))` over masked
+embeddings. What makes it fast:
 
-- Tokens are few, positions are many: the product of embeddings and input kernel is taken once a token and step, and looked up by position;
+- Tokens are few, positions are many: the product of embeddings and input kernel is taken once a token and
+step, and looked up by position;
   of a large vocabulary, for the tokens that the batch holds.
-- `sigmoid(x) = (tanh(x / 2) + 1) / 2`: with the halves folded into the weights, one tanh serves all four gates.
-- A padding token whose input gate is shut keeps a zero state at exactly zero. With padding before each review, no step needs a mask, and
+- `sigmoid(x) = (tanh(x / 2) + 1) / 2`: with the halves folded into the weights, one tanh serves all four
+gates. - A padding token whose input gate is shut keeps a zero state at exactly zero. With padding before each
+review, no step needs a mask, and
   the state after the last step is the state at the review's end.
-- The forward pass keeps what the backward pass multiplies by, made while its parts are at hand; left in the backward loop are one matrix
+- The forward pass keeps what the backward pass multiplies by, made while its parts are at hand; left in the
+backward loop are one matrix
   product and four multiplications.
-- What the backward pass needs is kept for the last segments, which are all of a usual review; the others are done again from their start,
+- What the backward pass needs is kept for the last segments, which are all of a usual review; the others are
+done again from their start,
   so that one review of a megabyte costs time and not all of the memory.
-- For each batch size a segment has a number of steps that fits the caches, and XLA compiles once, whatever the lengths; the first segment
+- For each batch size a segment has a number of steps that fits the caches, and XLA compiles once, whatever
+the lengths; the first segment
   of a batch begins at its first token.
 """
 
@@ -22,7 +28,8 @@ import tensorflow as tf
 # A condition of exactness (`run/state.py`): raised whenever a change here can change a bit of a result.
 KERNEL_ID = "segments of compiled time steps 2"
 
-# A segment of more rows, which is time steps times reviews, no longer fits the caches; one of fewer is called too often.
+# A segment of more rows, which is time steps times reviews, no longer fits the caches; one of fewer is called
+# too often.
 _SEGMENT_ROWS = 4096
 _MOST_SEGMENT_STEPS = 64
 _KEPT_SEGMENTS = 64
@@ -44,12 +51,19 @@ class LSTMWeights(NamedTuple):
 
 
 def bidirectional_lstm(
-    *, token_ids: tf.Tensor, lengths: tf.Tensor, embeddings: tf.Tensor, forward: LSTMWeights, backward: LSTMWeights, training: bool
+    *,
+    token_ids: tf.Tensor,
+    lengths: tf.Tensor,
+    embeddings: tf.Tensor,
+    forward: LSTMWeights,
+    backward: LSTMWeights,
+    training: bool,
 ) -> tf.Tensor:
     """Reads each review forwards and backwards.
 
     Args:
-      token_ids: int32 [batch, time], each in 0 to vocab_size - 1; those beyond a review's length are never read.
+      token_ids: int32 [batch, time], each in 0 to vocab_size - 1; those beyond a review's length are never
+        read.
       lengths: int32 [batch], 0 to time.
       embeddings: float32 [vocab_size, embedding_dim].
       forward: the weights of the direction that starts at the first token.
@@ -57,8 +71,8 @@ def bidirectional_lstm(
       training: whether what a gradient needs is kept; without, a gradient is as exact, but takes longer.
 
     Returns:
-      float32 [batch, 2 * units]: the forward direction's state after the last token, the backward direction's after the first. Zeros for an
-      empty review.
+      float32 [batch, 2 * units]: the forward direction's state after the last token, the backward direction's
+      after the first. Zeros for an empty review.
     """
     mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
     token_ids = tf.where(mask, token_ids, 0)
@@ -68,25 +82,33 @@ def bidirectional_lstm(
     padded = tf.where(mask, token_ids, tf.shape(embeddings)[0])
     backwards = tf.reverse(padded, [1])
     forwards = tf.reverse(tf.reverse_sequence(padded, lengths, 1), [1])
-    ends = (_final_state(forwards, embeddings, forward, training), _final_state(backwards, embeddings, backward, training))
+    ends = (
+        _final_state(forwards, embeddings, forward, training),
+        _final_state(backwards, embeddings, backward, training),
+    )
     return tf.concat(ends, axis=1)
 
 
 def _renumbered(token_ids: tf.Tensor, vocab_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    # The ids as positions in the list of the batch's distinct tokens, and that list; filled up, since XLA compiles for each length of it.
+    # The ids as positions in the list of the batch's distinct tokens, and that list; filled up, since XLA
+    # compiles for each length of it.
     distinct, positions = tf.unique(tf.reshape(token_ids, [-1]))
     sizes = tf.constant([2**k for k in range(10, (vocab_size - 1).bit_length() + 1)])
     size = tf.reduce_min(tf.boolean_mask(sizes, sizes >= tf.size(distinct)))
     return tf.reshape(positions, tf.shape(token_ids)), tf.pad(distinct, [[0, size - tf.size(distinct)]])
 
 
-def _final_state(token_ids: tf.Tensor, embeddings: tf.Tensor, weights: LSTMWeights, training: bool) -> tf.Tensor:
+def _final_state(
+    token_ids: tf.Tensor, embeddings: tf.Tensor, weights: LSTMWeights, training: bool
+) -> tf.Tensor:
     # token_ids: [batch, time], padded on the left with the number of embeddings.
     units = weights.recurrent_kernel.shape[0]
     half = tf.repeat([0.5, 0.5, 1.0, 0.5], units)
     shut = tf.repeat([[_SHUT, 0.0, 0.0, 0.0]], units, axis=1)
     table = tf.concat([(embeddings @ weights.kernel + weights.bias) * half, shut], axis=0)
-    return _run_segments(tf.transpose(token_ids), table, weights.recurrent_kernel * half, _KEPT_SEGMENTS if training else 0)
+    return _run_segments(
+        tf.transpose(token_ids), table, weights.recurrent_kernel * half, _KEPT_SEGMENTS if training else 0
+    )
 
 
 def segment_steps(batch_size: int | None) -> int:
@@ -111,10 +133,13 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
         return tf.TensorArray(tf.float32, size, clear_after_read=False, element_shape=shape)
 
     def with_known_shape(*states: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        # A segment that was compiled for batches of any size serves those of a known size as well, and forgets it.
+        # A segment that was compiled for batches of any size serves those of a known size as well, and
+        # forgets it.
         return tuple(tf.ensure_shape(state, [batch_size, units]) for state in states)
 
-    def write(arrays: tuple[tf.TensorArray, ...], at: tf.Tensor, values: list[tf.Tensor]) -> list[tf.TensorArray]:
+    def write(
+        arrays: tuple[tf.TensorArray, ...], at: tf.Tensor, values: list[tf.Tensor]
+    ) -> list[tf.TensorArray]:
         return [a.write(at, value) for a, value in zip(arrays, values, strict=True)]
 
     @tf.custom_gradient
@@ -133,13 +158,22 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
 
         zero = tf.zeros([batch_size or tf.shape(token_ids)[1], units])
         starts = [array(first_kept, batch_size, units) for _ in range(2)]
-        segment, h, c, *starts = tf.while_loop(lambda segment, *_: segment < first_kept, skim, [0, zero, zero, *starts])
-        saved = [array(segments - first_kept, steps, batch_size, width) for width in (units, 4 * units, units, units)]
-        _, h, _, *saved = tf.while_loop(lambda segment, *_: segment < segments, advance, [segment, h, c, *saved])
+        segment, h, c, *starts = tf.while_loop(
+            lambda segment, *_: segment < first_kept, skim, [0, zero, zero, *starts]
+        )
+        saved = [
+            array(segments - first_kept, steps, batch_size, width)
+            for width in (units, 4 * units, units, units)
+        ]
+        _, h, _, *saved = tf.while_loop(
+            lambda segment, *_: segment < segments, advance, [segment, h, c, *saved]
+        )
 
         def gradients(dh: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             def retreat(segment, hs, by_gates, c_by_h, c_by_c, dh, dc, d_table, d_recurrent):
-                dh, dc, d_table, d_gates = _backward(recurrent, *ids_of(segment), by_gates, c_by_h, c_by_c, dh, dc, d_table)
+                dh, dc, d_table, d_gates = _backward(
+                    recurrent, *ids_of(segment), by_gates, c_by_h, c_by_c, dh, dc, d_table
+                )
                 d_recurrent += tf.matmul(tf.reshape(hs, [-1, units]), d_gates, transpose_a=True)
                 return segment - 1, *with_known_shape(dh, dc), d_table, d_recurrent
 
@@ -147,7 +181,11 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
                 return retreat(segment, *(a.read(segment - first_kept) for a in saved), *values)
 
             def retreat_skimmed(segment, *values):
-                return retreat(segment, *_forward(table, recurrent, *ids_of(segment), *(a.read(segment) for a in starts))[2:], *values)
+                return retreat(
+                    segment,
+                    *_forward(table, recurrent, *ids_of(segment), *(a.read(segment) for a in starts))[2:],
+                    *values,
+                )
 
             values = [segments - 1, dh, tf.zeros_like(dh), tf.zeros_like(table), tf.zeros_like(recurrent)]
             values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
@@ -159,8 +197,9 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
 
 
 def _steps(array: tf.Tensor) -> tf.TensorArray:
-    # Read with a step that is not known, a TensorArray is one dynamic slice to XLA; `tf.slice` and `array[step]` first copy the array into
-    # one twice as large in each of its axes, so that no slice can end outside.
+    # Read with a step that is not known, a TensorArray is one dynamic slice to XLA; `tf.slice` and
+    # `array[step]` first copy the array into one twice as large in each of its axes, so that no slice can end
+    # outside.
     return tf.TensorArray(array.dtype, array.shape[0]).unstack(array)
 
 
@@ -186,24 +225,33 @@ def _skim(table, recurrent, token_ids, first, h, c):
 
 @tf.function(jit_compile=True, autograph=False)
 def _forward(table, recurrent, token_ids, first, h, c):
-    # One segment from step `first` on. Returns h and c after it and, of each step: h before it, and by what the backward pass multiplies.
+    # One segment from step `first` on. Returns h and c after it and, of each step: h before it, and by what
+    # the backward pass multiplies.
     steps = token_ids.shape[0]
     token_ids = _steps(token_ids)
 
     def step(t, h, c, *saved):
         i, f, g, o, new_c, tanh_c = _step(tf.gather(table, token_ids.read(t)) + h @ recurrent, c)
         by_gates = [g * (1.0 - i * i), c * (1.0 - f * f), (i + 1.0) * (1.0 - g * g), tanh_c * (1.0 - o * o)]
-        values = (h, 0.5 * tf.concat(by_gates, axis=1), 0.5 * (o + 1.0) * (1.0 - tanh_c * tanh_c), 0.5 * (f + 1.0))
+        values = (
+            h,
+            0.5 * tf.concat(by_gates, axis=1),
+            0.5 * (o + 1.0) * (1.0 - tanh_c * tanh_c),
+            0.5 * (f + 1.0),
+        )
         saved = [a.write(t, value) for a, value in zip(saved, values, strict=True)]
         return t + 1, 0.5 * (o + 1.0) * tanh_c, new_c, *saved
 
-    _, h, c, *saved = tf.while_loop(lambda t, *_: t < steps, step, [first, h, c, *(tf.TensorArray(tf.float32, steps) for _ in range(4))])
+    _, h, c, *saved = tf.while_loop(
+        lambda t, *_: t < steps, step, [first, h, c, *(tf.TensorArray(tf.float32, steps) for _ in range(4))]
+    )
     return h, c, *(a.stack() for a in saved)
 
 
 @tf.function(jit_compile=True, autograph=False)
 def _backward(recurrent, token_ids, first, by_gates, c_by_h, c_by_c, dh, dc, d_table):
-    # One segment, from the gradients of h and c after it to those before it. d_table is added to; d_gates is [steps * batch, 4 * units].
+    # One segment, from the gradients of h and c after it to those before it. d_table is added to; d_gates is
+    # [steps * batch, 4 * units].
     steps, _, width = by_gates.shape
     by_gates, c_by_h, c_by_c = _steps(by_gates), _steps(c_by_h), _steps(c_by_c)
     transposed = tf.transpose(recurrent)

@@ -1,0 +1,63 @@
+"""What a config describes, built: corpus, model, optimizer and state."""
+
+from collections.abc import Mapping
+
+from trainer import classes
+from trainer.config import Config
+from trainer.data import corpus, token_store
+from trainer.model.classifier import Classifier, Dimensions
+from trainer.run.distribution import Replicas
+from trainer.run.state import Adam, TrainState
+
+
+def open_corpus(config: Config) -> corpus.Corpus:
+    """The corpus that the config names, with its splits."""
+    return corpus.open_corpus(
+        name=config.dataset,
+        data_dir=config.data_dir or None,
+        cache_dir=token_store.folder_of(config.cache_dir),
+        text_column=config.text_column,
+        label_column=config.label_column,
+        requested_splits=[
+            split for split in (config.train_split, config.validation_split, config.test_split) if split
+        ],
+        held_out_fraction=config.held_out_fraction,
+        seed=config.seed,
+    )
+
+
+def dimensions_of(config: Config, vocab_size: int) -> Dimensions:
+    """The dimensions of the model that the config describes."""
+    return Dimensions(
+        vocab_size=vocab_size,
+        embedding_dim=config.embedding_dim,
+        lstm_units=config.lstm_units,
+        dense_units=config.dense_units,
+        logits=classes.LOGITS,
+    )
+
+
+def make_model(config: Config, vocab_size: int) -> Classifier:
+    """The classifier that the config describes, with its initial weights."""
+    return Classifier(dimensions_of(config, vocab_size), dropout=config.dropout, seed=config.seed)
+
+
+def make_state(config: Config, vocab_size: int, texts: Mapping[str, str], replicas: Replicas) -> TrainState:
+    """A state at step 0 with every variable built; each replica has a copy of the model and the optimizer.
+
+    Args:
+      config: the settings.
+      vocab_size: tokens of the vocabulary.
+      texts: the texts of the state by name, as `TrainState` takes them.
+      replicas: what the variables are copied to.
+    """
+    with replicas.scope():
+        model, optimizer = make_model(config, vocab_size), Adam(config.learning_rate, name="adam")
+        optimizer.build(model.trainable_variables)
+    return TrainState(
+        model=model,
+        optimizer=optimizer,
+        lower_is_better=config.lower_is_better,
+        initial_best=config.initial_best,
+        **texts,
+    )

@@ -1,0 +1,138 @@
+"""Whether a start may resume a run: settings, data and conditions compared with the run's own."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+
+from absl import logging
+
+from trainer import config, files, flagfile
+from trainer.config import Config, Settings
+from trainer.data import input_pipeline
+from trainer.errors import InputError
+from trainer.fields import FIXED, FREE, INEXACT
+from trainer.model import encoder
+from trainer.run import checkpoint_files, conditions
+from trainer.run.state import TrainState
+
+# Our own code that decides bits, by name.
+NUMERICS = {"kernel": encoder.NUMERICS_ID, "batch order": input_pipeline.BATCH_ORDER_ID}
+
+
+@dataclasses.dataclass(frozen=True)
+class Differences:
+    """How a start differs from its run, a phrase each.
+
+    Attributes:
+      fixed: what makes it another run.
+      inexact: what --allow_inexact_resume accepts.
+    """
+
+    fixed: list[str]
+    inexact: list[str]
+
+
+def compare(
+    stored: Settings,
+    settings: Config,
+    *,
+    recorded_conditions: Mapping[str, str],
+    current_conditions: Mapping[str, str],
+    recorded_fingerprints: Mapping[str, str] | None = None,
+    current_fingerprints: Mapping[str, str] | None = None,
+) -> Differences:
+    """Compares a start with its run.
+
+    Args:
+      stored: the run's own settings.
+      settings: those of the start.
+      recorded_conditions: the conditions of exactness that the run was started under.
+      current_conditions: those of this process.
+      recorded_fingerprints: of the vocabulary and the splits that the run was started with.
+      current_fingerprints: of those that were opened; None: nothing was opened.
+    """
+    fixed = config.changes(stored, settings, FIXED)
+    recorded = recorded_fingerprints or {}
+    changed = [name for name, value in (current_fingerprints or {}).items() if recorded.get(name) != value]
+    fixed += [f"the {name} has other content now" for name in changed]
+    inexact = config.changes(stored, settings, INEXACT)
+    inexact += conditions.differences(recorded_conditions, current_conditions)
+    return Differences(fixed, inexact)
+
+
+def check_compatible(
+    settings: Config, newest: pathlib.Path, stored: Settings, texts: Mapping[str, str]
+) -> None:
+    """Raises InputError when this start may not resume the run, naming every difference.
+
+    Args:
+      settings: those of the start.
+      newest: the checkpoint to resume from.
+      stored: the run's own settings.
+      texts: the texts of the state, as this start would write them.
+    """
+    differences = compare(
+        stored,
+        settings,
+        recorded_conditions=checkpoint_files.read_texts(newest, "conditions"),
+        current_conditions=json.loads(texts["conditions"]),
+        recorded_fingerprints=checkpoint_files.read_texts(newest, "fingerprints"),
+        current_fingerprints=json.loads(texts["fingerprints"]),
+    )
+    if differences.fixed:
+        raise InputError(
+            f"{settings.workdir} must be resumed as it was started, "
+            f"but {'; '.join(differences.fixed + differences.inexact)}; "
+            f"give the run's own values, or start a new run in another --workdir."
+        )
+    inexact = "; ".join(differences.inexact)
+    if inexact and not settings.allow_inexact_resume:
+        raise InputError(
+            f"{settings.workdir} must be resumed as it was started to end with the same bits, but {inexact}; "
+            f"give the run's own values, or --allow_inexact_resume to continue with others."
+        )
+    if inexact:
+        logging.warning("Resuming inexactly: %s.", inexact)
+
+
+def check_copy(settings: Config, stored: Settings) -> None:
+    """Warns when the copy `config.flags` holds neither the run's settings nor those of this start."""
+    path = pathlib.Path(settings.workdir) / "config.flags"
+    try:
+        copy = flagfile.from_file(files.read(path))
+    except FileNotFoundError:
+        reason = "it is missing"
+    except OSError as error:
+        reason = files.reason(error)
+    except ValueError as error:
+        reason = str(error)
+    else:
+        if all(copy[name] == getattr(settings, name) for name in copy):
+            return
+        differing = [name for name, value in stored.items() if copy.get(name) != value]
+        reason = "; ".join(f"--{name} is {copy.get(name)} there" for name in differing)
+    if reason:
+        logging.warning(
+            "%s does not have the run's settings (%s); it decides nothing, and is written again.",
+            path,
+            reason,
+        )
+
+
+def facts_of(settings: Config, texts: Mapping[str, str], newest: pathlib.Path | None) -> dict[str, str]:
+    """What all workers must be started with alike, by name."""
+    facts = {f"--{name}": value for name, value in flagfile.shown(settings, FIXED, INEXACT, FREE)}
+    for text in ("fingerprints", "conditions"):
+        facts |= {f"the {name}": value for name, value in json.loads(texts[text]).items()}
+    return facts | {"the checkpoint to resume from": str(newest.name if newest else None)}
+
+
+def apply_overrides(settings: Config, state: TrainState, texts: Mapping[str, str]) -> None:
+    """Sets what this start may decide in a restored state, which brought the run's own values."""
+    state.frozen_flags.assign(texts["frozen_flags"])
+    state.free_flags.assign(texts["free_flags"])
+    state.conditions.assign(texts["conditions"])
+    state.optimizer.learning_rate.assign(settings.learning_rate)
+    if int(state.best_step) < 0 and settings.initial_best is not None:
+        state.best_metric.assign(settings.initial_best)

@@ -1,0 +1,50 @@
+"""The logits of texts by a trained model."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data.vocabulary import Vocabulary
+from trainer.model.classifier import Classifier
+
+BATCH_SIZE = 256
+
+PredictStep = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def make_predict_step(model: Classifier) -> PredictStep:
+    """Compiles (token_ids int32 [256, time], lengths int32 [256]) -> logits, float32 [256]."""
+    signature = [tf.TensorSpec([BATCH_SIZE, None], tf.int32), tf.TensorSpec([BATCH_SIZE], tf.int32)]
+    return tf.function(
+        lambda token_ids, lengths: model(token_ids, lengths), input_signature=signature, autograph=False
+    )
+
+
+def logits_of(
+    predict_step: PredictStep, vocabulary: Vocabulary, texts: Sequence[bytes | str], *, max_length: int
+) -> np.ndarray:
+    """The logit of each text, computed in batches sorted by length so that there is little padding.
+
+    Args:
+      predict_step: a classifier, or what `make_predict_step` makes of it, which is faster for more than a few
+        texts.
+      vocabulary: the one that the classifier was trained with.
+      texts: all of them are in memory, encoded.
+      max_length: tokens of a text that are read, from its start; 0: all.
+
+    Returns:
+      float32 [texts].
+    """
+    token_ids = vocabulary.encode(tf.constant(texts, tf.string))
+    if max_length:
+        token_ids = token_ids[:, :max_length]
+    order = np.argsort(token_ids.row_lengths().numpy(), kind="stable")
+    logits = np.zeros(len(order), np.float32)
+    for start in range(0, len(order), BATCH_SIZE):
+        rows = order[start : start + BATCH_SIZE]
+        batch = tf.gather(token_ids, rows)
+        lengths = tf.pad(tf.cast(batch.row_lengths(), tf.int32), [[0, BATCH_SIZE - len(rows)]])
+        padded = batch.to_tensor(shape=[BATCH_SIZE, tf.maximum(tf.reduce_max(lengths), 1)])
+        logits[rows] = predict_step(padded, lengths)[: len(rows)]
+    return logits

@@ -1,0 +1,113 @@
+"""The encoder, token ids to one vector per text: embedding and bidirectional LSTM.
+
+To try another encoder, replace this module; classifier, export, warm start and conditions only use what is
+public here.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from trainer.model import lstm
+
+# A condition of exactness: changes when the encoder can change a bit of a result.
+NUMERICS_ID = lstm.KERNEL_ID
+
+
+def seed_of(seed: int, weight: str) -> int:
+    """A seed for one weight, derived from the run's; 31 bits."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{weight}".encode()).digest()[:4], "big") >> 1
+
+
+class Encoder:
+    """Embedding and bidirectional LSTM.
+
+    Keras layers hold the weights, so that initialisation, the cuDNN path on a GPU and the export are the
+    library's. Each has a name of its own: Keras numbers the nameless in the order in which a process makes
+    them, and the number would enter the checkpoint.
+
+    Attributes:
+      embedding: the embedding layer.
+      bidirectional: the LSTM layer.
+      width: the size of the vector.
+    """
+
+    def __init__(self, *, vocab_size: int, embedding_dim: int, lstm_units: int, seed: int) -> None:
+        self.width = 2 * lstm_units
+        self.embedding = keras.layers.Embedding(
+            vocab_size,
+            embedding_dim,
+            embeddings_initializer=keras.initializers.RandomUniform(seed=seed_of(seed, "embedding")),
+            name="embedding",
+        )
+
+        def lstm_layer(name: str, **kwargs: bool) -> keras.layers.LSTM:
+            recurrent = keras.initializers.Orthogonal(seed=seed_of(seed, f"{name}/recurrent"))
+            kernel = keras.initializers.GlorotUniform(seed_of(seed, name))
+            return keras.layers.LSTM(
+                lstm_units, kernel_initializer=kernel, recurrent_initializer=recurrent, name=name, **kwargs
+            )
+
+        self.bidirectional = keras.layers.Bidirectional(
+            lstm_layer("forward"),
+            backward_layer=lstm_layer("backward", go_backwards=True),
+            name="bidirectional",
+        )
+        self.embedding.build((None, None))
+        self.bidirectional.build((None, None, embedding_dim))
+        self._on_gpu = bool(tf.config.list_logical_devices("GPU"))
+
+    @property
+    def layers(self) -> Sequence[keras.layers.Layer]:
+        """The layers that hold the weights, in their order."""
+        return self.embedding, self.bidirectional
+
+    def __call__(self, token_ids: tf.Tensor, lengths: tf.Tensor, *, training: bool) -> tf.Tensor:
+        """Encodes a batch.
+
+        Args:
+          token_ids: int32 [batch, time], padded on the right; what is beyond a text's length has no
+            influence.
+          lengths: int32 [batch], 0 to time.
+          training: whether a gradient will be taken.
+
+        Returns:
+          float32 [batch, width]; zeros for an empty text.
+        """
+        if self._on_gpu:
+            return self._encode_with_keras(token_ids, lengths)
+        forward, backward = (
+            lstm.LSTMWeights(*(weight.value for weight in (cell.kernel, cell.recurrent_kernel, cell.bias)))
+            for cell in (self.bidirectional.forward_layer.cell, self.bidirectional.backward_layer.cell)
+        )
+        return lstm.bidirectional_lstm(
+            token_ids=token_ids,
+            lengths=lengths,
+            embeddings=self.embedding.embeddings.value,
+            forward=forward,
+            backward=backward,
+            training=training,
+        )
+
+    def _encode_with_keras(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        # cuDNN refuses a mask without a single token; an empty text reads one and is set to the zeros that it
+        # stands for.
+        mask = tf.sequence_mask(tf.maximum(lengths, 1), tf.shape(token_ids)[1])
+        states = self.bidirectional(self.embedding(token_ids), mask=mask)
+        return tf.where(tf.expand_dims(lengths > 0, 1), states, 0.0)
+
+
+def count_weights(*, vocab_size: int, embedding_dim: int, lstm_units: int) -> int:
+    """The trainable weights of an `Encoder` of these dimensions, without building it."""
+    direction = 4 * lstm_units * (embedding_dim + lstm_units + 1)
+    return vocab_size * embedding_dim + 2 * direction
+
+
+def stock_layers(*, vocab_size: int, embedding_dim: int, lstm_units: int) -> list[keras.layers.Layer]:
+    """New Keras layers that encode padded token ids; their weights can be set from `Encoder.layers`."""
+    return [
+        keras.layers.Embedding(vocab_size, embedding_dim, mask_zero=True),
+        keras.layers.Bidirectional(keras.layers.LSTM(lstm_units)),
+    ]

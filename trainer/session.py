@@ -1,0 +1,278 @@
+"""A training session: look at the run directory, build what the config describes, restore the state."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from absl import logging
+
+from trainer import build, compatibility, config, flagfile, warm_start
+from trainer.config import Config, Settings
+from trainer.data import input_pipeline, token_store
+from trainer.data.vocabulary import Vocabulary
+from trainer.errors import InputError, StorageError
+from trainer.fields import FIXED, FREE, INEXACT
+from trainer.run import (
+    checkpoint_files,
+    checkpoint_manager,
+    cluster,
+    conditions,
+    distribution,
+    early_stopping,
+    summaries,
+    workdir,
+)
+from trainer.run.checkpoint_files import Found
+from trainer.run.distribution import Replicas
+from trainer.run.state import TrainState
+from trainer.signals import StopRequests
+from trainer.steps import EvalStep, make_eval_step
+from trainer.trained_model import TrainedModel, all_settings_of, check_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a start finds before it changes anything.
+
+    Attributes:
+      directory: the run directory.
+      found: its checkpoints.
+      stored: the run's own settings; empty for a new run.
+      config: the settings of this start.
+    """
+
+    directory: pathlib.Path
+    found: Found
+    stored: Settings
+    config: Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The encoded reviews of a run: one store for each split, by the split's name."""
+
+    vocabulary: Vocabulary
+    stores: Mapping[str, token_store.TokenStore]
+    plan: input_pipeline.BatchPlan
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """A run that this process trains; nothing in it changes but the state and the files that it writes."""
+
+    config: Config
+    directory: pathlib.Path
+    data: Data
+    replicas: Replicas
+    state: TrainState
+    eval_step: EvalStep
+    checkpoints: checkpoint_manager.Checkpoints
+    events: summaries.Summaries
+    stop_requests: StopRequests
+
+    @property
+    def last_step(self) -> int:
+        """The step at which the last epoch ends."""
+        return self.config.epochs * self.data.plan.steps_per_epoch
+
+    def stop_reason(self) -> str | None:
+        """Why training stops at the state's step, or None."""
+        monitored = self.state.monitor_state
+        return early_stopping.stop_reason(
+            waited=monitored.waited,
+            improved=monitored.improved,
+            step=int(self.state.step),
+            epochs=self.config.epochs,
+            steps_per_epoch=self.data.plan.steps_per_epoch,
+            patience=self.config.patience,
+        )
+
+
+def look(given: Settings) -> Start:
+    """Finds what a run directory holds, and the settings of this start; changes nothing.
+
+    Raises:
+      InputError: when the settings contradict each other, or the run's own are not those of this version.
+      StorageError: when there are checkpoints, but none can be read.
+    """
+    directory = pathlib.Path(given["workdir"])
+    found = checkpoint_files.find(directory)
+    stored = all_settings_of(directory, found.newest) if found.newest else {}
+    return Start(directory, found, stored, config.resolve(given, stored))
+
+
+def open_session(given: Settings, *, stop_requests: StopRequests) -> Session:
+    """Opens the run that the command line names, restored to its newest valid checkpoint, or new.
+
+    Raises:
+      InputError: when this start may not resume the run; the message names each difference.
+      StorageError: when there are checkpoints, but none can be read, or traces of a run without its
+        checkpoints.
+    """
+    start = look(given)
+    settings = start.config
+    distribution.set_threads(intra_op=settings.intra_op_threads, inter_op=settings.inter_op_threads)
+    replicas = Replicas(
+        settings.strategy,
+        logical_devices=settings.logical_devices,
+        cluster=cluster.read_cluster(settings.strategy, check_network=False),
+        connect_secs=settings.connect_secs,
+    )
+    with replicas.peers():
+        return _build_and_restore(start, replicas, stop_requests)
+
+
+def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequests) -> Session:
+    if not replicas.is_chief and logging.get_verbosity() == logging.INFO:
+        logging.set_verbosity(logging.WARNING)  # The chief logs for all.
+    replicas.share(start.directory, workdir.token(start.directory))
+    source = _warm_start_source(start)
+    start = dataclasses.replace(start, config=_settle(start.config, source))
+    data = _open_data(start.config)
+    texts = _texts(start.config, data, replicas)
+    _check(start, data, texts, replicas)
+    state = build.make_state(start.config, len(data.vocabulary), texts, replicas)
+    checkpoints = _restore(start, state, data, texts, source, replicas, stop_requests)
+    events = summaries.Summaries(start.directory / "summaries", is_writer=replicas.is_chief)
+    workdir.held(start.directory).check()
+    return Session(
+        config=start.config,
+        directory=start.directory,
+        data=data,
+        replicas=replicas,
+        state=state,
+        eval_step=make_eval_step(state.model, replicas),
+        checkpoints=checkpoints,
+        events=events,
+        stop_requests=stop_requests,
+    )
+
+
+def _warm_start_source(start: Start) -> TrainedModel | None:
+    is_new = start.found.newest is None
+    return warm_start.open_source(start.config) if start.config.init_from and is_new else None
+
+
+def _settle(settings: Config, source: TrainedModel | None) -> Config:
+    # Settings that are settled by what the first start finds. They are frozen with the others: later starts
+    # read them from the checkpoint.
+    if source and settings.init_best_metric:
+        return dataclasses.replace(settings, initial_best=warm_start.best_metric_of(source, settings))
+    return settings
+
+
+def _texts(settings: Config, data: Data, replicas: Replicas) -> dict[str, str]:
+    # What a checkpoint holds as text.
+    fingerprints = {"vocabulary": data.vocabulary.fingerprint}
+    fingerprints |= {f"split {split}": store.fingerprint for split, store in data.stores.items()}
+    current = conditions.conditions(numerics=compatibility.NUMERICS, replicas=replicas.count)
+    return {
+        "frozen_flags": flagfile.to_text(settings, FIXED, INEXACT),
+        "free_flags": flagfile.to_text(settings, FREE),
+        "fingerprints": json.dumps(fingerprints),
+        "conditions": json.dumps(current),
+    }
+
+
+def _check(start: Start, data: Data, texts: Mapping[str, str], replicas: Replicas) -> None:
+    # Whatever can be wrong, before anything is changed in the directory.
+    directory, newest, settings = start.directory, start.found.newest, start.config
+    if newest is None and summaries.has_points(directory / "summaries"):
+        raise StorageError(
+            f"{directory} holds the event log of a run, but no checkpoint of it; "
+            f"restore its checkpoints from a copy, or delete the directory to start over."
+        )
+    if newest:
+        compatibility.check_compatible(settings, newest, start.stored, texts)
+        check_size(newest, settings, len(data.vocabulary))
+        if replicas.is_chief:
+            compatibility.check_copy(settings, start.stored)
+    plan = data.plan
+    padded = input_pipeline.padded_ratio(plan, steps=min(plan.steps_per_epoch, input_pipeline.WINDOW_BATCHES))
+    logging.info(
+        "Batches   %d per epoch, of %d reviews, with %.3f tokens after padding for each before",
+        plan.steps_per_epoch,
+        plan.batch_size,
+        padded,
+    )
+    replicas.agree(compatibility.facts_of(settings, texts, newest))
+
+
+def _restore(
+    start: Start,
+    state: TrainState,
+    data: Data,
+    texts: Mapping[str, str],
+    source: TrainedModel | None,
+    replicas: Replicas,
+    stop_requests: StopRequests,
+) -> checkpoint_manager.Checkpoints:
+    # The first changes in the directory: leftovers removed, the state restored, best/ repaired.
+    directory, newest, settings = start.directory, start.found.newest, start.config
+    workdir.held(directory).check()
+    if replicas.is_chief:
+        checkpoint_files.tidy(directory, start.found)
+    checkpoints = checkpoint_manager.Checkpoints(
+        run=directory,
+        state=state,
+        max_to_keep=settings.max_to_keep,
+        stop_requested=lambda: stop_requests.received,
+        is_writer=replicas.is_chief,
+    )
+    if newest:
+        checkpoints.restore(newest)
+        if replicas.is_chief:
+            checkpoints.repair_best()
+            checkpoints.prune()
+        compatibility.apply_overrides(settings, state, texts)
+        if settings.init_from:
+            logging.info("The run has checkpoints of its own: --init_from=%s is ignored.", settings.init_from)
+    elif source:
+        warm_start.copy_weights(source, settings, state, data.vocabulary)
+    return checkpoints
+
+
+def _open_data(settings: Config) -> Data:
+    # Opens the vocabulary and the encoded reviews of each split, built where --cache_dir lacks them; logs
+    # what they are.
+    corpus = build.open_corpus(settings)
+    splits = {
+        "train": settings.train_split,
+        "validate": settings.validation_split,
+        "test": settings.test_split,
+    }
+    splits = {use: split for use, split in splits.items() if split}
+    sizes = ", ".join(f"{corpus.examples(split)} to {use} ({split})" for use, split in splits.items())
+    if settings.validation_steps:
+        validated = settings.validation_steps * settings.batch_size
+        sizes += f"; validation uses the first {validated} of its split"
+    logging.info("Dataset   %s %s: %s", corpus.name, corpus.version, " ".join(corpus.description.split()))
+    logging.info("Reviews   %s", sizes)
+    logging.info("Elements  %s", corpus.element_spec)
+    logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
+    vocabulary, stores = token_store.prepare(
+        corpus=corpus,
+        splits=list(splits.values()),
+        vocab_size=settings.vocab_size,
+        cache_dir=token_store.folder_of(settings.cache_dir),
+    )
+    train = stores[settings.train_split]
+    _check_labels(settings.train_split, train.labels[:])
+    plan = input_pipeline.BatchPlan(
+        lengths=train.lengths,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        max_length=settings.max_length,
+    )
+    return Data(vocabulary, stores, plan)
+
+
+def _check_labels(split: str, labels: np.ndarray) -> None:
+    if labels.min() == labels.max():
+        raise InputError(
+            f"--train_split must hold reviews of both labels, but all {len(labels)} of {split} have the "
+            f"label "
+            f"{labels[0]}; name other reviews."
+        )

@@ -1,0 +1,120 @@
+"""The compiled training and evaluation steps: mathematics alone, on one replica or several."""
+
+from collections.abc import Callable, Iterable
+
+import tensorflow as tf
+
+from trainer import classes
+from trainer.data import input_pipeline
+from trainer.data.input_pipeline import Batch, batch_spec
+from trainer.metrics import Metrics
+from trainer.model.classifier import Classifier
+from trainer.run.distribution import Replicas, sum_over_replicas
+from trainer.run.state import Sums, TrainState
+
+EVALUATION_BATCH_SIZE = 256  # reviews per replica
+
+Slices = tuple[Batch, ...]  # of one batch, one for each replica of this process
+TrainStep = Callable[[Slices, float], tf.Tensor]
+EvalStep = Callable[[Slices, float], tf.Tensor]
+
+
+def _signature(rows: int, replicas: Replicas) -> list:
+    # Of any length of time, so that a step is traced once.
+    return [(batch_spec(rows),) * len(replicas.local), tf.TensorSpec([], tf.float64)]
+
+
+def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, clip_norm: float) -> TrainStep:
+    """Compiles the step (slices of a batch, stop request) -> float64 [3], which updates the state.
+
+    A stop request is 1.0 where this process wants to stop, else 0.0. What is returned is of the whole batch:
+    its loss, the global norm of the gradients, and the sum of the stop requests.
+    """
+    model, optimizer = state.model, state.optimizer
+    variables = model.trainable_variables
+    rows = input_pipeline.slice_rows(batch_size, replicas.count)
+
+    @tf.function(autograph=False, input_signature=_signature(rows, replicas))
+    def train_step(batches: Slices, stop: tf.Tensor) -> tf.Tensor:
+        def step_of_replica(number: int) -> tuple[tf.Tensor, tf.Tensor]:
+            batch = batches[number - replicas.local.start]
+            position = (number, replicas.count)
+            with tf.GradientTape() as tape:
+                logits = model(batch.token_ids, batch.lengths, training_step=state.step, position=position)
+                losses = batch.weights * classes.losses(logits, batch.labels)
+                loss = tf.reduce_sum(losses) / batch.reviews
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            sums = _sums(batch, logits, losses)
+            # Made dense: the norm of sparse gradients counts a token that a batch holds twice as two.
+            gradients = sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
+            values = [tf.cast(value, tf.float64) for value in (*sums, loss, stop)]
+            *total_sums, total_loss, total_stop = tf.unstack(sum_over_replicas(tf.stack(values)))
+            norm = tf.linalg.global_norm(gradients)
+            if clip_norm:
+                gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
+            optimizer.apply(gradients, variables)
+            return tf.stack(total_sums), tf.stack([total_loss, tf.cast(norm, tf.float64), total_stop])
+
+        sums, returned = replicas.run(step_of_replica)
+        state.step.assign_add(1)
+        state.add_sums(sums)
+        return returned
+
+    return train_step
+
+
+def _sums(batch: Batch, logits: tf.Tensor, losses: tf.Tensor) -> Sums:
+    # What a step adds to its metrics; `losses` are weighted, float32 [batch].
+    return Sums(
+        loss=tf.reduce_sum(tf.cast(losses, tf.float64)),
+        correct=tf.reduce_sum(batch.weights * classes.is_correct(logits, batch.labels)),
+        reviews=tf.reduce_sum(batch.weights),
+        real_tokens=tf.reduce_sum(batch.lengths),
+        padded_tokens=tf.size(batch.token_ids),
+    )
+
+
+def make_eval_step(model: Classifier, replicas: Replicas) -> EvalStep:
+    """Compiles the step (slices of a batch, stop request) -> float64 [4].
+
+    What is returned is summed over the whole batch: loss, correct reviews, reviews and stop requests.
+    """
+
+    @tf.function(autograph=False, input_signature=_signature(EVALUATION_BATCH_SIZE, replicas))
+    def eval_step(batches: Slices, stop: tf.Tensor) -> tf.Tensor:
+        def step_of_replica(number: int) -> tf.Tensor:
+            batch = batches[number - replicas.local.start]
+            logits = model(batch.token_ids, batch.lengths)
+            losses = classes.losses(logits, batch.labels)
+            correct = classes.is_correct(logits, batch.labels)
+            values = (losses, correct, tf.ones_like(logits))
+            sums = [tf.reduce_sum(tf.cast(value * batch.weights, tf.float64)) for value in values]
+            return sum_over_replicas(tf.stack([*sums, stop]))
+
+        return replicas.run(step_of_replica)
+
+    return eval_step
+
+
+def evaluate(
+    eval_step: EvalStep,
+    batches: Iterable[Slices],
+    *,
+    stop: Callable[[], bool],
+    abandon: Callable[[], Exception],
+) -> Metrics:
+    """Sums over all batches, divided once.
+
+    Args:
+      eval_step: of the model to evaluate.
+      batches: the slices of each batch.
+      stop: whether this process wants to stop; called before each batch.
+      abandon: makes the error to raise when a process wants to stop.
+    """
+    loss = correct = reviews = 0.0
+    for batch in batches:
+        batch_loss, batch_correct, batch_reviews, stop_requests = eval_step(batch, float(stop())).numpy()
+        if stop_requests:
+            raise abandon()
+        loss, correct, reviews = loss + batch_loss, correct + batch_correct, reviews + batch_reviews
+    return Metrics(loss=float(loss / reviews), accuracy=float(correct / reviews), reviews=int(reviews))

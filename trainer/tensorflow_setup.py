@@ -1,0 +1,33 @@
+"""The environment in which TensorFlow is imported: what decides bits, and its log lines."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def importing_tensorflow() -> Iterator[None]:
+    """Sets what TensorFlow reads while it is imported, where the user has not, and keeps the import quiet.
+
+    Keras' settings are always this program's own: neither the environment nor the user's keras.json changes
+    them, and none are written. TensorFlow's libraries print while they load, before they respect a log level;
+    TF_CPP_MIN_LOG_LEVEL=0 shows all of it.
+    """
+    for name in [name for name in os.environ if name.startswith("KERAS_")]:
+        del os.environ[name]
+    # The null device is not a directory: no keras.json is below it, and none can be made.
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    stderr = os.dup(2)
+    with pathlib.Path(os.devnull).open("wb") as null:
+        os.dup2(null.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,0 +1,165 @@
+"""A trained model, loaded from a checkpoint. Reads only: the run may be training at the same time."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+from trainer import build, config, files, flagfile
+from trainer.config import FIELDS, Config, Settings
+from trainer.data.vocabulary import Vocabulary
+from trainer.errors import InputError, StorageError
+from trainer.fields import FIXED, FREE
+from trainer.model.classifier import Classifier, count_weights
+from trainer.run import checkpoint_files, distribution
+
+_READABLE_ELSEWHERE = ("dataset", "text_column", "label_column")  # fixed, but not for reading a trained model
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """What a checkpoint holds for whoever uses the model."""
+
+    config: Config
+    prefix: pathlib.Path
+    vocabulary: Vocabulary
+    model: Classifier
+
+    @property
+    def step(self) -> int:
+        """The training step of these weights."""
+        return checkpoint_files.step_of(self.prefix)
+
+
+def load(given: Settings) -> TrainedModel:
+    """Loads the checkpoint that --checkpoint names, of the run that --workdir names.
+
+    Raises:
+      InputError: when there is no such run or checkpoint, or it is not one of this program.
+      StorageError: when the checkpoint or the run's vocabulary is corrupt.
+    """
+    directory, name = pathlib.Path(given["workdir"]), given.get("checkpoint", "best")
+    for _ in range(10):  # A run that trains removes its best when it has a new one: look again.
+        prefix = _find(directory, name)
+        try:
+            return _load(directory, prefix, given)
+        except InputError:
+            if checkpoint_files.damage(prefix) is None:
+                raise
+    raise StorageError(
+        f"{prefix} is corrupt ({checkpoint_files.damage(prefix)}); name another one by --checkpoint."
+    )
+
+
+def _load(directory: pathlib.Path, prefix: pathlib.Path, given: Settings) -> TrainedModel:
+    stored = settings_of(prefix)
+    settings = config.resolve(given, stored)
+    own = {name: getattr(settings, name) for name in _READABLE_ELSEWHERE}
+    if differences := config.changes({**stored, **own}, settings, FIXED):
+        raise InputError(
+            f"{directory} can only be read as it was trained, but {'; '.join(differences)}; leave the flag "
+            f"out."
+        )
+    distribution.set_threads(intra_op=settings.intra_op_threads, inter_op=settings.inter_op_threads)
+    fingerprints = checkpoint_files.read_texts(prefix, "fingerprints")
+    vocabulary = _read_vocabulary(directory, fingerprints.get("vocabulary", ""))
+    check_size(prefix, settings, len(vocabulary))
+    model = build.make_model(settings, len(vocabulary))
+    checkpoint_files.restore_parts(prefix, model=model)
+    return TrainedModel(settings, prefix, vocabulary, model)
+
+
+def settings_of(prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings that a checkpoint holds; that of an older version, and a best one, holds no free ones.
+
+    Args:
+      prefix: the checkpoint.
+      values: its scalars, where they were read before.
+
+    Raises:
+      InputError: when it holds a setting that this version does not know, or one that it may not take from a
+        file.
+    """
+    values = checkpoint_files.read_values(prefix) if values is None else values
+    free_flags = values.get("free_flags")
+    text = checkpoint_files.read_text(prefix, "frozen_flags", values)
+    if isinstance(free_flags, bytes):
+        text += free_flags.decode(errors="replace")
+    try:
+        return flagfile.from_text(text)
+    except ValueError as error:
+        raise InputError(
+            f"{prefix} must hold settings of this version, but {error}; "
+            f"use the version that the run was started with, or start a new run in another --workdir."
+        ) from error
+
+
+def all_settings_of(
+    directory: pathlib.Path, prefix: pathlib.Path, values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """As `settings_of`; free settings that the checkpoint lacks are read from the copy `config.flags`."""
+    settings = settings_of(prefix, values)
+    free = {name for name, field in FIELDS.items() if field.metadata["on_resume"] is FREE}
+    if settings.keys() & free:
+        return settings
+    copy = directory / "config.flags"
+    try:
+        copied = flagfile.from_file(files.read(copy))
+    except (OSError, ValueError) as error:
+        reason = files.reason(error) if isinstance(error, OSError) else error
+        names = ", ".join(f"--{name}" for name in sorted(free))
+        logging.warning("%s can't be used (%s): the defaults apply to %s.", copy, reason, names)
+        copied = {}
+    return {**{name: copied[name] for name in free & copied.keys()}, **settings}
+
+
+def check_size(prefix: pathlib.Path, settings: Config, vocab_size: int) -> None:
+    """Raises InputError when a checkpoint is too small for the model that its settings describe.
+
+    Such settings are a stranger's, and the model may be too large to be built.
+    """
+    weights = count_weights(build.dimensions_of(settings, vocab_size))
+    size = checkpoint_files.size(prefix)
+    if size < 4 * weights:
+        raise InputError(
+            f"{prefix} must hold the {weights} weights that its settings describe, but it has {size} bytes; "
+            f"name another --workdir."
+        )
+
+
+def _find(directory: pathlib.Path, name: str) -> pathlib.Path:
+    if name not in ("best", "latest"):
+        prefix = pathlib.Path(name.removesuffix(".index"))
+        if not checkpoint_files.exists(prefix):
+            raise InputError(
+                f"--checkpoint must be best, latest or a checkpoint, but {name} does not exist; "
+                f"--mode=inspect lists them."
+            )
+        return prefix
+    is_best = name == "best"
+    prefix = checkpoint_files.newest_best(directory) if is_best else checkpoint_files.find(directory).newest
+    if prefix is None and is_best and checkpoint_files.find(directory).newest:
+        raise InputError(
+            f"{directory} must hold a best checkpoint, but has none yet; give --checkpoint=latest."
+        )
+    if prefix is None:
+        raise InputError(f"--workdir must hold a checkpoint to read, but {directory} holds none.")
+    return prefix
+
+
+def _read_vocabulary(directory: pathlib.Path, fingerprint: str) -> Vocabulary:
+    path = directory / "vocabulary.txt"
+    try:
+        vocabulary = Vocabulary.from_bytes(files.read(path, limit=2**30))
+    except (OSError, InputError) as error:
+        reason = files.reason(error) if isinstance(error, OSError) else error
+        raise StorageError(
+            f"{path} cannot be read ({reason}); the command that trained the run writes it again."
+        ) from error
+    if vocabulary.fingerprint != fingerprint:
+        raise StorageError(
+            f"{path} is not the run's vocabulary; the command that trained the run writes it again."
+        )
+    return vocabulary
