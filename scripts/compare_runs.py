@@ -1,0 +1,101 @@
+#!/usr/bin/env python
+"""Compares two runs bit for bit: the tensors of the newest and the best checkpoint, the curves, the results.
+
+    python scripts/compare_runs.py runs/a runs/b
+
+Prints each difference; exits with 1 if there are any. Left out are what says how a run was started, not what
+it is: starts.jsonl, the rates of the curves, and the free flags in a checkpoint, which config.flags holds as
+well.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Mapping
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from trainer import files
+from trainer.tensorflow_setup import importing_tensorflow
+
+with importing_tensorflow():
+    import tensorflow as tf
+
+_COPIES = ("config.flags", "manifest.json", "vocabulary.txt", "result.json")
+_FREE_FLAGS = "free_flags/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def tensors(prefix: pathlib.Path | str) -> dict[str, bytes]:
+    """Every tensor of a checkpoint, as bytes."""
+    with files.plain_name(pathlib.Path(prefix)) as name:
+        reader = tf.train.load_checkpoint(name)
+        values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    return {
+        name: value if isinstance(value, bytes) else np.asarray(value).tobytes()
+        for name, value in values.items()
+    }
+
+
+def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float | bytes]]:
+    """The points of an event log: (run, tag, step) -> its values or texts, in the order of TensorBoard's readers."""
+    points: dict[tuple[str, str, int], list[float | bytes]] = {}
+    for path in sorted(path for path in directory.glob("*/events.out.tfevents.*") if path.is_file()):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                key = (path.parent.name, value.tag, event.step)
+                points.setdefault(key, []).append(tf.make_ndarray(value.tensor).item())
+    return points
+
+
+def outcome(workdir: pathlib.Path) -> dict:
+    """Everything that a run leaves and that a kill must not change, as a nested dictionary."""
+    indices = (workdir / "checkpoints").glob("ckpt-*.index")
+    newest = max(indices, key=lambda path: int(path.stem.removeprefix("ckpt-"))).with_suffix("")
+    state = tensors(newest)
+    state.pop(_FREE_FLAGS, None)
+    points = scalars(workdir / "summaries")
+    return {
+        "newest": newest.name,
+        "state": state,
+        "best": {
+            path.stem: tensors(path.with_suffix("")) for path in (workdir / "best").glob("ckpt-*.index")
+        },
+        "points": {key: values for key, values in points.items() if key[1] != "reviews_per_second"},
+        **{name: _content(workdir / name) for name in _COPIES},
+    }
+
+
+def _content(path: pathlib.Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def differences(expected: object, actual: object, name: str = "") -> list[str]:
+    """The names of the values that differ between two outcomes."""
+    if not isinstance(expected, Mapping) or not isinstance(actual, Mapping):
+        return [] if expected == actual else [name]
+    found = []
+    for key in sorted(expected.keys() | actual.keys(), key=str):
+        found += differences(expected.get(key), actual.get(key), f"{name} {key}".strip())
+    return found
+
+
+def main() -> int:
+    """Prints the differences of two run directories; returns 1 if there are any."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("first", type=pathlib.Path, help="a run directory")
+    parser.add_argument("second", type=pathlib.Path, help="another one")
+    given = parser.parse_args()
+    for workdir in (given.first, given.second):
+        if not any((workdir / "checkpoints").glob("ckpt-*.index")):
+            parser.error(f"{workdir} must be a run directory, but it holds no checkpoint")
+    found = differences(outcome(given.first), outcome(given.second))
+    print(*found, f"{len(found)} difference{'' if len(found) == 1 else 's'}", sep="\n")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
