@@ -38,7 +38,7 @@ def tensors(prefix: pathlib.Path | str) -> dict[str, bytes]:
 
 
 def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float | bytes]]:
-    """The points of an event log: (run, tag, step) -> its values or texts, in the order of TensorBoard's readers."""
+    """The points of an event log: (run, tag, step) -> its values or texts, in the order they are read."""
     points: dict[tuple[str, str, int], list[float | bytes]] = {}
     for path in sorted(path for path in directory.glob("*/events.out.tfevents.*") if path.is_file()):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():

@@ -1,31 +1,31 @@
-"""The bidirectional LSTM on a CPU: forward and backward pass written by hand, compiled by XLA in segments of time.
+"""The bidirectional LSTM on a CPU: hand-written passes, compiled by XLA in segments of time steps.
 
-The values and gradients are those of `keras.layers.Bidirectional(keras.layers.LSTM(units))` over masked
-embeddings. What makes it fast:
+Values and gradients are those of `keras.layers.Bidirectional(keras.layers.LSTM(units))` over masked
+embeddings. It is fast because:
 
-- Tokens are few, positions are many: the product of embeddings and input kernel is taken once a token and
-step, and looked up by position;
-  of a large vocabulary, for the tokens that the batch holds.
+- There are few tokens and many positions: the product of embeddings and input kernel is computed once per
+token and
+  training step, and looked up by position; with a large vocabulary, for the tokens of the batch alone.
 - `sigmoid(x) = (tanh(x / 2) + 1) / 2`: with the halves folded into the weights, one tanh serves all four
-gates. - A padding token whose input gate is shut keeps a zero state at exactly zero. With padding before each
-review, no step needs a mask, and
-  the state after the last step is the state at the review's end.
-- The forward pass keeps what the backward pass multiplies by, made while its parts are at hand; left in the
-backward loop are one matrix
-  product and four multiplications.
-- What the backward pass needs is kept for the last segments, which are all of a usual review; the others are
-done again from their start,
-  so that one review of a megabyte costs time and not all of the memory.
-- For each batch size a segment has a number of steps that fits the caches, and XLA compiles once, whatever
-the lengths; the first segment
-  of a batch begins at its first token.
+gates. - A padding token that shuts the input gate keeps a zero state at exactly zero. With padding before
+each text, no time
+  step needs a mask, and the state after the last step is the state at the end of the text.
+- The forward pass keeps the factors that the backward pass multiplies by, computed while their parts are in
+the cache;
+  what is left in the backward loop is one matrix product and four multiplications.
+- These factors are kept for the last segments only, which are all segments of a usual text; the others are
+recomputed
+  from their start, so that a text of a megabyte costs time and not all of the memory.
+- A segment has a number of steps, by batch size, that fits the caches, and XLA compiles it once, whatever the
+lengths;
+  the first segment of a batch starts at its first token.
 """
 
 from typing import NamedTuple
 
 import tensorflow as tf
 
-# A condition of exactness (`run/state.py`): raised whenever a change here can change a bit of a result.
+# A condition of exactness (`run/conditions.py`): changes whenever a change here can change a bit of a result.
 KERNEL_ID = "segments of compiled time steps 2"
 
 # A segment of more rows, which is time steps times reviews, no longer fits the caches; one of fewer is called
