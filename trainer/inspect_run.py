@@ -14,9 +14,10 @@ from trainer import InputError, StorageError, files
 from trainer import config as configuration
 from trainer.config import FIXED, FREE, INEXACT
 from trainer.data import token_store
-from trainer.run import checkpoint, distribution, summaries, workdir
-from trainer.run.state import stop_reason
-from trainer.start import NUMERICS, is_ending_of, read_starts
+from trainer.run import checkpoint_cleanup, checkpoint_files, checkpoint_reading, conditions, event_files, workdir
+from trainer.run.early_stopping import stop_reason
+from trainer.run.records import is_result_of, read_starts
+from trainer.start import NUMERICS
 from trainer.trained import all_settings_of, write_answer
 
 # What is told of a state, each with numpy's kind of it.
@@ -53,8 +54,8 @@ def _readable(directory: pathlib.Path) -> Iterator[None]:
 
 def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """All that is told, ready for JSON."""
-    looked_at = [_look_at(prefix) for prefix in checkpoint.listed(directory)]
-    there = {str(prefix) for prefix in checkpoint.listed(directory)}  # A run that trains may have removed some meanwhile.
+    looked_at = [_look_at(prefix) for prefix in checkpoint_files.listed(directory)]
+    there = {str(prefix) for prefix in checkpoint_files.listed(directory)}  # A run that trains may have removed some meanwhile.
     listed = [told for told, _ in looked_at if told["path"] in there]
     prefix, state = max(
         ((pathlib.Path(told["path"]), state) for told, state in looked_at if state),
@@ -65,7 +66,7 @@ def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]
     stored = all_settings_of(directory, prefix, state) if prefix else {}
     config = configuration.resolve(given, stored)
     starts = read_starts(directory)
-    curves = summaries.read(directory / "summaries")
+    curves = event_files.read(directory / "summaries")
     evaluations = history(curves, starts[-1]["steps_per_epoch"]) if starts else []
     monitored = {row["step"]: row[config.monitor] for row in evaluations}
     recomputed = sum(start["steps_recomputed_at_least"] for start in starts)
@@ -84,7 +85,7 @@ def inspect(directory: pathlib.Path, given: Mapping[str, Any]) -> dict[str, Any]
         else None,
         "evaluations_without_improvement": int(state["waited"]) if state else 0,
         "checkpoints": [{**told, config.monitor: monitored.get(told["step"])} for told in listed],
-        "quarantine": sorted(str(path) for path in checkpoint.quarantined(directory)),
+        "quarantine": sorted(str(path) for path in checkpoint_cleanup.quarantined(directory)),
         "history": [{**row, "is_committed": row["step"] <= step} for row in evaluations],
         "last_logged_step": max((points[-1][0] for points in curves.values() if points), default=0),
         "starts": len(starts),
@@ -102,13 +103,13 @@ def _look_at(prefix: pathlib.Path) -> tuple[dict[str, Any], Mapping[str, Any] | 
     # What is told of a checkpoint, and its state when it is whole.
     state, why = None, None
     try:
-        why = checkpoint.damage(prefix)
-        state = checkpoint.read_values(prefix) if why is None else None
+        why = checkpoint_files.damage(prefix)
+        state = checkpoint_reading.read_values(prefix) if why is None else None
         if state is not None and {name: np.asarray(state.get(name)).dtype.kind for name in _KINDS} != _KINDS:
             state, why = None, "it is not a checkpoint of this program"
     except (InputError, StorageError) as error:
         state, why = None, str(error)
-    told = {"path": str(prefix), "step": checkpoint.step_of(prefix), "bytes": checkpoint.size(prefix), "damage": why}
+    told = {"path": str(prefix), "step": checkpoint_files.step_of(prefix), "bytes": checkpoint_files.size(prefix), "damage": why}
     return told, state
 
 
@@ -119,7 +120,7 @@ def _look_at_store(path: pathlib.Path, cache_dir: str) -> str | None:
     return token_store.damage(path)
 
 
-def history(curves: summaries.Curves, steps_per_epoch: int) -> list[dict[str, Any]]:
+def history(curves: event_files.Curves, steps_per_epoch: int) -> list[dict[str, Any]]:
     """One row for each evaluation, from an event log.
 
     Returns:
@@ -152,10 +153,10 @@ def _next(directory: pathlib.Path, config, facts: Mapping[str, Any], found, star
     if fixed := configuration.changes(stored, config, FIXED):
         return f"refuse: {'; '.join(fixed)}"
     unlike = configuration.changes(stored, config, INEXACT)
-    recorded = checkpoint.read_texts(prefix, "conditions", state)
+    recorded = checkpoint_reading.read_texts(prefix, "conditions", state)
     # Who trains together is known to those who train.
-    now = distribution.conditions(numerics=NUMERICS) | {"replicas": recorded.get("replicas")}
-    unlike += distribution.differences(json.dumps(recorded), now)
+    now = conditions.conditions(numerics=NUMERICS) | {"replicas": recorded.get("replicas")}
+    unlike += conditions.differences(json.dumps(recorded), now)
     if unlike and not config.allow_inexact_resume:
         return f"refuse, unless --allow_inexact_resume is given: {'; '.join(unlike)}"
     step, first = facts["step"], f"move {', '.join(damaged)} to quarantine/, and " if damaged else ""
@@ -167,7 +168,7 @@ def _next(directory: pathlib.Path, config, facts: Mapping[str, Any], found, star
         steps_per_epoch=starts[-1]["steps_per_epoch"],
         patience=config.patience,
     )
-    if reason and is_ending_of(directory, step, int(state["best_step"])):
+    if reason and is_result_of(directory, step, int(state["best_step"])):
         return f"{first}do nothing: it is finished, {reason}"
     if reason:
         return f"{first}do the ending: {reason}"

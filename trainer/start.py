@@ -2,11 +2,8 @@
 
 import contextlib
 import dataclasses
-import datetime
 import json
-import os
 import pathlib
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,12 +16,23 @@ from trainer.data import input_pipeline, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.evaluate import make_eval_step
 from trainer.model import lstm
-from trainer.run import checkpoint, cluster, distribution, summaries, workdir
-from trainer.run.state import Adam, Sums, TrainState, stop_reason
+from trainer.run import (
+    checkpoint_cleanup,
+    checkpoint_files,
+    checkpoint_manager,
+    checkpoint_reading,
+    cluster,
+    conditions,
+    distribution,
+    event_files,
+    records,
+    summaries,
+    workdir,
+)
+from trainer.run.early_stopping import stop_reason
+from trainer.run.state import Adam, Sums, TrainState
 from trainer.trained import all_settings_of, check_size, make_model, open_corpus
 from trainer.warm_start import best_metric_of, open_source, take_over
-
-RESULT = "result.json"
 
 NUMERICS = {"kernel": lstm.KERNEL_ID, "batch order": input_pipeline.BATCH_ORDER_ID}
 
@@ -41,7 +49,7 @@ class Run:
     replicas: distribution.Replicas
     state: TrainState
     eval_step: Callable
-    checkpoints: checkpoint.Checkpoints
+    checkpoints: checkpoint_manager.Checkpoints
     events: summaries.Summaries
     signals: Any
 
@@ -70,7 +78,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
       StorageError: when there are checkpoints, but none can be read, or traces of a run whose checkpoints are gone.
     """
     directory = pathlib.Path(given["workdir"])
-    found = checkpoint.find(directory)
+    found = checkpoint_files.find(directory)
     stored = all_settings_of(directory, found.newest) if found.newest else {}
     config = configuration.resolve(given, stored)
     distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
@@ -84,7 +92,7 @@ def open_run(given: Mapping[str, Any], *, signals) -> Run:
         return _open(config, found, stored, replicas, signals)
 
 
-def _open(config: Config, found: checkpoint.Found, stored: Mapping[str, Any], replicas: distribution.Replicas, signals: Any) -> Run:
+def _open(config: Config, found: checkpoint_files.Found, stored: Mapping[str, Any], replicas: distribution.Replicas, signals: Any) -> Run:
     directory = pathlib.Path(config.workdir)
     if not replicas.is_chief and logging.get_verbosity() == logging.INFO:
         logging.set_verbosity(logging.WARNING)  # The chief says it all.
@@ -99,9 +107,9 @@ def _open(config: Config, found: checkpoint.Found, stored: Mapping[str, Any], re
         "fingerprints": json.dumps(
             {"vocabulary": vocabulary.fingerprint} | {f"split {split}": store.fingerprint for split, store in stores.items()}
         ),
-        "conditions": json.dumps(distribution.conditions(numerics=NUMERICS, replicas=replicas)),
+        "conditions": json.dumps(conditions.conditions(numerics=NUMERICS, replicas=replicas.count)),
     }
-    if found.newest is None and summaries.has_points(directory / "summaries"):
+    if found.newest is None and event_files.has_points(directory / "summaries"):
         raise StorageError(
             f"{directory} holds the event log of a run, but no checkpoint of it; "
             f"restore its checkpoints from a copy, or delete the directory to start over."
@@ -121,18 +129,18 @@ def _open(config: Config, found: checkpoint.Found, stored: Mapping[str, Any], re
     held = workdir.held(directory)
     held.check()
     if replicas.is_chief:
-        checkpoint.tidy(directory, found)
-    checkpoints = checkpoint.Checkpoints(
+        checkpoint_cleanup.tidy(directory, found)
+    checkpoints = checkpoint_manager.Checkpoints(
         run=directory,
         state=state,
         max_to_keep=config.max_to_keep,
-        is_hurried=lambda: signals.received,
+        stop_requested=lambda: signals.received,
         is_writer=replicas.is_chief,
     )
     if found.newest:
         checkpoints.restore(found.newest)
         if replicas.is_chief:
-            checkpoints.heal_best()
+            checkpoints.repair_best()
             checkpoints.prune()
         adopt(config, state, texts)
         if config.init_from:
@@ -145,7 +153,7 @@ def _open(config: Config, found: checkpoint.Found, stored: Mapping[str, Any], re
     return Run(config, directory, vocabulary, stores, plan, replicas, state, eval_step, checkpoints, events, signals)
 
 
-def facts_of(config: Config, texts: Mapping[str, str], found: checkpoint.Found) -> dict[str, str]:
+def facts_of(config: Config, texts: Mapping[str, str], found: checkpoint_files.Found) -> dict[str, str]:
     """What all workers have to be started with alike, by name."""
     facts = {f"--{name}": value for name, value in configuration.shown(config, FIXED, INEXACT, FREE)}
     facts |= {f"the {name}": value for text in ("fingerprints", "conditions") for name, value in json.loads(texts[text]).items()}
@@ -193,12 +201,12 @@ def make_state(config: Config, vocab_size: int, texts: Mapping[str, str], replic
 def compare(config: Config, newest: pathlib.Path, stored: Mapping[str, Any], texts: Mapping[str, str]) -> None:
     """Refuses to go on otherwise than the run was begun, naming every difference, or says what goes on inexactly."""
     fixed = configuration.changes(stored, config, FIXED)
-    fingerprints = checkpoint.read_texts(newest, "fingerprints")
+    fingerprints = checkpoint_reading.read_texts(newest, "fingerprints")
     fixed += [
         f"the {name} has other content now" for name, value in json.loads(texts["fingerprints"]).items() if fingerprints.get(name) != value
     ]
     inexact = configuration.changes(stored, config, INEXACT)
-    inexact += distribution.differences(json.dumps(checkpoint.read_texts(newest, "conditions")), json.loads(texts["conditions"]))
+    inexact += conditions.differences(json.dumps(checkpoint_reading.read_texts(newest, "conditions")), json.loads(texts["conditions"]))
     if fixed:
         raise InputError(
             f"{config.workdir} must go on as it was begun, but {'; '.join(fixed + inexact)}; "
@@ -242,55 +250,29 @@ def adopt(config: Config, state: TrainState, texts: Mapping[str, str]) -> None:
         state.best_metric.assign(config.initial_best)
 
 
-def read_starts(directory: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of starts.jsonl; a line that is no start is left out."""
-    starts = []
-    with contextlib.suppress(OSError):
-        for line in files.read(directory / "starts.jsonl", limit=2**26).splitlines():
-            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-                start = json.loads(line)
-                stores = {str(split): str(path) for split, path in start["stores"].items()}
-                numbers = {name: int(start[name]) for name in ("step", "steps_recomputed_at_least", "steps_per_epoch")}
-                if numbers["steps_per_epoch"] > 0 and all(0 <= number < 2**63 for number in numbers.values()):
-                    starts.append({**start, **numbers, "stores": stores})
-    return starts
-
-
-def is_ending_of(directory: pathlib.Path, stop_step: int, best_step: int) -> bool:
-    """Whether the ending that is on disk is that of a state which stopped at one step and was best at another."""
-    try:
-        ending = json.loads(files.read(directory / RESULT))
-        return (ending["stop_step"], ending["best_step"]) == (stop_step, best_step)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return False
-
-
 def begin(run: Run) -> None:
     """Puts the run directory in the state of the restored step: event log rewound, readable copies written, old ending gone."""
     if not run.replicas.is_chief:
         return
     step = int(run.state.step)
-    log = summaries.rewind(run.directory / "summaries", step=step)
-    if strange := summaries.differences(log.ends, last_points(run)):
+    log = event_files.rewind(run.directory / "summaries", step=step)
+    if strange := event_files.differences(log.ends, last_points(run)):
         logging.warning(
             "%s is not the event log of this run up to step %d (%s); its curves stay as they are, and go on from here.",
             run.directory / "summaries",
             step,
             "; ".join(strange),
         )
-    files.remove(run.directory / RESULT)
-    summaries.remove_run(run.directory / "summaries" / "test")
+    files.remove(run.directory / records.RESULT)
+    event_files.remove_run(run.directory / "summaries" / "test")
     write_copies(run)
-    start = {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "step": step,
-        "steps_recomputed_at_least": log.last_step - step,
-        "steps_per_epoch": run.plan.steps_per_epoch,
-        "stores": {split: str(store.path) for split, store in run.stores.items()},
-    }
-    files.append_line(run.directory / "starts.jsonl", json.dumps(start))
+    records.append_start(
+        run.directory,
+        step=step,
+        steps_recomputed_at_least=log.last_step - step,
+        steps_per_epoch=run.plan.steps_per_epoch,
+        stores={split: store.path for split, store in run.stores.items()},
+    )
     run.checkpoints.save()
     if step:
         logging.info("Resumed at step %d of %d.", step, run.last_step)

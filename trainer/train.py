@@ -16,10 +16,12 @@ from trainer.data.input_pipeline import Batch
 from trainer.evaluate import BATCH_SIZE, Metrics, batch_spec, evaluate
 from trainer.model import classifier
 from trainer.progress import Clock, classify_sample_texts, log_line, log_training, with_bars, write_texts
-from trainer.run import summaries
+from trainer.run import event_files, summaries
 from trainer.run.distribution import Replicas, sum_over_replicas
+from trainer.run.early_stopping import verdict
+from trainer.run.records import RESULT, is_result_of
 from trainer.run.state import Sums, TrainState
-from trainer.start import RESULT, Run, begin, is_ending_of, open_run, write_copies
+from trainer.start import Run, begin, open_run, write_copies
 
 
 def run(given: Mapping[str, Any], *, signals) -> None:
@@ -37,7 +39,7 @@ def run(given: Mapping[str, Any], *, signals) -> None:
 def train_to_the_end(run: Run) -> None:
     """Does what is left to do of a run."""
     reason = run.stop_reason()
-    if reason and is_ending_of(run.directory, int(run.state.step), int(run.state.best_step)):
+    if reason and is_result_of(run.directory, int(run.state.step), int(run.state.best_step)):
         write_copies(run)
         logging.info("%s is finished: %s, at step %d. %s", run.directory, reason, int(run.state.step), how_to_go_on(run))
         return
@@ -164,19 +166,24 @@ def evaluate_and_judge(run: Run, step: int, *, committed: int) -> bool:
         validation = evaluate_split(run, config.validation_split, config.validation_steps, if_stopped)
         run.events.write("validation", step=step, scalars={"loss": validation.loss, "accuracy": validation.accuracy})
         metrics |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
-    is_best = state.record_evaluation(
+    after = verdict(
+        state.monitor_state,
         metrics[config.monitor],
+        step=step,
         lower_is_better=config.lower_is_better,
         min_delta=config.min_delta,
         baseline=config.baseline,
         counts_for_patience=(step - 1) // run.plan.steps_per_epoch >= config.start_from_epoch,
     )
+    state.assign_monitor_state(after)
+    state.reset_since_evaluation()
+    is_best = after.best_step == step
     shown = validation._asdict() if config.validation_split else metrics
     run.events.write("train", step=step, scalars={f"{name}_since_evaluation": metrics[name] for name in ("loss", "accuracy")})
     best = {config.monitor.removeprefix("val_"): float(state.best_metric)} if int(state.best_step) >= 0 else {}
     run.events.write("best", step=step, scalars={**best, "best_step": int(state.best_step), "waited": int(state.waited)})
-    verdict = "best so far" if is_best else f"{int(state.waited)} without improvement"
-    log_line(run, "validation" if config.validation_split else "judged", step, shown, verdict, is_good=is_best)
+    judged = "best so far" if is_best else f"{int(state.waited)} without improvement"
+    log_line(run, "validation" if config.validation_split else "judged", step, shown, judged, is_good=is_best)
     return is_best
 
 
@@ -212,7 +219,7 @@ def finish(run: Run, reason: str) -> None:
     else:
         logging.info("No checkpoint is best: what follows is of the latest.")
     if run.replicas.is_chief:
-        summaries.remove_run(run.directory / "summaries" / "test")
+        event_files.remove_run(run.directory / "summaries" / "test")
     if config.test_split:
         test = evaluate_split(run, config.test_split, 0, "the ending will be done again.")
         run.events.write("test", step=int(run.state.step), scalars={"loss": test.loss, "accuracy": test.accuracy})

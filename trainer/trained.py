@@ -17,7 +17,7 @@ from trainer.config import FIELDS, FIXED, FREE, Config
 from trainer.data import datasets, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.model.classifier import Classifier, count_weights
-from trainer.run import checkpoint, distribution
+from trainer.run import checkpoint_files, checkpoint_reading, distribution
 
 BATCH_SIZE = 256
 
@@ -34,7 +34,7 @@ class Trained:
     @property
     def step(self) -> int:
         """The training steps that the weights have behind them."""
-        return checkpoint.step_of(self.prefix)
+        return checkpoint_files.step_of(self.prefix)
 
 
 def open_trained(given: Mapping[str, Any]) -> Trained:
@@ -54,15 +54,15 @@ def open_trained(given: Mapping[str, Any]) -> Trained:
             if unlike := configuration.changes({**stored, **free}, config, FIXED):
                 raise InputError(f"{directory} can only be read as it was trained, but {'; '.join(unlike)}; leave the flag out.")
             distribution.set_threads(intra_op=config.intra_op_threads, inter_op=config.inter_op_threads)
-            vocabulary = _vocabulary(directory, checkpoint.read_texts(prefix, "fingerprints").get("vocabulary", ""))
+            vocabulary = _vocabulary(directory, checkpoint_reading.read_texts(prefix, "fingerprints").get("vocabulary", ""))
             check_size(prefix, config, len(vocabulary))
             model = make_model(config, len(vocabulary))
-            checkpoint.restore_parts(prefix, model=model)
+            checkpoint_reading.restore_parts(prefix, model=model)
             return Trained(config, prefix, vocabulary, model)
         except InputError:
-            if checkpoint.damage(prefix) is None:
+            if checkpoint_files.damage(prefix) is None:
                 raise
-    raise StorageError(f"{prefix} is damaged ({checkpoint.damage(prefix)}); name another one by --checkpoint.")
+    raise StorageError(f"{prefix} is damaged ({checkpoint_files.damage(prefix)}); name another one by --checkpoint.")
 
 
 def settings_of(prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -75,9 +75,9 @@ def settings_of(prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -
     Raises:
       InputError: when it holds a setting that this version does not know, or none that it may take from a file.
     """
-    values = checkpoint.read_values(prefix) if values is None else values
+    values = checkpoint_reading.read_values(prefix) if values is None else values
     try:
-        return configuration.from_text(checkpoint.read_text(prefix, "frozen_flags", values) + _decoded(values.get("free_flags")))
+        return configuration.from_text(checkpoint_reading.read_text(prefix, "frozen_flags", values) + _decoded(values.get("free_flags")))
     except ValueError as error:
         raise InputError(
             f"{prefix} must hold settings of this version, but {error}; use the version that the run was begun with, "
@@ -113,9 +113,9 @@ def check_size(prefix: pathlib.Path, config: Config, vocab_size: int) -> None:
         lstm_units=config.lstm_units,
         dense_units=config.dense_units,
     )
-    if checkpoint.size(prefix) < 4 * weights:
+    if checkpoint_files.size(prefix) < 4 * weights:
         raise InputError(
-            f"{prefix} must hold the {weights} weights that its settings describe, but it has {checkpoint.size(prefix)} "
+            f"{prefix} must hold the {weights} weights that its settings describe, but it has {checkpoint_files.size(prefix)} "
             f"bytes; name another --workdir."
         )
 
@@ -123,12 +123,12 @@ def check_size(prefix: pathlib.Path, config: Config, vocab_size: int) -> None:
 def _prefix(directory: pathlib.Path, name: str) -> pathlib.Path:
     if name not in ("best", "latest"):
         prefix = pathlib.Path(name.removesuffix(".index"))
-        if not checkpoint.exists(prefix):
+        if not checkpoint_files.exists(prefix):
             raise InputError(f"--checkpoint must be best, latest or a checkpoint, but {name} is not there; --mode=inspect lists them.")
         return prefix
-    prefix = checkpoint.newest_best(directory) if name == "best" else checkpoint.find(directory).newest
+    prefix = checkpoint_files.newest_best(directory) if name == "best" else checkpoint_files.find(directory).newest
     if prefix is None:
-        hint = "has no best yet; give --checkpoint=latest" if name == "best" and checkpoint.find(directory).newest else "holds none"
+        hint = "has no best yet; give --checkpoint=latest" if name == "best" and checkpoint_files.find(directory).newest else "holds none"
         raise InputError(f"--workdir must hold a checkpoint to read, but {directory} {hint}.")
     return prefix
 

@@ -9,7 +9,7 @@ from absl import logging
 from trainer import InputError
 from trainer.config import Config
 from trainer.data.vocabulary import Vocabulary
-from trainer.run import checkpoint
+from trainer.run import checkpoint_files, checkpoint_reading
 from trainer.run.state import TrainState
 from trainer.trained import Trained, open_trained
 
@@ -17,7 +17,7 @@ from trainer.trained import Trained, open_trained
 def open_source(config: Config) -> Trained:
     """The model that --init_from names, of a run's best or of one of its checkpoints."""
     path = pathlib.Path(config.init_from)
-    is_run = (path / checkpoint.PERIODIC).is_dir()
+    is_run = (path / checkpoint_files.PERIODIC).is_dir()
     names = {"workdir": str(path)} if is_run else {"workdir": str(path.parent.parent), "checkpoint": str(path)}
     return open_trained({**names, "intra_op_threads": config.intra_op_threads, "inter_op_threads": config.inter_op_threads})
 
@@ -29,7 +29,7 @@ def best_metric_of(source: Trained, config: Config) -> float | None:
             f"--init_best_metric needs a run that monitors {config.monitor}, but {config.init_from} monitors {source.config.monitor}; "
             f"give --monitor={source.config.monitor}, or --initial_best."
         )
-    metric = float(checkpoint.read_values(source.prefix)["best_metric"])
+    metric = float(checkpoint_reading.read_values(source.prefix)["best_metric"])
     return metric if math.isfinite(metric) else None
 
 
@@ -57,6 +57,6 @@ def take_over(source: Trained, config: Config, state: TrainState, vocabulary: Vo
     taken = np.array([rows.get(token, 0) for token in vocabulary.tokens])
     ours[0].assign(np.where(np.array(known)[:, None], theirs[0].numpy()[taken], ours[0].numpy()))
     if config.init_optimizer:
-        checkpoint.restore_parts(source.prefix, optimizer=state.optimizer)
+        checkpoint_reading.restore_parts(source.prefix, optimizer=state.optimizer)
         state.optimizer.learning_rate.assign(config.learning_rate)
     logging.info("Weights   of %s, step %d; %d of %d tokens are known to it", config.init_from, source.step, sum(known), len(known))

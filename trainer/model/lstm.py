@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# A condition of exactness (`run/state.py`): raised whenever a change here can change a bit of a result.
+# A condition of exactness (`run/conditions.py`): raised whenever a change here can change a bit of a result.
 KERNEL_ID = "segments of compiled time steps 2"
 
 # A segment of more rows, which is time steps times reviews, no longer fits the caches; one of fewer is called too often.
