@@ -18,8 +18,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from trainer.main import importing_tensorflow
 
 with importing_tensorflow():
-    from trainer.run import summaries
-from trainer.start import RESULT, read_starts
+    from trainer.run import event_files
+from trainer.run.records import RESULT, read_starts
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -31,7 +31,7 @@ def plot(workdirs: list[pathlib.Path], output: pathlib.Path) -> None:
     """Writes one picture with a panel for each metric; each run has a colour, its training is thin and its validation thick."""
     figure, panels = pyplot.subplots(1, len(METRICS), figsize=(11, 4.2), layout="constrained")
     for number, workdir in enumerate(workdirs):
-        curves, starts = summaries.read(workdir / "summaries"), read_starts(workdir)
+        curves, starts = event_files.read(workdir / "summaries"), read_starts(workdir)
         if not curves or not starts:
             raise SystemExit(f"Each argument must be a run directory with an event log, but {workdir} is not.")
         name = f"{workdir.name} " if len(workdirs) > 1 else ""
@@ -45,7 +45,7 @@ def plot(workdirs: list[pathlib.Path], output: pathlib.Path) -> None:
     figure.savefig(output, dpi=110)
 
 
-def _draw(panel, metric: str, curves: summaries.Curves, steps_per_epoch: int, colour: str, name: str) -> None:
+def _draw(panel, metric: str, curves: event_files.Curves, steps_per_epoch: int, colour: str, name: str) -> None:
     styles = {"train": {"linewidth": 0.8, "alpha": 0.6}, "validation": {"linewidth": 2, "marker": "o", "markersize": 4}}
     for run, style in styles.items():
         points = curves.get((run, metric), [])
@@ -53,7 +53,7 @@ def _draw(panel, metric: str, curves: summaries.Curves, steps_per_epoch: int, co
         panel.plot(epochs, values, color=colour, label=f"{name}{run}", **style)
 
 
-def _mark(panel, metric: str, curves: summaries.Curves, steps_per_epoch: int, colour: str, name: str, workdir: pathlib.Path) -> None:
+def _mark(panel, metric: str, curves: event_files.Curves, steps_per_epoch: int, colour: str, name: str, workdir: pathlib.Path) -> None:
     # Best and stop are the ending's; of a run that goes on, the best so far.
     ending = json.loads((workdir / RESULT).read_text()) if (workdir / RESULT).exists() else {}
     best_steps = curves.get(("best", "best_step"), [])

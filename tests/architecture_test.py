@@ -10,7 +10,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "trainer"
 ROOMS = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 WINGS = ("data", "model", "run")
-BASE = {"trainer.files", "trainer.streams"}  # what everything may import
+BASE = {"trainer.files", "trainer.streams", "trainer.words"}  # what everything may import
 SHARED_PROGRAMS = {"trainer.evaluate", "trainer.progress", "trainer.start", "trainer.trained", "trainer.warm_start"}
 
 
@@ -57,8 +57,8 @@ def test_only_the_front_door_and_the_programs_know_the_config():
 GATEKEEPERS = {
     "absl.flags": {"trainer.config"},
     "tensorflow_datasets": {"trainer.data.datasets", "trainer.data.own_reviews", "trainer.data.sample_reviews"},
-    "tf.train.Checkpoint": {"trainer.run.checkpoint"},
-    "tf.train.CheckpointManager": {"trainer.run.checkpoint"},
+    "tf.train.Checkpoint": {"trainer.run.checkpoint_manager", "trainer.run.checkpoint_reading"},
+    "tf.train.CheckpointManager": {"trainer.run.checkpoint_manager"},
     "tf.summary": {"trainer.run.summaries"},
     "tf.profiler": {"trainer.run.summaries"},
     "tf.distribute": {"trainer.run.distribution"},

@@ -21,8 +21,8 @@ from fakes import NoSignals, command, make_state, set_step, tiny
 from kill_and_resume import outcome, scalars, tensors
 
 from trainer import NonFiniteError, StorageError, files, train
-from trainer.run import checkpoint, summaries
-from trainer.run.checkpoint import Checkpoints
+from trainer.run import checkpoint_cleanup, checkpoint_files, checkpoint_manager, event_files, summaries
+from trainer.run.checkpoint_manager import Checkpoints
 
 COMMITTED, BEST = 10, 15  # steps of the tiny run that are evaluated: one that is no improvement, and the one that is best in the end
 
@@ -101,17 +101,17 @@ def test_a_damaged_newest_checkpoint_is_found_out_and_kept_aside(run, suffix, ho
     best = next((run / "best").glob("*.index"))
     before = tensors(newest)
     wound(newest.with_name(f"{newest.name}.{suffix}"), how)
-    found = checkpoint.find(run)
+    found = checkpoint_files.find(run)
     if found.newest == newest:  # a bit that nothing reads
         assert tensors(newest) == before
         return
     assert found.newest == newest.with_name(f"ckpt-{COMMITTED - 1}")
-    left = [path.name for path in checkpoint._files(newest) if path.exists()]
-    checkpoint.tidy(run, found)
+    left = [path.name for path in checkpoint_files.files_of(newest) if path.exists()]
+    checkpoint_cleanup.tidy(run, found)
     assert sorted(path.name for path in (run / "quarantine" / "checkpoints").iterdir()) == sorted(left)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert str(newest) in warning
-    assert "1 steps" in warning
+    assert "recomputing 1 step." in warning
     assert best.exists()
 
 
@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_in_a_real_process_is_a_warning_and_not_a_traceback
     wound(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "removed")
     answer = subprocess.run(command(tiny(run, cache_dir)), capture_output=True, text=True, check=False)
     assert answer.returncode == 0
-    assert f"ckpt-{COMMITTED} is damaged (its index file is missing): moved to quarantine/; 1 steps are done again." in answer.stderr
+    assert f"ckpt-{COMMITTED} is damaged (its index file is missing): moved to quarantine/; recomputing 1 step." in answer.stderr
     assert f"Resumed at step {COMMITTED - 1}" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert outcome(run) == twin
@@ -186,7 +186,7 @@ def test_a_step_that_is_damaged_twice_is_kept_aside_twice(run):
     for _ in range(2):
         shutil.copytree(run / "checkpoints", run / "copy")
         wound(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "zeroed")
-        checkpoint.tidy(run, checkpoint.find(run))
+        checkpoint_cleanup.tidy(run, checkpoint_files.find(run))
         shutil.rmtree(run / "checkpoints")
         (run / "copy").rename(run / "checkpoints")
     assert {path.name for path in (run / "quarantine").iterdir()} == {"checkpoints", "checkpoints-2"}
@@ -319,7 +319,7 @@ def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(tmp_path, c
 @pytest.fixture
 def impatient(monkeypatch):
     """Saves are tried again at once."""
-    monkeypatch.setattr(checkpoint, "RETRY_SECS", (0,))
+    monkeypatch.setattr(checkpoint_manager, "RETRY_SECS", (0,))
 
 
 def megabytes(directory):
@@ -331,17 +331,17 @@ def test_with_room_made_a_full_disk_tells_nothing(small_disk, cache_dir, twin, h
     folder = small_disk(share * megabytes(halfway))
     with pytest.raises(StorageError, match=rf"{folder}/.* MiB free in {folder}"):
         train.run(tiny(folder / "run", cache_dir), signals=NoSignals())
-    committed = checkpoint.find(folder / "run").newest
+    committed = checkpoint_files.find(folder / "run").newest
     small_disk(64)
     train.run(tiny(folder / "run", cache_dir), signals=NoSignals())
     assert outcome(folder / "run") == twin
     starts = [json.loads(line)["step"] for line in (folder / "run" / "starts.jsonl").read_text().splitlines()]
-    assert starts[-1] == (checkpoint.step_of(committed) if committed else 0)
+    assert starts[-1] == (checkpoint_files.step_of(committed) if committed else 0)
 
 
 def test_a_save_that_finds_room_in_time_goes_on(small_disk, cache_dir, twin, halfway, monkeypatch, caplog):
     folder = small_disk(0.6 * megabytes(halfway))
-    monkeypatch.setattr(checkpoint, "RETRY_SECS", (1, 1))
+    monkeypatch.setattr(checkpoint_manager, "RETRY_SECS", (1, 1))
     monkeypatch.setattr(Checkpoints, "_pause", lambda checkpoints, secs: small_disk(64))
     train.run(tiny(folder / "run", cache_dir), signals=NoSignals())
     assert "Trying again in 1 s." in caplog.text
@@ -389,7 +389,7 @@ def test_permissions_that_go_while_the_run_writes_end_it_and_leave_what_was_comm
     with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"[Pp]ermission denied"):
         at_step(patch, COMMITTED, as_nobody)
         train.run(tiny(root, cache_dir), signals=NoSignals())
-    assert checkpoint.find(root).newest.name == f"ckpt-{COMMITTED - 1}"
+    assert checkpoint_files.find(root).newest.name == f"ckpt-{COMMITTED - 1}"
     train.run(tiny(root, cache_dir), signals=NoSignals())
     assert outcome(root) == twin
 
@@ -428,9 +428,9 @@ def test_a_signal_ends_any_phase_and_the_resumed_run_ends_with_the_same_bits(tmp
     said = process.stderr.read()
     assert process.wait() == 143
     assert said.splitlines()[-1].removeprefix("error: ").startswith("Ended by SIGTERM")
-    newest = checkpoint.find(root).newest
+    newest = checkpoint_files.find(root).newest
     assert (newest is None) == (committed is None)
-    assert committed is None or checkpoint.step_of(newest) >= committed
+    assert committed is None or checkpoint_files.step_of(newest) >= committed
     train.run(tiny(root, cache_dir), signals=NoSignals())
     assert outcome(root) == twin
 
@@ -484,7 +484,7 @@ def test_each_signal_that_ends_a_run_saves_the_step_it_comes_at_also_when_it_com
             time.sleep(0.002)
         said = process.stderr.read()
         assert process.wait() in {128 + signal.Signals[f"SIG{name}"] for name in names}, said
-        newest = checkpoint.step_of(checkpoint.find(root).newest)
+        newest = checkpoint_files.step_of(checkpoint_files.find(root).newest)
         assert "; the same command goes on." in said
         assert newest > step, names
         step = newest
@@ -569,7 +569,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_nothing_of_it_saved(tmp_pat
     for _ in range(2):  # the same command arrives at the same step
         with pytest.raises(NonFiniteError, match=r"at step 2 .* nan; step 1 is saved.*--learning_rate"):
             train.run(tiny(root, cache_dir, learning_rate=1e38), signals=NoSignals())
-        assert checkpoint.find(root).newest.name == "ckpt-1"
+        assert checkpoint_files.find(root).newest.name == "ckpt-1"
     assert NonFiniteError.exit_code == 4
 
 
@@ -614,7 +614,7 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(tmp_pat
     with monkeypatch.context() as patch, pytest.raises(NonFiniteError, match=f"at step {step} .*step {step - 1} is saved"):
         patch.setattr(train, "make_train_step", make_failing_step)
         train.run(tiny(root, cache_dir), signals=NoSignals())
-    assert checkpoint.find(root).newest.name == f"ckpt-{step - 1}"
+    assert checkpoint_files.find(root).newest.name == f"ckpt-{step - 1}"
     train.run(tiny(root, cache_dir), signals=NoSignals())
     assert outcome(root) == twin
 
@@ -625,14 +625,14 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(tmp_pat
 def test_a_thousand_saves_and_three_hundred_restarts_leave_files_and_memory_as_they_were(tmp_path):
     def restart():
         state = make_state()
-        found = checkpoint.find(tmp_path)
-        checkpoint.tidy(tmp_path, found)
+        found = checkpoint_files.find(tmp_path)
+        checkpoint_cleanup.tidy(tmp_path, found)
         checkpoints = Checkpoints(run=tmp_path, state=state, max_to_keep=3)
         if found.newest:
             checkpoints.restore(found.newest)
-            checkpoints.heal_best()
+            checkpoints.repair_best()
             checkpoints.prune()
-        summaries.rewind(tmp_path / "summaries", step=int(state.step))
+        event_files.rewind(tmp_path / "summaries", step=int(state.step))
         return state, checkpoints, summaries.Summaries(tmp_path / "summaries")
 
     def train_on(state, checkpoints, events, steps):

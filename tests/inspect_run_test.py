@@ -11,7 +11,7 @@ from fakes import NoSignals, command, tiny
 from kill_and_resume import scalars
 
 from trainer import inspect_run, train
-from trainer.run import checkpoint, distribution
+from trainer.run import checkpoint_reading, conditions
 
 
 def facts(workdir, **given):
@@ -50,7 +50,7 @@ def test_the_answer_is_json(finished, tmp_path):
 
 
 def test_the_history_has_a_row_for_each_evaluation_with_what_was_judged(finished):
-    state, *_ = (checkpoint.read_values(path) for path in checkpoint.prefixes(finished / "checkpoints") if path.name == "ckpt-24")
+    state = checkpoint_reading.read_values(finished / "checkpoints" / "ckpt-24")
     rows = facts(finished)["history"]
     assert [row["epoch"] for row in rows] == [5 / 8, 10 / 8, 15 / 8, 20 / 8]
     validation = {
@@ -117,8 +117,8 @@ def test_a_checkpoint_that_has_lost_its_index_is_told(copy):
 
 
 def test_another_machine_is_named(finished, monkeypatch):
-    conditions = distribution.conditions
-    monkeypatch.setattr(distribution, "conditions", lambda **kwargs: {**conditions(**kwargs), "usable cores": "96"})
+    real = conditions.conditions
+    monkeypatch.setattr(conditions, "conditions", lambda **kwargs: {**real(**kwargs), "usable cores": "96"})
     assert "usable cores" in facts(finished)["next"]
 
 

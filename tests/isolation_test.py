@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -17,9 +16,8 @@ from fakes import NoSignals, command, make_state, set_step, tiny
 from kill_and_resume import outcome
 
 from trainer import InputError, StorageError, config, evaluate, export, files, inspect_run, predict, train
-from trainer.run import checkpoint, summaries, workdir
-from trainer.run.checkpoint import Checkpoints
-from trainer.start import is_ending_of
+from trainer.run import checkpoint_cleanup, checkpoint_files, checkpoint_reading, event_files, summaries, workdir
+from trainer.run.checkpoint_manager import Checkpoints
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
@@ -67,7 +65,7 @@ def rewrite(prefix, **strings):
 
 
 def newest(run):
-    return checkpoint.find(run).newest
+    return checkpoint_files.find(run).newest
 
 
 # Names.
@@ -96,15 +94,15 @@ def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its
 
     before = others()
     for start in range(2):
-        found = checkpoint.find(run)
+        found = checkpoint_files.find(run)
         assert (found.newest is None) == (start == 0)
-        checkpoint.tidy(run, found)
+        checkpoint_cleanup.tidy(run, found)
         state = make_state()
         checkpoints = Checkpoints(run=run, state=state, max_to_keep=1)
         if found.newest:
             checkpoints.restore(found.newest)
             checkpoints.prune()
-        summaries.rewind(run / "summaries", step=int(state.step))
+        event_files.rewind(run / "summaries", step=int(state.step))
         events = summaries.Summaries(run / "summaries")
         for _ in range(2):
             set_step(state, int(state.step) + 1)
@@ -113,13 +111,13 @@ def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its
             events.commit()
             checkpoints.save()
             checkpoints.save_best()
-    assert [prefix.name for prefix in checkpoint.prefixes(run / "checkpoints")] == ["ckpt-4"]
+    assert [prefix.name for prefix in checkpoint_files.prefixes(run / "checkpoints")] == ["ckpt-4"]
     (run / "checkpoints" / "ckpt-4.index").write_bytes(b"")
-    found = checkpoint.find(run)
+    found = checkpoint_files.find(run)
     assert found.newest == run / "best" / "ckpt-4"
-    checkpoint.tidy(run, found)
+    checkpoint_cleanup.tidy(run, found)
     assert (run / "quarantine" / "checkpoints" / "ckpt-4.index").exists()
-    assert [step for step, _ in summaries.read(run / "summaries")["train", "loss"]] == [1, 2, 3, 4]
+    assert [step for step, _ in event_files.read(run / "summaries")["train", "loss"]] == [1, 2, 3, 4]
     assert others() == before
 
 
@@ -165,7 +163,7 @@ def test_a_setting_that_is_the_command_lines_alone_is_not_taken_from_a_run(copy,
 
 def test_a_flag_that_this_version_does_not_know_is_refused_by_name_in_every_mode(copy, cache_dir):
     last = copy / "checkpoints" / "ckpt-24"
-    flags = checkpoint.read_text(last, "frozen_flags") + "--weight_decay=0.0\n"
+    flags = checkpoint_reading.read_text(last, "frozen_flags") + "--weight_decay=0.0\n"
     for index in copy.glob("*/ckpt-*.index"):
         rewrite(index.with_suffix(""), frozen_flags=flags)
     short = {"workdir": str(copy), "cache_dir": cache_dir}
@@ -315,7 +313,7 @@ def test_a_file_without_permission_ends_the_start_and_nothing_is_moved(tmp_path,
     os.seteuid(65534)
     try:
         with pytest.raises(StorageError, match=r"could not be read \(.*[Pp]ermission denied"):
-            checkpoint.find(run)
+            checkpoint_files.find(run)
     finally:
         os.seteuid(0)
     (run / name).chmod(mode)
@@ -354,7 +352,7 @@ def test_a_disk_that_fails_while_checkpoints_are_listed_is_a_sentence(halfway, m
 
     monkeypatch.setattr(pathlib.Path, "iterdir", fail)
     with pytest.raises(StorageError, match=r"checkpoints could not be read \(Input/output error\)"):
-        checkpoint.find(halfway)
+        checkpoint_files.find(halfway)
 
 
 # The directory that was opened is the one that is written.
@@ -395,7 +393,7 @@ def test_curves_that_are_not_those_of_the_checkpoint_are_said(tmp_path, halfway,
         shutil.rmtree(run / "summaries")
         shutil.copytree(other / "summaries", run / "summaries")
     else:
-        summaries.rewind(run / "summaries", step=4 if how == "older" else 0)
+        event_files.rewind(run / "summaries", step=4 if how == "older" else 0)
     train.run(tiny(run, cache_dir), signals=NoSignals())
     assert "is not the event log of this run up to step 10" in caplog.text
 
@@ -428,9 +426,3 @@ def test_inspect_sees_from_another_pid_namespace_that_a_run_is_training(tmp_path
     with workdir.hold(tmp_path / "run"):
         assert subprocess.run(inside, capture_output=True, text=True, check=True).stdout == "True\n"
     assert subprocess.run(inside, capture_output=True, text=True, check=True).stdout == "False\n"
-
-
-def test_result_and_starts_are_not_read_beyond_reason(tmp_path):
-    for content in (b"[" * 10**6, b'{"stop_step": Infinity, "best_step": 1e400}', json.dumps([1]).encode()):
-        (tmp_path / "result.json").write_bytes(content)
-        assert not is_ending_of(tmp_path, 24, 15)

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
-from fakes import NoSignals, make_state, tiny
+from fakes import NoSignals, tiny
 from kill_and_resume import outcome, scalars
 
 from trainer import config, export, inspect_run, start, train
 from trainer.config import FIELDS
-from trainer.run import checkpoint
-from trainer.run.state import stop_reason
+from trainer.run import checkpoint_files
+from trainer.run.early_stopping import initial, stop_reason, verdict
+from trainer.run.records import read_starts
 from trainer.trained import open_trained
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
@@ -76,7 +77,7 @@ def stopped(tmp_path_factory, cache_dir):
 
 
 def kept(workdir, folder="checkpoints"):
-    return [checkpoint.step_of(prefix) for prefix in checkpoint.prefixes(workdir / folder)]
+    return [checkpoint_files.step_of(prefix) for prefix in checkpoint_files.prefixes(workdir / folder)]
 
 
 def ending(workdir):
@@ -140,14 +141,14 @@ def draw(seed, *, nan=False):
 def judge(values, *, mode="min", min_delta=0.0, baseline=None, patience=3, start_from_epoch=0, initial_best=None):
     """Which evaluations are best here, and at which patience stops."""
     lower_is_better = mode == "min"
-    state = make_state(lower_is_better=lower_is_better, initial_best=initial_best)
+    state = initial(lower_is_better=lower_is_better, initial_best=initial_best)
     best, stop = [], None
     for epoch, value in enumerate(values):
-        state.step.assign_add(1)
         rules = {"lower_is_better": lower_is_better, "min_delta": min_delta, "baseline": baseline}
-        if state.record_evaluation(value, counts_for_patience=epoch >= start_from_epoch, **rules):
+        state = verdict(state, value, step=epoch + 1, counts_for_patience=epoch >= start_from_epoch, **rules)
+        if state.best_step == epoch + 1:
             best.append(epoch)
-        counts = {"waited": int(state.waited), "improved": bool(state.improved)}
+        counts = {"waited": state.waited, "improved": state.improved}
         if stop is None and stop_reason(step=epoch + 1, epochs=1000, steps_per_epoch=1, patience=patience, **counts):
             stop = epoch
     return best, stop
@@ -220,7 +221,7 @@ def test_model_checkpoint_save_best_only(finished, resumed):
 
 
 def test_model_checkpoint_save_weights_only(finished):
-    for prefix in (*checkpoint.prefixes(finished / "checkpoints"), *checkpoint.prefixes(finished / "best")):
+    for prefix in (*checkpoint_files.prefixes(finished / "checkpoints"), *checkpoint_files.prefixes(finished / "best")):
         rooms = {name.partition("/")[0] for name in tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()}
         assert {"model", "optimizer", "step", "best_metric", "waited"} <= rooms
 
@@ -322,14 +323,14 @@ def test_early_stopping_start_from_epoch():
 
 
 def test_backup_and_restore_backup_dir(finished, resumed):
-    assert len(start.read_starts(resumed)) == 2
+    assert len(read_starts(resumed)) == 2
     ours, theirs = outcome(resumed), outcome(finished)
     for name in ("newest", "state", "best", "result.json"):
         assert ours[name] == theirs[name]
 
 
 def test_backup_and_restore_save_freq(resumed, tmp_path):
-    assert start.read_starts(resumed)[-1]["step"] == 5
+    assert read_starts(resumed)[-1]["step"] == 5
     batches = []
 
     def fit(last):
@@ -353,7 +354,7 @@ def test_backup_and_restore_save_freq(resumed, tmp_path):
 
 def test_backup_and_restore_double_checkpoint(resumed):
     assert [path.name for path in (resumed / "quarantine").rglob("*.index")] == ["ckpt-7.index"]
-    assert start.read_starts(resumed)[-1]["step"] == 5
+    assert read_starts(resumed)[-1]["step"] == 5
 
 
 def test_backup_and_restore_delete_checkpoint(finished, stopped, tmp_path, cache_dir):
@@ -371,7 +372,7 @@ def test_tensor_board_log_dir(finished):
 
 def stored(workdir, part):
     """The arrays of the best checkpoint whose name begins so."""
-    reader = tf.train.load_checkpoint(str(checkpoint.newest_best(workdir)))
+    reader = tf.train.load_checkpoint(str(checkpoint_files.newest_best(workdir)))
     names = (name for name, shape in reader.get_variable_to_shape_map().items() if name.startswith(part) and shape)
     return [reader.get_tensor(name) for name in names]
 

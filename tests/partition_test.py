@@ -62,7 +62,7 @@ def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_ha
     joined.cut(1, "from")
     said, codes = wait(start(connect_secs=2), 300)
     assert codes == [5, 5], said
-    assert all("but not all have come within 2 s (--connect_secs)" in text.splitlines()[-1] for text in said)
+    assert all("but not all have connected within 2 s (--connect_secs)" in text.splitlines()[-1] for text in said)
     joined.heal()
 
     twin = start_workers(2, flags("twin", connect_secs=CONNECT_SECS), **PIPES)

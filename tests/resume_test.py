@@ -8,7 +8,7 @@ from fakes import NoSignals, command, tiny
 from kill_and_resume import outcome
 
 from trainer import train
-from trainer.run.checkpoint import Checkpoints
+from trainer.run.checkpoint_manager import Checkpoints
 
 STEPS = 24
 

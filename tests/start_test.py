@@ -8,7 +8,7 @@ from fakes import NoSignals, tiny
 from kill_and_resume import outcome
 
 from trainer import InputError, train
-from trainer.run import distribution
+from trainer.run import conditions
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def test_an_inexact_flag_changes_with_leave_and_from_then_on_it_is_the_runs_own(
 
 
 def test_another_machine_is_refused_by_name_unless_allowed(copy, cache_dir, monkeypatch, caplog):
-    conditions = distribution.conditions
-    monkeypatch.setattr(distribution, "conditions", lambda **kwargs: {**conditions(**kwargs), "usable cores": "96"})
+    real = conditions.conditions
+    monkeypatch.setattr(conditions, "conditions", lambda **kwargs: {**real(**kwargs), "usable cores": "96"})
     with pytest.raises(InputError, match=r"usable cores was '.*' and is '96' now"):
         go_on(copy, cache_dir, epochs=2)
     go_on(copy, cache_dir, epochs=2, allow_inexact_resume=True)

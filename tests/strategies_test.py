@@ -107,7 +107,7 @@ def test_a_worker_whose_peer_does_not_come_waits_no_longer_than_it_was_told(tmp_
     processes[victim].kill()
     said, codes = wait(processes, SECS_TO_END)
     assert codes[1 - victim] == 5, said
-    assert "not all have come within 2 s (--connect_secs)" in said[1 - victim]
+    assert "not all have connected within 2 s (--connect_secs)" in said[1 - victim]
     assert "Traceback" not in said[1 - victim]
 
 

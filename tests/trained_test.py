@@ -10,7 +10,7 @@ import tensorflow as tf
 from trainer import InputError, StorageError
 from trainer.data.vocabulary import Vocabulary
 from trainer.model.classifier import Classifier
-from trainer.run import checkpoint
+from trainer.run import checkpoint_files, checkpoint_reading
 from trainer.trained import BATCH_SIZE, logits, make_predict_step, open_trained, probabilities, write_answer
 
 VOCABULARY = Vocabulary(tokens=(b"", b"[UNK]", b"the", b"movie", b"was", b"good"))
@@ -75,9 +75,9 @@ def test_a_damaged_checkpoint_is_named(copy):
 
 
 def test_a_best_that_is_pruned_while_it_is_read_is_looked_up_again(copy, monkeypatch):
-    best = checkpoint.newest_best(copy)
+    best = checkpoint_files.newest_best(copy)
     newer = copy / "best" / "ckpt-24"
-    restore = checkpoint.restore_parts
+    restore = checkpoint_reading.restore_parts
 
     def prune_and_restore(prefix, **parts):
         if prefix == best:
@@ -87,7 +87,7 @@ def test_a_best_that_is_pruned_while_it_is_read_is_looked_up_again(copy, monkeyp
                 shutil.copy(path, newer.parent)
         restore(prefix, **parts)
 
-    monkeypatch.setattr(checkpoint, "restore_parts", prune_and_restore)
+    monkeypatch.setattr(checkpoint_reading, "restore_parts", prune_and_restore)
     assert step_of(copy) == 24
 
 

@@ -7,7 +7,7 @@ import pytest
 from fakes import NoSignals, tiny
 
 from trainer import InputError, start, train
-from trainer.run import checkpoint
+from trainer.run import checkpoint_files, checkpoint_reading
 from trainer.trained import open_trained
 
 
@@ -16,7 +16,7 @@ def begun(tmp_path, cache_dir, source, **settings):
     given = tiny(tmp_path / "new", cache_dir, init_from=str(source), epochs=1, **settings)
     run = start.open_run(given, signals=NoSignals())
     start.begin(run)
-    return given, checkpoint.read_values(tmp_path / "new" / "checkpoints" / "ckpt-0"), run.state
+    return given, checkpoint_reading.read_values(tmp_path / "new" / "checkpoints" / "ckpt-0"), run.state
 
 
 def weights(workdir, name):
@@ -37,10 +37,10 @@ def test_a_new_run_may_begin_with_the_weights_of_anothers_best_or_of_any_checkpo
 
 
 def test_the_optimizer_and_the_metric_to_beat_come_along_when_asked_for(tmp_path, cache_dir, finished):
-    source = checkpoint.newest_best(finished)
+    source = checkpoint_files.newest_best(finished)
     _, values, state = begun(tmp_path, cache_dir, finished, init_optimizer=True, init_best_metric=True, learning_rate=0.5)
-    assert values["optimizer/_iterations"] == checkpoint.step_of(source)
-    assert values["best_metric"] == checkpoint.read_values(source)["best_metric"]
+    assert values["optimizer/_iterations"] == checkpoint_files.step_of(source)
+    assert values["best_metric"] == checkpoint_reading.read_values(source)["best_metric"]
     assert values["optimizer/_learning_rate"] == np.float32(0.5)
     assert any(np.any(slot.numpy()) for slot in state.optimizer.variables[2:])
 

@@ -114,6 +114,20 @@ def read(path: pathlib.Path, *, limit: int = SMALL) -> bytes:
         return file.read(limit)
 
 
+def entries(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The paths in a directory, in the order of their names; none where there is no directory.
+
+    Raises:
+      StorageError: when the directory is there and can't be read.
+    """
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise not_readable(directory, reason(error)) from error
+
+
 def make_directory(path: pathlib.Path) -> None:
     """Makes a directory where it is missing, with its parents, durably; raises StorageError when it can't be made."""
     with storage_errors(path):

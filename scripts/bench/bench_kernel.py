@@ -28,7 +28,7 @@ from trainer import start, train
 from trainer.config import Config
 from trainer.data.input_pipeline import Batch
 from trainer.model import lstm
-from trainer.run import distribution
+from trainer.run import conditions, distribution
 
 DIM = UNITS = 64
 
@@ -234,7 +234,7 @@ def main() -> None:
     if given.profile:
         profile(given.profile, given.batch_sizes[0], given.times[0], given.vocab_size)
         return
-    machine = distribution.conditions(numerics={})
+    machine = conditions.conditions(numerics={})
     print(
         f"{machine['cpu']}, {machine['usable cores']} cores, {time.strftime('%Y-%m-%d')}; milliseconds, {UNITS} units in each direction\n"
     )
