@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from trainer import files
-from trainer.main import importing_tensorflow
+from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
     import tensorflow as tf

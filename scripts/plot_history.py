@@ -15,7 +15,7 @@ import sys
 import matplotlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from trainer.main import importing_tensorflow
+from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
     from trainer.run import event_files

@@ -5,7 +5,7 @@ import os
 import pytest
 from saved_runs import names, open_checkpoints, save_steps
 
-from trainer import StorageError
+from trainer.errors import StorageError
 from trainer.run import checkpoint_files
 
 

@@ -9,11 +9,11 @@ import shutil
 import keras
 import pytest
 import tensorflow as tf
+from compare_runs import tensors
 from fakes import TinyModel, make_state, set_step
-from kill_and_resume import tensors
 from saved_runs import names, open_checkpoints, save_steps
 
-from trainer import InputError, StorageError
+from trainer.errors import InputError, StorageError
 from trainer.run import checkpoint_files
 from trainer.run.checkpoint_manager import Checkpoints
 

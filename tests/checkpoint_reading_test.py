@@ -5,7 +5,7 @@ import tensorflow as tf
 from fakes import TinyModel
 from saved_runs import save_steps
 
-from trainer import InputError
+from trainer.errors import InputError
 from trainer.run import checkpoint_reading
 
 

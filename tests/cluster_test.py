@@ -10,7 +10,7 @@ import sys
 import pytest
 from local_cluster import ROOT, free_ports
 
-from trainer import InputError
+from trainer.errors import InputError
 from trainer.run.cluster import Cluster, read_cluster
 
 WORKERS = ["a:1", "b:2"]

@@ -46,7 +46,7 @@ def test_what_tensorflow_logs_of_a_worker_is_reworded(message, arguments, expect
 
 
 CONNECT = """
-from trainer import InputError
+from trainer.errors import InputError
 from trainer.run import cluster, distribution
 try:
     workers = cluster.read_cluster("multi_worker", check_network=False)

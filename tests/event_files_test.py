@@ -1,7 +1,7 @@
 """The event log is continuous over kills: read, rewound, removed."""
 
 import pytest
-from kill_and_resume import scalars
+from compare_runs import scalars
 from saved_runs import write_steps
 from tensorboard.backend.event_processing import event_accumulator
 

@@ -5,7 +5,8 @@ import pathlib
 
 import pytest
 
-from trainer import StorageError, files
+from trainer import files
+from trainer.errors import StorageError
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_stays(tmp_path):

@@ -9,8 +9,8 @@ import time
 import urllib.request
 
 import pytest
-from fakes import NoSignals, tiny
-from kill_and_resume import scalars
+from compare_runs import scalars
+from fakes import NoStopRequests, tiny
 from saved_runs import write_steps
 
 from trainer import train
@@ -136,7 +136,7 @@ def everything_served(served):
 
 
 def test_tensorboard_serves_every_run_tag_and_point_of_a_training(tmp_path, cache_dir, served):
-    train.run(tiny(tmp_path / "run", cache_dir), signals=NoSignals())
+    train.run(tiny(tmp_path / "run", cache_dir), stop_requests=NoStopRequests())
     texts = {"configuration", "sample_texts"}
     logged = {
         key: [True] if key[1] in texts else values

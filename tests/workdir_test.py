@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from trainer import InputError, StorageError
+from trainer.errors import InputError, StorageError
 from trainer.run import workdir
 
 HOLDER = """

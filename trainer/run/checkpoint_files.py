@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainer import StorageError, files
+from trainer import files
+from trainer.errors import StorageError
 
 PERIODIC, BEST, QUARANTINE = "checkpoints", "best", "quarantine"
 VARIABLE_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends the name of each variable in a checkpoint

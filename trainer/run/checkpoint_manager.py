@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 from absl import logging
 
-from trainer import InputError, StorageError, files
+from trainer import files
+from trainer.errors import InputError, StorageError
 from trainer.run.checkpoint_cleanup import quarantine, remove_checkpoint, remove_file, remove_partial_save
 from trainer.run.checkpoint_files import (
     BEST,

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import InputError, files
+from trainer import files
+from trainer.errors import InputError
 from trainer.run.checkpoint_files import READ_ERRORS, VARIABLE_VALUE, open_reader, reason
 
 Values = Mapping[str, Any]  # name -> NumPy scalar or bytes; which one, only the checkpoint knows

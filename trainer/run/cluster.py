@@ -9,7 +9,8 @@ import re
 import socket
 import threading
 
-from trainer import InputError, files
+from trainer import files
+from trainer.errors import InputError
 
 _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 _ADDRESS = r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"

@@ -2,9 +2,9 @@
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import pathlib
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -49,14 +49,13 @@ def conditions(*, numerics: dict[str, str], replicas: int = 1) -> dict[str, str]
     }
 
 
-def differences(stored: str, now: dict[str, str]) -> list[str]:
-    """Each condition that differs from what the run was begun under: its name, the run's value and today's.
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Each condition that differs from those that the run was started under: its name, the run's value and the new one.
 
     Args:
-      stored: the run's conditions, as a JSON object.
+      before: the run's conditions.
       now: those of this process.
     """
-    before = json.loads(stored)
     return [
         f"{name} was {before.get(name, 'not recorded')!r} and is {now.get(name, 'not recorded')!r} now"
         for name in sorted(before.keys() | now.keys())

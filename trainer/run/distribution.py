@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 from tensorflow.python.eager import context
 
-from trainer import InputError, PeerLostError
+from trainer.errors import InputError, PeerLostError
 from trainer.run.cluster import Cluster, port_error
 
 T = TypeVar("T")

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import tensorflow as tf
 
-from trainer import StorageError, files
+from trainer import files
+from trainer.errors import StorageError
 from trainer.run.event_files import event_files, storage_errors
 
 T = TypeVar("T")

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from trainer import InputError, StorageError, files
+from trainer import files
+from trainer.errors import InputError, StorageError
 
 FILES = ("config.flags", "manifest.json", "starts.jsonl", "vocabulary.txt", "result.json", "lock")
 FOLDERS = ("checkpoints", "best", "quarantine", "summaries", "export")
