@@ -38,7 +38,7 @@ def run(given: Settings) -> None:
     output.write_json(config.output, facts)
 
 
-def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes], np.ndarray]]]:
+def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes] | np.ndarray, np.ndarray]]]:
     # The name of the reviews, and batches of them: texts and labels.
     if config.input:
         rows = review_files.read(
