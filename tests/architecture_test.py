@@ -20,9 +20,13 @@ BASE = {
 }
 ENTRY = {"trainer.main"}
 MODES = {f"trainer.{name}" for name in ("train", "evaluate", "predict", "export", "inspect_run")}
-LONGEST_MODULE, LONGEST_FUNCTION, LONGEST_LOOP = 300, 40, 60
-# A table of fields, and a table of hand-written kernels.
-LONGER_MODULES = {"trainer.config"}
+LONGEST_MODULE, LONGEST_FUNCTION = 300, 40
+LONGER_MODULES = {"trainer.config"}  # the table of flags
+LONGER_FUNCTIONS = {
+    ("trainer.train", "train_and_evaluate"): 60,  # the loop: its order is the promise, so it is in one place
+    ("trainer.model.lstm", "_run_segments"): 80,  # forward and backward pass, which share their tensors
+    ("trainer.model.lstm", "run"): 60,
+}
 
 
 def imports(path):
@@ -118,6 +122,7 @@ def test_nothing_of_keras_own_training_is_used():
     for module, path in MODULES.items():
         tree = ast.parse(path.read_text())
         used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        used -= {"compile"} if "re" in imports(path) else set()  # of regular expressions
         # An exported model is compiled for whoever continues with stock Keras.
         allowed = {"compile"} if module == "trainer.export" else set()
         assert used.isdisjoint(forbidden - allowed), module
@@ -141,11 +146,11 @@ def test_a_module_is_at_most_300_lines(module):
 def test_a_function_fits_on_a_screen(module):
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.FunctionDef):
-            is_loop = (module, node.name) == ("trainer.train", "train_and_evaluate")
+            limit = LONGER_FUNCTIONS.get((module, node.name), LONGEST_FUNCTION)
             has_docstring = ast.get_docstring(node) is not None
             first = node.body[1 if has_docstring and len(node.body) > 1 else 0]
             lines = (node.end_lineno or 0) - first.lineno + 1
-            assert lines <= (LONGEST_LOOP if is_loop else LONGEST_FUNCTION), node.name
+            assert lines <= limit, node.name
 
 
 @pytest.mark.parametrize(
