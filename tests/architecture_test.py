@@ -8,10 +8,19 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "trainer"
-ROOMS = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+ROOMS = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 WINGS = ("data", "model", "run")
-BASE = {"trainer.files", "trainer.streams"}  # what everything may import
-SHARED_PROGRAMS = {"trainer.evaluate", "trainer.progress", "trainer.start", "trainer.trained", "trainer.warm_start"}
+BASE = {"trainer.files", "trainer.streams", "trainer.words"}  # what everything may import
+SHARED_PROGRAMS = {
+    "trainer.evaluate",
+    "trainer.progress",
+    "trainer.start",
+    "trainer.trained",
+    "trainer.warm_start",
+}
 
 
 def imports(path):
@@ -39,7 +48,11 @@ def test_a_wing_imports_nothing_of_another_wing_or_of_a_program(room):
     assert {other for other in rooms_imported(ROOMS[room]) if wing_of(other) != wing_of(room)} <= BASE
 
 
-PROGRAMS = [room for room in ROOMS if not wing_of(room) and room not in {"trainer.main", "trainer.config", "trainer.__init__"} | BASE]
+PROGRAMS = [
+    room
+    for room in ROOMS
+    if not wing_of(room) and room not in {"trainer.main", "trainer.config", "trainer.__init__"} | BASE
+]
 
 
 @pytest.mark.parametrize("room", PROGRAMS)
@@ -56,9 +69,13 @@ def test_only_the_front_door_and_the_programs_know_the_config():
 
 GATEKEEPERS = {
     "absl.flags": {"trainer.config"},
-    "tensorflow_datasets": {"trainer.data.datasets", "trainer.data.own_reviews", "trainer.data.sample_reviews"},
-    "tf.train.Checkpoint": {"trainer.run.checkpoint"},
-    "tf.train.CheckpointManager": {"trainer.run.checkpoint"},
+    "tensorflow_datasets": {
+        "trainer.data.datasets",
+        "trainer.data.own_reviews",
+        "trainer.data.sample_reviews",
+    },
+    "tf.train.Checkpoint": {"trainer.run.checkpoint_manager", "trainer.run.checkpoint_reading"},
+    "tf.train.CheckpointManager": {"trainer.run.checkpoint_manager"},
     "tf.summary": {"trainer.run.summaries"},
     "tf.profiler": {"trainer.run.summaries"},
     "tf.distribute": {"trainer.run.distribution"},
@@ -74,14 +91,20 @@ def names_used(path):
 
 @pytest.mark.parametrize("thing", GATEKEEPERS)
 def test_each_outside_thing_has_one_gatekeeper(thing):
-    users = {room for room, path in ROOMS.items() if any(name == thing or name.startswith(f"{thing}.") for name in names_used(path))}
+    users = {
+        room
+        for room, path in ROOMS.items()
+        if any(name == thing or name.startswith(f"{thing}.") for name in names_used(path))
+    }
     assert users <= GATEKEEPERS[thing]
 
 
 def test_nothing_of_keras_own_training_is_used():
     forbidden = {"fit", "compile", "callbacks", "train_on_batch"}
     for room, path in ROOMS.items():
-        used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        used = {
+            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        }
         # An exported model is compiled for whoever goes on with stock Keras.
         assert used.isdisjoint(forbidden - {"compile"} if room == "trainer.export" else forbidden), room
 
@@ -103,7 +126,9 @@ def test_the_front_door_is_short():
 
 def test_train_and_evaluate_can_be_read_on_one_screen():
     tree = ast.parse(ROOMS["trainer.train"].read_text())
-    (loop,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train_and_evaluate")
+    (loop,) = (
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train_and_evaluate"
+    )
     assert loop.end_lineno - loop.body[0].end_lineno <= 60
 
 

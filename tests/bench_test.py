@@ -5,7 +5,11 @@ from fakes import TINY
 
 
 def test_our_contender_trains_evaluates_and_saves_in_turns(cache_dir):
-    flags = [f"--{name}={value}" for name, value in TINY.items() if name not in ("seed", "eval_every_steps", "checkpoint_every_secs")]
+    flags = [
+        f"--{name}={value}"
+        for name, value in TINY.items()
+        if name not in ("seed", "eval_every_steps", "checkpoint_every_secs")
+    ]
     contender = bench.Contender("ours", cache_dir, *flags)
     assert [step["length"] > 0 for step in contender.order("train 3")["steps"]] == [True] * 3
     assert contender.order("repeat 2")["steps"][-1]["repeated"] > 0

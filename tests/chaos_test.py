@@ -14,7 +14,8 @@ import pytest
 from chaos_names import PRINTABLE, matched_by, odd_name
 from chaos_processes import forgotten, lost
 from chaos_start import Answer, faults_of, snapshot, start, touched
-from kill_and_resume import ROOT, tensors
+from compare_runs import tensors
+from kill_and_resume import ROOT
 
 PARTS = ("names", "strangers", "pipes", "signals", "environments", "inputs", "damages", "kills")
 
@@ -93,7 +94,11 @@ def test_whatever_changes_in_a_folder_is_seen(tmp_path):
 def test_an_end_that_is_not_as_promised_is_seen(answer, fault):
     (wrong,) = faults_of(answer, (0, 2))
     assert wrong.startswith(fault)
-    assert faults_of(Answer(2, "", "error: no\n", 1.0), (0, 2)) == faults_of(Answer(0, "", "", 1.0), (0, 2)) == []
+    assert (
+        faults_of(Answer(2, "", "error: no\n", 1.0), (0, 2))
+        == faults_of(Answer(0, "", "", 1.0), (0, 2))
+        == []
+    )
 
 
 def test_a_save_that_was_promised_and_is_not_there_is_seen(tmp_path):
@@ -102,7 +107,9 @@ def test_a_save_that_was_promised_and_is_not_there_is_seen(tmp_path):
     assert lost(f"{trained}Ended by SIGTERM; the same command goes on.\n", tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "ckpt-5.index").touch()
-    assert not lost(f"{trained}error: Ended by SIGTERM: saved at step 5; the same command goes on.\n", tmp_path)
+    assert not lost(
+        f"{trained}error: Ended by SIGTERM: saved at step 5; the same command goes on.\n", tmp_path
+    )
     assert not lost("Ended by SIGTERM; the same command goes on.\n", tmp_path)
 
 
@@ -111,7 +118,9 @@ def test_a_save_that_a_dead_log_could_not_promise_is_missed(tmp_path):
     (tmp_path / "checkpoints" / "ckpt-20.index").touch()
     said = "train      | step  {}/160 | loss 0.7\n"
     assert forgotten(said.format(20) + said.format(25), tmp_path) == ["step 25 was done, step 20 is saved"]
-    assert forgotten(said.format(38), tmp_path) == []  # by now the evaluation of step 40 may have been abandoned
+    assert (
+        forgotten(said.format(38), tmp_path) == []
+    )  # by now the evaluation of step 40 may have been abandoned
     (tmp_path / "checkpoints" / "ckpt-26.index").touch()
     assert forgotten(said.format(25), tmp_path) == []
 

@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 from fakes import relative_error
 
-from trainer.model import classifier
-from trainer.model.classifier import Classifier
+from trainer import classes
+from trainer.model.classifier import Classifier, Dimensions
 
 
 def make(*, vocab_size=50, dropout=0.0, seed=0, units=16):
-    return Classifier(vocab_size=vocab_size, embedding_dim=8, lstm_units=units, dense_units=12, dropout=dropout, seed=seed)
+    return Classifier(Dimensions(vocab_size, 8, units, 12), dropout=dropout, seed=seed)
 
 
 def make_batch(*, batch=7, time=13, vocab_size=50, seed=0):
@@ -46,7 +46,7 @@ def randomise(model, seed=0):
 
 
 def test_the_parameters_are_those_of_the_tutorials_model():
-    model = Classifier(vocab_size=1000, embedding_dim=64, lstm_units=64, dense_units=64, dropout=0.0, seed=0)
+    model = Classifier(Dimensions(1000, 64, 64, 64), dropout=0.0, seed=0)
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_variables) == 138_369
 
 
@@ -59,7 +59,7 @@ def test_logits_and_gradients_are_those_of_stock_keras(batch, time):
     labels = tf.constant(np.arange(batch) % 2, tf.float32)
     with tf.GradientTape() as tape:
         logits = model(token_ids, lengths)
-        loss = tf.reduce_mean(classifier.losses(logits, labels))
+        loss = tf.reduce_mean(classes.losses(logits, labels))
     ours = tape.gradient(loss, [weight.value for weight in model.trainable_variables])
     with tf.GradientTape() as tape:
         their_logits = twin(token_ids)[:, 0]
@@ -75,7 +75,7 @@ def test_the_path_through_keras_layers_gives_the_same(monkeypatch):
     randomise(model)
     token_ids, lengths = make_batch()
     expected = model(token_ids, lengths)
-    monkeypatch.setattr(model, "_on_gpu", True)
+    monkeypatch.setattr(model._encoder, "_on_gpu", True)
     assert relative_error(model(token_ids, lengths), expected) < 1e-5
 
 
@@ -123,5 +123,5 @@ def test_dropout_is_a_function_of_the_step_and_off_in_evaluation():
 
 
 def test_a_logit_above_zero_is_positive():
-    correct = classifier.is_correct(tf.constant([0.1, -0.1, 0.0, 5.0]), tf.constant([1.0, 1.0, 0.0, 0.0]))
+    correct = classes.is_correct(tf.constant([0.1, -0.1, 0.0, 5.0]), tf.constant([1.0, 1.0, 0.0, 0.0]))
     assert correct.numpy().tolist() == [1.0, 0.0, 1.0, 0.0]

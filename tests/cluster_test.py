@@ -1,4 +1,4 @@
-"""The workers, as TF_CONFIG tells of them."""
+"""The workers that TF_CONFIG describes."""
 
 import errno
 import json
@@ -10,18 +10,20 @@ import sys
 import pytest
 from local_cluster import ROOT, free_ports
 
-from trainer import InputError
+from trainer.errors import InputError
 from trainer.run.cluster import Cluster, read_cluster
 
 WORKERS = ["a:1", "b:2"]
 
 
 def config(workers=WORKERS, *, cluster=None, task=None):
-    return json.dumps({"cluster": cluster or {"worker": workers}, "task": task or {"type": "worker", "index": 1}})
+    return json.dumps(
+        {"cluster": cluster or {"worker": workers}, "task": task or {"type": "worker", "index": 1}}
+    )
 
 
 def refusal(monkeypatch, text, **kwargs):
-    """The sentence with which a TF_CONFIG is refused."""
+    """The message with which a TF_CONFIG is refused; one line."""
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(InputError) as error:
         read_cluster("multi_worker", **kwargs)
@@ -30,7 +32,7 @@ def refusal(monkeypatch, text, **kwargs):
 
 
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored", None])
-def test_without_a_cluster_a_process_is_by_itself_and_the_chief(monkeypatch, strategy):
+def test_without_tf_config_a_process_is_alone_and_the_chief(monkeypatch, strategy):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert read_cluster(strategy) == Cluster()
     assert read_cluster(strategy).is_chief
@@ -42,15 +44,15 @@ def test_the_first_worker_is_the_chief(monkeypatch, index, strategy):
     workers = [f"localhost:{port}" for port in free_ports(2)]
     monkeypatch.setenv("TF_CONFIG", config(workers, task={"type": "worker", "index": index}))
     cluster = read_cluster(strategy)
-    assert cluster == (tuple(workers), int(index))
+    assert cluster == Cluster(tuple(workers), int(index))
     assert cluster.is_chief == (index == 0)
 
 
-def test_what_a_cluster_manager_adds_is_no_fault(monkeypatch):
+def test_further_entries_of_a_cluster_manager_are_ignored(monkeypatch):
     more = {"environment": "cloud", "job": {"name": "imdb"}, "rpc_layer": "carrier pigeon"}
     task = {"type": "worker", "index": 0, "trial": "3"}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": WORKERS}, "task": task, **more}))
-    assert read_cluster("multi_worker", check_network=False) == (tuple(WORKERS), 0)
+    assert read_cluster("multi_worker", check_network=False) == Cluster(tuple(WORKERS), 0)
 
 
 @pytest.mark.parametrize(
@@ -106,17 +108,46 @@ def test_what_a_cluster_manager_adds_is_no_fault(monkeypatch):
         ),
     ],
 )
-def test_what_does_not_describe_workers_is_refused_in_one_sentence(monkeypatch, text):
-    said = refusal(monkeypatch, text)
-    assert "needs TF_CONFIG with one list of workers and a task, as in" in said
-    assert len(said) < 1000
+def test_a_tf_config_that_does_not_describe_workers_is_refused_in_one_sentence(monkeypatch, text):
+    message = refusal(monkeypatch, text)
+    assert "needs TF_CONFIG with one list of workers and a task, as in" in message
+    assert len(message) < 1000
 
 
 @pytest.mark.parametrize(
     "worker",
     [
-        *("", "b", "b:", ":2", "b:abc", "b:0", "b:65536", "b:-1", "b:2.0", "b:1e3", "b: 2", "b:2 ", "b:2\n", "b:\u0662", "b:000002"),
-        *("::1:2", "[::1]", "[::1]2", "[::1:2", "[b]:2", "[]:2", "[1.2.3.4]:2", "[::1]]:2", "b c:2", "b/c:2", "/bns/b:2", "grpc://b:2"),
+        *(
+            "",
+            "b",
+            "b:",
+            ":2",
+            "b:abc",
+            "b:0",
+            "b:65536",
+            "b:-1",
+            "b:2.0",
+            "b:1e3",
+            "b: 2",
+            "b:2 ",
+            "b:2\n",
+            "b:\u0662",
+            "b:000002",
+        ),
+        *(
+            "::1:2",
+            "[::1]",
+            "[::1]2",
+            "[::1:2",
+            "[b]:2",
+            "[]:2",
+            "[1.2.3.4]:2",
+            "[::1]]:2",
+            "b c:2",
+            "b/c:2",
+            "/bns/b:2",
+            "grpc://b:2",
+        ),
         *(
             "b\u00fc:2",
             "b\x00:2",
@@ -132,11 +163,11 @@ def test_what_does_not_describe_workers_is_refused_in_one_sentence(monkeypatch, 
         ),
     ],
 )
-def test_what_is_no_address_is_refused_with_the_number_of_its_worker(monkeypatch, worker):
-    said = refusal(monkeypatch, config(["localhost:1", worker], task={"type": "worker", "index": 0}))
-    assert "must give each worker as host:port" in said
-    assert f"but worker 1 is {worker[:200]!r}" in said
-    said.encode()
+def test_an_invalid_address_is_refused_with_the_number_of_its_worker(monkeypatch, worker):
+    message = refusal(monkeypatch, config(["localhost:1", worker], task={"type": "worker", "index": 0}))
+    assert "must give each worker as host:port" in message
+    assert f"but worker 1 is {worker[:200]!r}" in message
+    message.encode()
 
 
 @pytest.mark.parametrize(
@@ -151,26 +182,29 @@ def test_what_is_no_address_is_refused_with_the_number_of_its_worker(monkeypatch
 def test_one_address_for_two_workers_is_refused_however_it_is_written(monkeypatch, same):
     (port,) = free_ports(1)
     workers = [address.format(port) for address in same]
-    said = refusal(monkeypatch, config([f"localhost:{free_ports(1)[0]}", *workers]))
-    assert f"worker 1 is {workers[0]!r} and worker 2 is {workers[1]!r}, which is the same" in said
+    message = refusal(monkeypatch, config([f"localhost:{free_ports(1)[0]}", *workers]))
+    assert f"worker 1 is {workers[0]!r} and worker 2 is {workers[1]!r}, which is the same" in message
 
 
-def test_addresses_that_only_look_alike_are_two(monkeypatch):
+def test_one_host_with_two_ports_is_two_workers(monkeypatch):
     first, second = free_ports(2)
     monkeypatch.setenv("TF_CONFIG", config([f"localhost:{first}", f"127.0.0.1:{second}"]))
     assert read_cluster("multi_worker").index == 1
 
 
-def test_a_host_that_is_not_found_is_named_within_the_seconds_given(monkeypatch):
+def test_a_host_that_is_not_found_is_named_after_connect_secs(monkeypatch):
     workers = [f"localhost:{free_ports(1)[0]}", "nobody.invalid:2222", "a..b:2222"]
-    said = refusal(monkeypatch, config(workers, task={"type": "worker", "index": 0}), connect_secs=0.2)
-    assert "within 0.2 s (--connect_secs) it did not find 'a..b' (" in said
-    assert "'nobody.invalid' (" in said
-    assert "localhost" not in said
+    message = refusal(monkeypatch, config(workers, task={"type": "worker", "index": 0}), connect_secs=0.2)
+    assert "within 0.2 s (--connect_secs) it did not find 'a..b' (" in message
+    assert "'nobody.invalid' (" in message
+    assert "localhost" not in message
 
 
-def test_a_host_may_come_up_while_it_is_looked_for(monkeypatch):
-    answers = [socket.gaierror(socket.EAI_NONAME, "Name or service not known"), socket.getaddrinfo("127.0.0.1", None)]
+def test_a_host_that_comes_up_late_is_found(monkeypatch):
+    answers = [
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+        socket.getaddrinfo("127.0.0.1", None),
+    ]
 
     def answer(host, *args, **kwargs):
         if host != b"later":
@@ -188,25 +222,49 @@ def test_a_host_may_come_up_while_it_is_looked_for(monkeypatch):
     assert not answers
 
 
-@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, ""), (socket.AF_INET6, "::1")])
+@pytest.mark.parametrize(
+    ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, ""), (socket.AF_INET6, "::1")]
+)
 def test_a_port_that_another_process_has_is_refused_before_tensorflow_is_imported(tmp_path, family, address):
     if family == socket.AF_INET6 and not socket.has_dualstack_ipv6():
         pytest.skip("needs IPv6")
     with socket.socket(family) as taken:
         taken.bind((address, 0))
         taken.listen()
-        text = config([f"localhost:{taken.getsockname()[1]}", f"localhost:{free_ports(1)[0]}"], task={"type": "worker", "index": 0})
-        command = [sys.executable, "-X", "importtime", "-m", "trainer.main", "--strategy=multi_worker", f"--workdir={tmp_path / 'run'}"]
-        ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "TF_CONFIG": text}, capture_output=True, text=True, check=False)
-    *imported, said = ended.stderr.splitlines()
+        text = config(
+            [f"localhost:{taken.getsockname()[1]}", f"localhost:{free_ports(1)[0]}"],
+            task={"type": "worker", "index": 0},
+        )
+        command = [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "trainer.main",
+            "--strategy=multi_worker",
+            f"--workdir={tmp_path / 'run'}",
+        ]
+        ended = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "TF_CONFIG": text},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    *imported, message = ended.stderr.splitlines()
     assert ended.returncode == 2
-    assert said.startswith("error: TF_CONFIG must give worker 0 a port at which it can listen, but that of 'localhost:")
-    assert os.strerror(errno.EADDRINUSE) in said
+    assert message.startswith(
+        "error: TF_CONFIG must give worker 0 a port that it can listen on, but it can't listen on that of"
+    )
+    assert os.strerror(errno.EADDRINUSE) in message
     assert not any("tensorflow" in line for line in imported)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_cluster_that_is_not_asked_for_is_refused(monkeypatch):
+def test_a_tf_config_without_multi_worker_is_refused(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config())
-    with pytest.raises(InputError, match="TF_CONFIG is for --strategy=multi_worker, but --strategy=mirrored"):
+    with pytest.raises(
+        InputError, match="TF_CONFIG requires --strategy=multi_worker, but --strategy is mirrored; give"
+    ):
         read_cluster("mirrored")

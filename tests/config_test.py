@@ -1,12 +1,13 @@
-"""The flags: one list, checked before anything else happens."""
+"""The settings: one list, each with its bounds."""
 
 import dataclasses
 
 import pytest
-from absl import flags
 
-from trainer import InputError, config
-from trainer.config import FIXED, FREE, INEXACT, NOT_STORED, Config
+from trainer import config
+from trainer.config import Config
+from trainer.errors import InputError
+from trainer.fields import FIXED, FREE, INEXACT, NOT_STORED
 
 NAMES = (
     "mode workdir dataset data_dir train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units "
@@ -15,6 +16,8 @@ NAMES = (
     "allow_inexact_resume on_nan intra_op_threads inter_op_threads checkpoint split input text bad_rows output init_from init_optimizer "
     "init_best_metric profile_steps text_column label_column held_out_fraction strategy logical_devices connect_secs"
 )
+
+
 ON_RESUME = {
     FIXED: "seed dataset train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units batch_size "
     "text_column label_column held_out_fraction",
@@ -26,17 +29,6 @@ ON_RESUME = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_flags():
-    flags.FLAGS.unparse_flags()
-    yield
-    flags.FLAGS.unparse_flags()
-
-
-def parse(*arguments):
-    return config.parse(["trainer", *arguments])
-
-
 def test_the_list_of_flags_is_an_interface():
     assert set(config.FIELDS) == set(NAMES.split()), "flags are never renamed; a new one joins this list"
 
@@ -45,93 +37,6 @@ def test_the_list_of_flags_is_an_interface():
 def test_what_a_resumed_run_may_change_is_an_interface(on_resume):
     names = [name for name, field in config.FIELDS.items() if field.metadata["on_resume"] is on_resume]
     assert sorted(names) == sorted(ON_RESUME[on_resume].split())
-
-
-def test_only_what_is_given_is_returned():
-    assert parse("--workdir=w", "--epochs=3") == {"workdir": "w", "epochs": 3}
-
-
-def test_a_flagfile_may_be_overruled_after_it(tmp_path):
-    flagfile = tmp_path / "some.flags"
-    flagfile.write_text("# a comment\n--epochs=3\n--seed=7\n")
-    assert parse(f"--flagfile={flagfile}", "--epochs=4") == {"epochs": 4, "seed": 7}
-
-
-def test_sample_text_may_be_given_several_times():
-    assert parse("--sample_text=good", "--sample_text=bad") == {"sample_text": ("good", "bad")}
-
-
-def test_what_tfds_calls_a_key_is_a_column():
-    assert parse("--text_key=sentence", "--label_key=stars") == {"text_column": "sentence", "label_column": "stars"}
-    assert "Also --text_key." in config.help_text()
-
-
-def test_a_bool_flag_needs_no_value():
-    assert parse("--allow_inexact_resume") == {"allow_inexact_resume": True}
-
-
-def test_help_is_asked_for_and_names_every_flag_with_its_default():
-    assert parse("--help") is None
-    text = config.help_text()
-    for name in config.FIELDS:
-        assert f"--{name}=" in text
-    assert "--epochs=10" in text
-
-
-@pytest.mark.parametrize(
-    ("argument", "sentence"),
-    [
-        ("--epoch=3", "Unknown command line flag 'epoch'"),
-        ("--epochs=many", "an integer from 1 to 2147483647"),
-        ("--epochs=2.5", "an integer from 1 to 2147483647"),
-        ("--learning_rate=fast", "a finite number above 0"),
-        ("--allow_inexact_resume=perhaps", "allow_inexact_resume"),
-        ("--flagfile=missing.flags", "missing.flags"),
-        ("--sample_text=two\nlines", "a single line"),
-        ("stray", "'stray'"),
-    ],
-)
-def test_what_is_no_flag_is_refused_in_one_sentence(argument, sentence):
-    with pytest.raises(InputError, match=sentence) as error:
-        parse(argument)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"\xff\xfe--epochs=3", "UTF-8"),
-        (b"--flagfile={file}", "may not include itself"),
-        (b"--flagfile={folder}", "directory"),
-        (b"--workdir=a\0b", "a single line of text in UTF-8"),
-        (b"a line of prose", "a line of prose"),
-    ],
-)
-def test_a_flagfile_that_is_none_is_refused_in_one_sentence(tmp_path, content, sentence):
-    flagfile = tmp_path / "bad.flags"
-    flagfile.write_bytes(content.replace(b"{file}", bytes(flagfile)).replace(b"{folder}", bytes(tmp_path)))
-    with pytest.raises(InputError, match=sentence) as error:
-        parse(f"--flagfile={flagfile}")
-    assert "\n" not in str(error.value)
-
-
-def test_a_flag_of_another_mode_is_refused():
-    with pytest.raises(InputError, match="--text is for --mode=predict, but the mode is train"):
-        parse("--workdir=w", "--text=good")
-
-
-def test_a_flag_of_other_modes_is_refused_with_all_of_them():
-    with pytest.raises(InputError, match="--output is for --mode=evaluate or predict or inspect, but the mode is export"):
-        parse("--workdir=w", "--mode=export", "--output=-")
-
-
-def test_a_flag_of_the_mode_may_stand_before_it():
-    assert parse("--text=good", "--mode=predict") == {"mode": "predict", "text": ("good",)}
-
-
-def test_a_text_that_is_not_utf8_is_refused():
-    with pytest.raises(InputError, match="UTF-8"):
-        parse("--sample_text=\udcff")
 
 
 @pytest.mark.parametrize(
@@ -149,15 +54,24 @@ def test_a_text_that_is_not_utf8_is_refused():
         ({"baseline": float("nan")}, "--baseline"),
         ({"vocab_size": 2}, "--vocab_size"),
         ({"seed": 2**31}, "--seed"),
-        ({"monitor": "f1"}, "--monitor must be one of val_loss, val_accuracy, loss, accuracy, but --monitor=f1"),
+        (
+            {"monitor": "f1"},
+            "--monitor must be one of val_loss, val_accuracy, loss, accuracy, but --monitor=f1",
+        ),
         ({"monitor_mode": "up"}, "--monitor_mode"),
         ({"mode": "fly"}, "--mode"),
         ({"workdir": ""}, "--workdir is required"),
         ({"train_split": ""}, "--train_split"),
         ({"validation_split": ""}, "--monitor=val_loss needs validation reviews"),
-        ({"validation_split": "", "monitor": "loss", "validation_steps": 3}, "--validation_steps=3 needs validation reviews"),
+        (
+            {"validation_split": "", "monitor": "loss", "validation_steps": 3},
+            "--validation_steps=3 needs validation reviews",
+        ),
         ({"text": ("good",), "input": "a.txt", "mode": "predict"}, r"--text and --input both"),
-        *(({"profile_steps": steps}, "as in 10:20, but") for steps in ("10", "20:10", "0:1", "a:b", "-1:2", "1:2:3", "\u0661:\u0662")),
+        *(
+            ({"profile_steps": steps}, "as in 10:20, but")
+            for steps in ("10", "20:10", "0:1", "a:b", "-1:2", "1:2:3", "\u0661:\u0662")
+        ),
         ({"init_optimizer": True}, r"--init_optimizer .* --init_from names"),
     ],
 )
@@ -179,28 +93,15 @@ def test_without_validation_the_training_metrics_may_be_monitored():
 
 @pytest.mark.parametrize(
     ("monitor", "mode", "lower"),
-    [("val_loss", "auto", True), ("val_accuracy", "auto", False), ("loss", "max", False), ("accuracy", "min", True)],
+    [
+        ("val_loss", "auto", True),
+        ("val_accuracy", "auto", False),
+        ("loss", "max", False),
+        ("accuracy", "min", True),
+    ],
 )
 def test_the_direction_of_the_monitor_follows_its_mode(monitor, mode, lower):
     assert Config(workdir="w", monitor=monitor, monitor_mode=mode).lower_is_better is lower
-
-
-def test_the_text_of_a_config_is_a_flagfile_that_gives_the_same_config(tmp_path):
-    settings = Config(workdir="w", baseline=0.25, learning_rate=1e-3, sample_text=("one", "two = 2"), train_split="train[:90%]", seed=3)
-    flagfile = tmp_path / "config.flags"
-    flagfile.write_bytes(config.to_file(settings))
-    assert Config(workdir="w", **config.from_text(config.to_text(settings, FIXED, INEXACT, FREE))) == settings
-    assert Config(workdir="w", **config.from_file(flagfile.read_bytes())) == settings
-    assert Config(workdir="w", **parse(f"--flagfile={flagfile}")) == settings
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["rm -rf", "--weight_decay=0.0", "--output=/etc/passwd", "--mode=export", "--workdir=w", "--cache_dir=c", "--epochs=0", "--seed=x"],
-)
-def test_a_text_with_anything_but_settings_of_a_run_is_refused_by_name(line):
-    with pytest.raises(ValueError, match=line.partition("=")[0] if "=x" not in line else "integer"):
-        config.from_text(f"--epochs=3\n{line}\n")
 
 
 def test_the_runs_own_values_hold_where_nothing_is_given():
@@ -208,18 +109,12 @@ def test_the_runs_own_values_hold_where_nothing_is_given():
     assert (settings.epochs, settings.seed, settings.patience) == (20, 7, 9)
 
 
-def test_a_damaged_copy_is_refused_wherever_it_is_cut_and_whatever_bit_is_flipped():
-    whole = config.to_file(Config(workdir="w", epochs=20))
-    flips = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(len(whole))]
-    for content in [b"\xff\x00 garbage", *(whole[:size] for size in range(len(whole))), *flips]:
-        with pytest.raises(ValueError):
-            config.from_file(content)
-
-
 @pytest.mark.parametrize("name", ["workdir", "cache_dir", "init_from", "checkpoint", "input", "output"])
 def test_a_path_in_a_cloud_is_refused_by_name(name):
     modes = {"checkpoint": "evaluate", "input": "evaluate", "output": "evaluate"}
-    with pytest.raises(InputError, match=rf"--{name} must be a path on this machine, but --{name}=gs://bucket/run"):
+    with pytest.raises(
+        InputError, match=rf"--{name} must be a path on this machine, but --{name}=gs://bucket/run"
+    ):
         Config(**{"workdir": "w", "mode": modes.get(name, "train"), name: "gs://bucket/run"})
 
 

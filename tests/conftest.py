@@ -6,12 +6,12 @@ import subprocess
 import pytest
 
 from trainer.config import Config
-from trainer.main import importing_tensorflow
+from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
     import tensorflow as tf
-    from fakes import NoSignals, tiny
-    from kill_and_resume import outcome
+    from compare_runs import outcome
+    from fakes import NoStopRequests, tiny
 
 from trainer import train
 
@@ -29,7 +29,7 @@ def cache_dir(tmp_path_factory):
 def finished(tmp_path_factory, cache_dir):
     """The directory of a tiny run that was left alone; to be read, not written."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    train.run(tiny(workdir, cache_dir), signals=NoSignals())
+    train.run(tiny(workdir, cache_dir), stop_requests=NoStopRequests())
     return workdir
 
 
@@ -60,7 +60,9 @@ def small_disk(tmp_path):
     def mount(size):
         nonlocal mounted
         options = ["-o", f"{'remount,' if mounted else ''}size={int(size * 2**20)}"]
-        answer = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            ["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True, check=False
+        )
         if answer.returncode:
             pytest.skip(f"needs leave to mount a tmpfs: {answer.stderr.strip()}")
         mounted = True

@@ -17,14 +17,18 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoSignals, command, make_state, set_step, tiny
-from kill_and_resume import outcome, scalars, tensors
+from compare_runs import outcome, scalars, tensors
+from fakes import NoStopRequests, command, make_state, set_step, tiny
 
-from trainer import NonFiniteError, StorageError, files, train
-from trainer.run import checkpoint, summaries
-from trainer.run.checkpoint import Checkpoints
+from trainer import files, steps, train
+from trainer.errors import NonFiniteError, StorageError
+from trainer.run import checkpoint_cleanup, checkpoint_files, checkpoint_manager, event_files, summaries
+from trainer.run.checkpoint_manager import Checkpoints
 
-COMMITTED, BEST = 10, 15  # steps of the tiny run that are evaluated: one that is no improvement, and the one that is best in the end
+COMMITTED, BEST = (
+    10,
+    15,
+)  # steps of the tiny run that are evaluated: one that is no improvement, and the one that is best in the end
 
 
 class Interrupted(BaseException):
@@ -54,7 +58,7 @@ def halfway(tmp_path_factory, cache_dir):
     directory = tmp_path_factory.mktemp("halfway") / "run"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         at_step(patch, COMMITTED, interrupt)
-        train.run(tiny(directory, cache_dir), signals=NoSignals())
+        train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
     return directory
 
 
@@ -101,17 +105,17 @@ def test_a_damaged_newest_checkpoint_is_found_out_and_kept_aside(run, suffix, ho
     best = next((run / "best").glob("*.index"))
     before = tensors(newest)
     wound(newest.with_name(f"{newest.name}.{suffix}"), how)
-    found = checkpoint.find(run)
+    found = checkpoint_files.find(run)
     if found.newest == newest:  # a bit that nothing reads
         assert tensors(newest) == before
         return
     assert found.newest == newest.with_name(f"ckpt-{COMMITTED - 1}")
-    left = [path.name for path in checkpoint._files(newest) if path.exists()]
-    checkpoint.tidy(run, found)
+    left = [path.name for path in checkpoint_files.files_of(newest) if path.exists()]
+    checkpoint_cleanup.tidy(run, found)
     assert sorted(path.name for path in (run / "quarantine" / "checkpoints").iterdir()) == sorted(left)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert str(newest) in warning
-    assert "1 steps" in warning
+    assert "recomputing 1 step." in warning
     assert best.exists()
 
 
@@ -132,7 +136,7 @@ def test_a_damaged_newest_checkpoint_is_found_out_and_kept_aside(run, suffix, ho
 )
 def test_a_run_with_a_damaged_file_ends_with_the_same_bits(run, cache_dir, twin, name, how):
     wound(run / name, how)
-    train.run(tiny(run, cache_dir), signals=NoSignals())
+    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
     assert outcome(run) == twin
 
 
@@ -142,7 +146,7 @@ def test_a_damaged_best_is_written_anew_from_the_periodic_checkpoint_of_its_step
     shutil.copy(best, run / "checkpoints" / best.name)
     shutil.copy(best.with_suffix(".data-00000-of-00001"), run / "checkpoints")
     wound(best, how)
-    train.run(tiny(run, cache_dir), signals=NoSignals())
+    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
     assert outcome(run) == twin
 
 
@@ -150,7 +154,10 @@ def test_a_damaged_checkpoint_in_a_real_process_is_a_warning_and_not_a_traceback
     wound(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "removed")
     answer = subprocess.run(command(tiny(run, cache_dir)), capture_output=True, text=True, check=False)
     assert answer.returncode == 0
-    assert f"ckpt-{COMMITTED} is damaged (its index file is missing): moved to quarantine/; 1 steps are done again." in answer.stderr
+    assert (
+        f"ckpt-{COMMITTED} is damaged (its index file is missing): moved to quarantine/; recomputing 1 step."
+        in answer.stderr
+    )
     assert f"Resumed at step {COMMITTED - 1}" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert outcome(run) == twin
@@ -163,7 +170,7 @@ def test_when_no_checkpoint_is_whole_the_run_is_never_started_over(run, cache_di
         wound(path, how)
     before = sorted(path for path in run.rglob("*") if path.is_file())
     with pytest.raises(StorageError, match="none can be read"):
-        train.run(tiny(run, cache_dir), signals=NoSignals())
+        train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
     assert sorted(path for path in run.rglob("*") if path.is_file()) == before
 
 
@@ -171,14 +178,14 @@ def test_when_the_checkpoints_are_gone_the_run_is_never_started_over(run, cache_
     shutil.rmtree(run / "checkpoints")
     shutil.rmtree(run / "best")
     with pytest.raises(StorageError, match="no checkpoint"):
-        train.run(tiny(run, cache_dir), signals=NoSignals())
+        train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
 
 
 def test_a_folder_in_the_place_of_an_event_file_is_no_event_file(run, cache_dir):
     (events,) = (run / "summaries" / "train").iterdir()
     events.unlink()
     events.mkdir()
-    train.run(tiny(run, cache_dir), signals=NoSignals())
+    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
     assert min(step for name, _, step in scalars(run / "summaries") if name == "train") > COMMITTED
 
 
@@ -186,7 +193,7 @@ def test_a_step_that_is_damaged_twice_is_kept_aside_twice(run):
     for _ in range(2):
         shutil.copytree(run / "checkpoints", run / "copy")
         wound(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "zeroed")
-        checkpoint.tidy(run, checkpoint.find(run))
+        checkpoint_cleanup.tidy(run, checkpoint_files.find(run))
         shutil.rmtree(run / "checkpoints")
         (run / "copy").rename(run / "checkpoints")
     assert {path.name for path in (run / "quarantine").iterdir()} == {"checkpoints", "checkpoints-2"}
@@ -199,7 +206,16 @@ class HostileCorpus:
     """Reviews that no one should write: bytes that are no UTF-8, nothing at all, NUL, a megabyte."""
 
     name, version, description, citation, element_spec, sources = "hostile", "1.0.0", "", "", "", ()
-    texts = (b"\xff\xfe\xc3 good", b"", b"\0bad\0", b"good movie " * 95_000, b"bad \xed\xa0\x80 movie", b"?!", b"good", b"<br />") * 2
+    texts = (
+        b"\xff\xfe\xc3 good",
+        b"",
+        b"\0bad\0",
+        b"good movie " * 95_000,
+        b"bad \xed\xa0\x80 movie",
+        b"?!",
+        b"good",
+        b"<br />",
+    ) * 2
 
     def examples(self, split):
         return len(self.texts)
@@ -211,7 +227,7 @@ class HostileCorpus:
 def test_reviews_that_no_one_should_write_do_not_stop_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.data.datasets.open_corpus", lambda **kwargs: HostileCorpus())
     root = tmp_path / "run"
-    train.run(tiny(root, str(tmp_path / "cache"), epochs=1), signals=NoSignals())
+    train.run(tiny(root, str(tmp_path / "cache"), epochs=1), stop_requests=NoStopRequests())
     assert json.loads((root / "result.json").read_text())["stop_step"] == len(HostileCorpus.texts) // 4
 
 
@@ -265,7 +281,9 @@ class Disk:
             state = {}
             for path, content in unsynced.items():
                 known = self.contents.get(path.stat().st_ino)
-                state[path.relative_to(self.root)] = content if known == content else known or content[: int(keep * len(content))]
+                state[path.relative_to(self.root)] = (
+                    content if known == content else known or content[: int(keep * len(content))]
+                )
             self.instants.append(state)
 
     def durable(self, directory):
@@ -286,7 +304,9 @@ class Disk:
 
 
 @pytest.mark.parametrize(("step", "last_save"), [(0, "save"), (COMMITTED, "save"), (BEST, "save_best")])
-def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(tmp_path, cache_dir, twin, step, last_save, monkeypatch):
+def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(
+    tmp_path, cache_dir, twin, step, last_save, monkeypatch
+):
     root = tmp_path / "run"
     disk = Disk(root, tmp_path / "links")
 
@@ -301,14 +321,14 @@ def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(tmp_path, c
         if step:  # else what the start writes before its first save is watched too
             at_step(patch, step, forget_what_was)
         at_step(patch, step, interrupt, save=last_save)
-        train.run(tiny(root, cache_dir), signals=NoSignals())
+        train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
     states = {repr(sorted(state.items())): state for state in disk.instants}
     assert len(states) > 5
     for number, state in enumerate(states.values()):
         again = tmp_path / f"again-{number}"
         again.mkdir()
         disk.restore(state, again)
-        train.run(tiny(again, cache_dir), signals=NoSignals())
+        train.run(tiny(again, cache_dir), stop_requests=NoStopRequests())
         assert outcome(again) == twin
         shutil.rmtree(again)
 
@@ -319,7 +339,7 @@ def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(tmp_path, c
 @pytest.fixture
 def impatient(monkeypatch):
     """Saves are tried again at once."""
-    monkeypatch.setattr(checkpoint, "RETRY_SECS", (0,))
+    monkeypatch.setattr(checkpoint_manager, "RETRY_SECS", (0,))
 
 
 def megabytes(directory):
@@ -330,53 +350,61 @@ def megabytes(directory):
 def test_with_room_made_a_full_disk_tells_nothing(small_disk, cache_dir, twin, halfway, impatient, share):
     folder = small_disk(share * megabytes(halfway))
     with pytest.raises(StorageError, match=rf"{folder}/.* MiB free in {folder}"):
-        train.run(tiny(folder / "run", cache_dir), signals=NoSignals())
-    committed = checkpoint.find(folder / "run").newest
+        train.run(tiny(folder / "run", cache_dir), stop_requests=NoStopRequests())
+    committed = checkpoint_files.find(folder / "run").newest
     small_disk(64)
-    train.run(tiny(folder / "run", cache_dir), signals=NoSignals())
+    train.run(tiny(folder / "run", cache_dir), stop_requests=NoStopRequests())
     assert outcome(folder / "run") == twin
     starts = [json.loads(line)["step"] for line in (folder / "run" / "starts.jsonl").read_text().splitlines()]
-    assert starts[-1] == (checkpoint.step_of(committed) if committed else 0)
+    assert starts[-1] == (checkpoint_files.step_of(committed) if committed else 0)
 
 
 def test_a_save_that_finds_room_in_time_goes_on(small_disk, cache_dir, twin, halfway, monkeypatch, caplog):
     folder = small_disk(0.6 * megabytes(halfway))
-    monkeypatch.setattr(checkpoint, "RETRY_SECS", (1, 1))
+    monkeypatch.setattr(checkpoint_manager, "RETRY_SECS", (1, 1))
     monkeypatch.setattr(Checkpoints, "_pause", lambda checkpoints, secs: small_disk(64))
-    train.run(tiny(folder / "run", cache_dir), signals=NoSignals())
+    train.run(tiny(folder / "run", cache_dir), stop_requests=NoStopRequests())
     assert "Trying again in 1 s." in caplog.text
     assert outcome(folder / "run") == twin
 
 
-def test_a_full_disk_under_the_encoded_corpus_is_named_and_leaves_nothing_half_written(tmp_path, small_disk, twin, cache_dir):
+def test_a_full_disk_under_the_encoded_corpus_is_named_and_leaves_nothing_half_written(
+    tmp_path, small_disk, twin, cache_dir
+):
     folder = small_disk(0.2)
     shutil.copytree(pathlib.Path(cache_dir) / "sample_reviews", tmp_path / "sample_reviews")
     (folder / "sample_reviews").symlink_to(tmp_path / "sample_reviews")
     given = tiny(tmp_path / "run", str(folder), train_split="train", vocab_size=1000)
     with pytest.raises(StorageError, match=str(folder)):
-        train.run(given, signals=NoSignals())
+        train.run(given, stop_requests=NoStopRequests())
     small_disk(64)
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
 
 
 def test_a_full_disk_ends_a_real_process_with_exit_code_3(small_disk, cache_dir, halfway):
     folder = small_disk(0.5 * megabytes(halfway))
-    answer = subprocess.run(command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 3
     assert "No space left on device" in answer.stderr
     assert "Trying again in 10 s." in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
-def test_a_directory_that_goes_while_the_run_writes_ends_it_with_a_sentence(tmp_path, cache_dir, impatient, monkeypatch):
+def test_a_directory_that_goes_while_the_run_writes_ends_it_with_a_sentence(
+    tmp_path, cache_dir, impatient, monkeypatch
+):
     root = tmp_path / "run"
     at_step(monkeypatch, COMMITTED, lambda save: [shutil.rmtree(root), save()])
     with pytest.raises(StorageError, match=str(root)):
-        train.run(tiny(root, cache_dir), signals=NoSignals())
+        train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to lose its permissions")
-def test_permissions_that_go_while_the_run_writes_end_it_and_leave_what_was_committed(tmp_path, cache_dir, twin, impatient, monkeypatch):
+def test_permissions_that_go_while_the_run_writes_end_it_and_leave_what_was_committed(
+    tmp_path, cache_dir, twin, impatient, monkeypatch
+):
     root = tmp_path / "run"
 
     def as_nobody(save):
@@ -388,9 +416,9 @@ def test_permissions_that_go_while_the_run_writes_end_it_and_leave_what_was_comm
 
     with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"[Pp]ermission denied"):
         at_step(patch, COMMITTED, as_nobody)
-        train.run(tiny(root, cache_dir), signals=NoSignals())
-    assert checkpoint.find(root).newest.name == f"ckpt-{COMMITTED - 1}"
-    train.run(tiny(root, cache_dir), signals=NoSignals())
+        train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
+    assert checkpoint_files.find(root).newest.name == f"ckpt-{COMMITTED - 1}"
+    train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
     assert outcome(root) == twin
 
 
@@ -398,7 +426,9 @@ def test_a_read_only_filesystem_is_one_sentence(small_disk, run, cache_dir):
     folder = small_disk(64)
     shutil.copytree(run, folder / "run")
     subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-    answer = subprocess.run(command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 2
     assert "Read-only file system" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
@@ -418,7 +448,9 @@ def test_a_read_only_filesystem_is_one_sentence(small_disk, run, cache_dir):
         ("Ended at step", 24),
     ],
 )
-def test_a_signal_ends_any_phase_and_the_resumed_run_ends_with_the_same_bits(tmp_path, cache_dir, twin, words, committed):
+def test_a_signal_ends_any_phase_and_the_resumed_run_ends_with_the_same_bits(
+    tmp_path, cache_dir, twin, words, committed
+):
     root = tmp_path / "run"
     process = subprocess.Popen(command(tiny(root, cache_dir)), stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
@@ -428,14 +460,20 @@ def test_a_signal_ends_any_phase_and_the_resumed_run_ends_with_the_same_bits(tmp
     said = process.stderr.read()
     assert process.wait() == 143
     assert said.splitlines()[-1].removeprefix("error: ").startswith("Ended by SIGTERM")
-    newest = checkpoint.find(root).newest
+    newest = checkpoint_files.find(root).newest
     assert (newest is None) == (committed is None)
-    assert committed is None or checkpoint.step_of(newest) >= committed
-    train.run(tiny(root, cache_dir), signals=NoSignals())
+    assert committed is None or checkpoint_files.step_of(newest) >= committed
+    train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
     assert outcome(root) == twin
 
 
-LONG = {"epochs": 60, "eval_every_steps": 240, "checkpoint_every_steps": 0, "checkpoint_every_secs": 0.0, "patience": 0}
+LONG = {
+    "epochs": 60,
+    "eval_every_steps": 240,
+    "checkpoint_every_steps": 0,
+    "checkpoint_every_secs": 0.0,
+    "patience": 0,
+}
 
 
 def long(root, cache_dir, **more):
@@ -447,7 +485,7 @@ def long(root, cache_dir, **more):
 def long_twin(tmp_path_factory, cache_dir):
     """The outcome of a long run that was left alone."""
     root = tmp_path_factory.mktemp("long") / "run"
-    train.run(long(root, cache_dir), signals=NoSignals())
+    train.run(long(root, cache_dir), stop_requests=NoStopRequests())
     return outcome(root)
 
 
@@ -465,7 +503,7 @@ def assert_saved_where_it_ended(root, cache_dir, expected, **more):
     """There is one checkpoint beside that of step 0, and a start from there comes to the expected end."""
     (newest,) = {path.stem for path in (root / "checkpoints").glob("*.index")} - {"ckpt-0"}
     assert 20 <= int(newest.removeprefix("ckpt-")) < 240
-    train.run(long(root, cache_dir, **more), signals=NoSignals())
+    train.run(long(root, cache_dir, **more), stop_requests=NoStopRequests())
     ended = outcome(root)
     for name in expected if not more else ("newest", "state", "best"):
         assert ended[name] == expected[name]
@@ -474,7 +512,9 @@ def assert_saved_where_it_ended(root, cache_dir, expected, **more):
 TWICE_AND_ONCE = (("HUP",), ("USR2",), ("XCPU", "XCPU"), ("TERM", "TERM"), ("INT", "TERM"))
 
 
-def test_each_signal_that_ends_a_run_saves_the_step_it_comes_at_also_when_it_comes_twice(tmp_path, cache_dir, long_twin):
+def test_each_signal_that_ends_a_run_saves_the_step_it_comes_at_also_when_it_comes_twice(
+    tmp_path, cache_dir, long_twin
+):
     root, step = tmp_path / "run", 0
     for names in TWICE_AND_ONCE:
         process = subprocess.Popen(command(long(root, cache_dir)), stderr=subprocess.PIPE, text=True)
@@ -484,11 +524,11 @@ def test_each_signal_that_ends_a_run_saves_the_step_it_comes_at_also_when_it_com
             time.sleep(0.002)
         said = process.stderr.read()
         assert process.wait() in {128 + signal.Signals[f"SIG{name}"] for name in names}, said
-        newest = checkpoint.step_of(checkpoint.find(root).newest)
+        newest = checkpoint_files.step_of(checkpoint_files.find(root).newest)
         assert "; the same command goes on." in said
         assert newest > step, names
         step = newest
-    train.run(long(root, cache_dir), signals=NoSignals())
+    train.run(long(root, cache_dir), stop_requests=NoStopRequests())
     assert outcome(root) == long_twin
 
 
@@ -513,7 +553,9 @@ def test_ctrl_c_to_a_run_and_the_tee_behind_it_saves(tmp_path, cache_dir, long_t
     root, log = tmp_path / "run", tmp_path / "log"
     given = long(root, cache_dir, log_every_steps=1)
     process = subprocess.Popen(command(given), stderr=subprocess.PIPE, process_group=0)
-    tee = subprocess.Popen(["tee", log], stdin=process.stderr, stdout=subprocess.PIPE, text=True, process_group=process.pid)
+    tee = subprocess.Popen(
+        ["tee", log], stdin=process.stderr, stdout=subprocess.PIPE, text=True, process_group=process.pid
+    )
     process.stderr.close()
     wait_for_step(tee.stdout, 20)
     os.killpg(process.pid, signal.SIGINT)
@@ -524,11 +566,19 @@ def test_ctrl_c_to_a_run_and_the_tee_behind_it_saves(tmp_path, cache_dir, long_t
 
 
 @pytest.mark.parametrize("is_ignored", [False, True], ids=["", "under nohup"])
-def test_a_terminal_that_closes_saves_and_ends_or_under_nohup_changes_nothing(tmp_path, cache_dir, long_twin, is_ignored):
+def test_a_terminal_that_closes_saves_and_ends_or_under_nohup_changes_nothing(
+    tmp_path, cache_dir, long_twin, is_ignored
+):
     root = tmp_path / "run"
     ours, theirs = pty.openpty()
     ignoring = """trap "" HUP; """ if is_ignored else ""
-    arguments = ["sh", "-c", f'{ignoring}exec setsid --ctty --wait "$@"', "sh", *command(long(root, cache_dir))]
+    arguments = [
+        "sh",
+        "-c",
+        f'{ignoring}exec setsid --ctty --wait "$@"',
+        "sh",
+        *command(long(root, cache_dir)),
+    ]
     process = subprocess.Popen(arguments, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     written = ""
@@ -544,7 +594,13 @@ def test_a_terminal_that_closes_saves_and_ends_or_under_nohup_changes_nothing(tm
 
 @pytest.mark.parametrize("redirect", ["2>/dev/full", "0<&- 1>&- 2>&-", "2>&1 | head -3"])
 def test_a_run_whose_words_go_nowhere_ends_with_the_same_bits(tmp_path, cache_dir, twin, redirect):
-    shell = ["bash", "-c", f'"$@" {redirect}; exit ${{PIPESTATUS[0]}}', "bash", *command(tiny(tmp_path / "run", cache_dir))]
+    shell = [
+        "bash",
+        "-c",
+        f'"$@" {redirect}; exit ${{PIPESTATUS[0]}}',
+        "bash",
+        *command(tiny(tmp_path / "run", cache_dir)),
+    ]
     assert subprocess.run(shell, stdout=subprocess.DEVNULL, check=False).returncode == 0
     assert outcome(tmp_path / "run") == twin
 
@@ -568,20 +624,24 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_nothing_of_it_saved(tmp_pat
     root = tmp_path / "run"
     for _ in range(2):  # the same command arrives at the same step
         with pytest.raises(NonFiniteError, match=r"at step 2 .* nan; step 1 is saved.*--learning_rate"):
-            train.run(tiny(root, cache_dir, learning_rate=1e38), signals=NoSignals())
-        assert checkpoint.find(root).newest.name == "ckpt-1"
+            train.run(tiny(root, cache_dir, learning_rate=1e38), stop_requests=NoStopRequests())
+        assert checkpoint_files.find(root).newest.name == "ckpt-1"
     assert NonFiniteError.exit_code == 4
 
 
-def test_with_on_nan_continue_the_run_goes_on_and_an_evaluation_that_is_not_finite_is_no_improvement(tmp_path, cache_dir, monkeypatch):
+def test_with_on_nan_continue_the_run_goes_on_and_an_evaluation_that_is_not_finite_is_no_improvement(
+    tmp_path, cache_dir, monkeypatch
+):
     root = tmp_path / "run"
-    make_train_step = train.make_train_step
+    make_train_step = steps.make_train_step
 
     def make_breaking_step(state, *args, **kwargs):
         train_step = make_train_step(state, *args, **kwargs)
 
         def breaking_step(batch, stop):
-            if int(state.step) == 6:  # After the first evaluation; how high a learning rate would do it depends on the CPU.
+            if (
+                int(state.step) == 6
+            ):  # After the first evaluation; how high a learning rate would do it depends on the CPU.
                 for weight in state.model.trainable_variables:
                     weight.assign(tf.fill(weight.shape, np.nan))
             return train_step(batch, stop)
@@ -589,7 +649,7 @@ def test_with_on_nan_continue_the_run_goes_on_and_an_evaluation_that_is_not_fini
         return breaking_step
 
     monkeypatch.setattr(train, "make_train_step", make_breaking_step)
-    train.run(tiny(root, cache_dir, on_nan="continue", patience=2), signals=NoSignals())
+    train.run(tiny(root, cache_dir, on_nan="continue", patience=2), stop_requests=NoStopRequests())
     ending = json.loads((root / "result.json").read_text())
     assert (ending["best_step"], ending["stop_step"]) == (5, 15)
     assert "no improvement in 2 evaluations" in ending["reason"]
@@ -597,9 +657,11 @@ def test_with_on_nan_continue_the_run_goes_on_and_an_evaluation_that_is_not_fini
 
 @pytest.mark.parametrize("step", [1, COMMITTED, 24])
 @pytest.mark.parametrize("position", [0, 1])
-def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(tmp_path, cache_dir, twin, monkeypatch, step, position):
+def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(
+    tmp_path, cache_dir, twin, monkeypatch, step, position
+):
     root = tmp_path / "run"
-    make_train_step = train.make_train_step
+    make_train_step = steps.make_train_step
 
     def make_failing_step(state, *args, **kwargs):
         train_step = make_train_step(state, *args, **kwargs)
@@ -611,11 +673,14 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(tmp_pat
 
         return failing_step
 
-    with monkeypatch.context() as patch, pytest.raises(NonFiniteError, match=f"at step {step} .*step {step - 1} is saved"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(NonFiniteError, match=f"at step {step} .*step {step - 1} is saved"),
+    ):
         patch.setattr(train, "make_train_step", make_failing_step)
-        train.run(tiny(root, cache_dir), signals=NoSignals())
-    assert checkpoint.find(root).newest.name == f"ckpt-{step - 1}"
-    train.run(tiny(root, cache_dir), signals=NoSignals())
+        train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
+    assert checkpoint_files.find(root).newest.name == f"ckpt-{step - 1}"
+    train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
     assert outcome(root) == twin
 
 
@@ -625,14 +690,14 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(tmp_pat
 def test_a_thousand_saves_and_three_hundred_restarts_leave_files_and_memory_as_they_were(tmp_path):
     def restart():
         state = make_state()
-        found = checkpoint.find(tmp_path)
-        checkpoint.tidy(tmp_path, found)
+        found = checkpoint_files.find(tmp_path)
+        checkpoint_cleanup.tidy(tmp_path, found)
         checkpoints = Checkpoints(run=tmp_path, state=state, max_to_keep=3)
         if found.newest:
             checkpoints.restore(found.newest)
-            checkpoints.heal_best()
+            checkpoints.repair_best()
             checkpoints.prune()
-        summaries.rewind(tmp_path / "summaries", step=int(state.step))
+        event_files.rewind(tmp_path / "summaries", step=int(state.step))
         return state, checkpoints, summaries.Summaries(tmp_path / "summaries")
 
     def train_on(state, checkpoints, events, steps):
@@ -648,7 +713,9 @@ def test_a_thousand_saves_and_three_hundred_restarts_leave_files_and_memory_as_t
 
     def sizes():
         gc.collect()
-        files = [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.parent.name != "summaries"]
+        files = [
+            path for path in tmp_path.rglob("*") if path.is_file() and path.parent.parent.name != "summaries"
+        ]
         pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
         return len(files), sum(path.stat().st_size for path in files), pages * resource.getpagesize() / 2**20
 

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoSignals, tiny
+from fakes import NoStopRequests, tiny
+from trainer.trained import logits
 
-from trainer import InputError, StorageError, export, predict, train
+from trainer import export, predict, train, trained_model
 from trainer.data import datasets
-from trainer.trained import logits, open_trained
+from trainer.errors import InputError, StorageError
 
 TEXTS = ["A wonderful film.", "", "Dull, and not even short.", "zzz", "good " * 40]
 
@@ -23,21 +24,25 @@ TEXTS = ["A wonderful film.", "", "Dull, and not even short.", "zzz", "good " * 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, cache_dir):
     given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
     given = {"workdir": given["workdir"], "cache_dir": cache_dir}
-    export.run(given, signals=NoSignals())
+    export.run(given)
     return given
 
 
 def expected(given):
-    trained = open_trained(given)
+    trained = trained_model.load(given)
     return logits(trained.model, trained.vocabulary, TEXTS, max_length=trained.config.max_length)
 
 
 def elsewhere(tmp_path, program, *arguments):
     """What a program prints where `trainer` cannot be imported."""
-    program = f"import sys\ntry:\n    import trainer\n    sys.exit(9)\nexcept ImportError:\n    pass\n{program}"
-    answer = subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+    program = (
+        f"import sys\ntry:\n    import trainer\n    sys.exit(9)\nexcept ImportError:\n    pass\n{program}"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     return [float(value) for value in answer.stdout.split()]
 
 
@@ -47,10 +52,10 @@ def saved_model(given):
 
 
 def test_the_saved_model_takes_raw_texts(finished, tmp_path):
-    program = (
-        f"import tensorflow as tf\nmodel = tf.saved_model.load(sys.argv[1])\nprint(*model.serve(tf.constant({TEXTS!r}))['logit'].numpy())"
+    program = f"import tensorflow as tf\nmodel = tf.saved_model.load(sys.argv[1])\nprint(*model.serve(tf.constant({TEXTS!r}))['logit'].numpy())"
+    assert elsewhere(tmp_path, program, str(saved_model(finished))) == pytest.approx(
+        expected(finished), abs=1e-5
     )
-    assert elsewhere(tmp_path, program, str(saved_model(finished))) == pytest.approx(expected(finished), abs=1e-5)
 
 
 def test_the_saved_model_answers_logit_probability_and_label_to_batches_of_any_size(finished):
@@ -76,8 +81,8 @@ def test_stock_keras_opens_the_keras_file_predicts_and_fits(finished, tmp_path):
 
 def test_an_export_again_replaces_its_own_step_and_keeps_the_others(finished, tmp_path):
     given = {**finished, "workdir": str(shutil.copytree(finished["workdir"], tmp_path / "run"))}
-    export.run(given, signals=NoSignals())
-    export.run({**given, "checkpoint": "latest"}, signals=NoSignals())
+    export.run(given)
+    export.run({**given, "checkpoint": "latest"})
     folder = tmp_path / "run" / "export"
     assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "saved_model"]
     assert sorted(path.name for path in (folder / "saved_model").iterdir()) == ["15", "24"]
@@ -91,37 +96,49 @@ def test_a_folder_behind_a_link_keeps_its_other_versions_and_what_is_not_ours(fi
     (serving / "7" / "saved_model.pb").write_bytes(b"precious")
     link.symlink_to(serving)
     for _ in range(2):
-        export.run(given, signals=NoSignals())
+        export.run(given)
     assert sorted(path.name for path in serving.iterdir()) == ["15", "7"]
     assert (serving / "7" / "saved_model.pb").read_bytes() == b"precious"
     shutil.rmtree(serving / "15")
     (serving / "7").rename(serving / "15")
     with pytest.raises(InputError, match="move it away"):
-        export.run(given, signals=NoSignals())
+        export.run(given)
     assert (serving / "15" / "saved_model.pb").read_bytes() == b"precious"
 
 
 def test_of_two_exports_at_once_nobody_fails_and_what_is_there_is_whole(finished, tmp_path):
     given = {**finished, "workdir": str(shutil.copytree(finished["workdir"], tmp_path / "run"))}
-    command = [sys.executable, "-m", "trainer.main", "--mode=export", *(f"--{name}={value}" for name, value in given.items())]
+    command = [
+        sys.executable,
+        "-m",
+        "trainer.main",
+        "--mode=export",
+        *(f"--{name}={value}" for name, value in given.items()),
+    ]
     exports = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[1] for process in exports]
     assert [process.returncode for process in exports] == [0, 0], said
     folder = tmp_path / "run" / "export"
     assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "saved_model"]
-    assert export._ask_saved_model(str(folder / "saved_model" / "15")).shape == (4,)
+    assert export._load_saved_model(str(folder / "saved_model" / "15")).shape == (4,)
 
 
 @pytest.mark.parametrize("ask", ["_ask_keras", "_ask_saved_model"])
-def test_an_export_that_does_not_answer_as_the_run_does_never_takes_the_place_of_one_that_does(finished, monkeypatch, ask):
+def test_an_export_that_does_not_answer_as_the_run_does_never_takes_the_place_of_one_that_does(
+    finished, monkeypatch, ask
+):
     def files():
         folder = pathlib.Path(finished["workdir"]) / "export"
-        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "new." not in str(path)}
+        return {
+            path: path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and "new." not in str(path)
+        }
 
     before, real = files(), getattr(export, ask)
     monkeypatch.setattr(export, ask, lambda path: real(path) + 0.1)
     with pytest.raises(StorageError, match="the older export stays"):
-        export.run({**finished, "checkpoint": "latest"}, signals=NoSignals())
+        export.run({**finished, "checkpoint": "latest"})
     assert {path for path in before if path not in files()} == set()
 
 
@@ -129,11 +146,14 @@ def test_an_export_that_does_not_answer_as_the_run_does_never_takes_the_place_of
 def test_a_full_disk_is_one_sentence_and_what_is_there_can_be_opened(finished, small_disk, room):
     folder = small_disk(64)
     run = shutil.copytree(finished["workdir"], folder / "run")
-    export.run({**finished, "workdir": str(run)}, signals=NoSignals())
+    export.run({**finished, "workdir": str(run)})
     small_disk(shutil.disk_usage(folder).used / 2**20 + room)
     with pytest.raises(StorageError, match="could not be written"):
-        export.run({**finished, "workdir": str(run)}, signals=NoSignals())
-    for ask, path in ((export._ask_keras, run / "export" / "model.keras"), (export._ask_saved_model, saved_model({"workdir": run}))):
+        export.run({**finished, "workdir": str(run)})
+    for ask, path in (
+        (export._load_keras, run / "export" / "model.keras"),
+        (export._load_saved_model, saved_model({"workdir": run})),
+    ):
         assert ask(str(path)).shape == (4,)
 
 
@@ -147,16 +167,23 @@ def test_a_token_that_is_no_text_has_a_name_that_no_token_has():
 def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path):
     splits = {"train_split": "train[:640]", "validation_split": "", "monitor": "loss", "test_split": ""}
     cache = str(tmp_path / "cache")
-    given = {"workdir": str(tmp_path / "run"), "cache_dir": cache, "dataset": "imdb_reviews", "learning_rate": 0.01, "epochs": 3, **splits}
-    train.run(given, signals=NoSignals())
-    export.run({**given, "checkpoint": "latest"}, signals=NoSignals())
+    given = {
+        "workdir": str(tmp_path / "run"),
+        "cache_dir": cache,
+        "dataset": "imdb_reviews",
+        "learning_rate": 0.01,
+        "epochs": 3,
+        **splits,
+    }
+    train.run(given, stop_requests=NoStopRequests())
+    export.run({**given, "checkpoint": "latest"})
     corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache)
     texts = np.concatenate([texts for texts, _ in corpus.reviews("test[:500]+test[-500:]")])
     with (tmp_path / "reviews.jsonl").open("w") as file:
         file.writelines(json.dumps({"text": text.decode()}) + "\n" for text in texts)
     answers = tmp_path / "answers.jsonl"
     asked = {"checkpoint": "latest", "input": str(tmp_path / "reviews.jsonl"), "output": str(answers)}
-    predict.run({**given, **asked}, signals=NoSignals())
+    predict.run({**given, **asked})
     ours = np.array([json.loads(line)["probability"] for line in answers.read_text().splitlines()])
     served = tf.saved_model.load(str(saved_model(given)))
     stock = keras.models.load_model(tmp_path / "run" / "export" / "model.keras")

@@ -24,8 +24,16 @@ class TinyModel(tf.Module):
 
 
 def make_state(*, model=None, **kwargs) -> TrainState:
-    defaults = {"lower_is_better": True, "initial_best": None, "frozen_flags": "--seed=0\n", "fingerprints": "{}", "conditions": "{}"}
-    return TrainState(model=model or TinyModel(), optimizer=keras.optimizers.Adam(name="adam"), **{**defaults, **kwargs})
+    defaults = {
+        "lower_is_better": True,
+        "initial_best": None,
+        "frozen_flags": "--seed=0\n",
+        "fingerprints": "{}",
+        "conditions": "{}",
+    }
+    return TrainState(
+        model=model or TinyModel(), optimizer=keras.optimizers.Adam(name="adam"), **{**defaults, **kwargs}
+    )
 
 
 def set_step(state: TrainState, step: int) -> None:
@@ -39,7 +47,9 @@ def relative_error(actual, expected) -> float:
     """The largest difference, relative to the largest expected value."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape
-    return float(np.max(np.abs(actual - expected), initial=0.0) / max(np.max(np.abs(expected), initial=0.0), 1e-30))
+    return float(
+        np.max(np.abs(actual - expected), initial=0.0) / max(np.max(np.abs(expected), initial=0.0), 1e-30)
+    )
 
 
 TINY = {
@@ -75,10 +85,10 @@ def command(given: dict) -> list[str]:
     return [sys.executable, "-m", "trainer.main", *(f"--{name}={value}" for name, value in given.items())]
 
 
-class NoSignals:
+class NoStopRequests:
     """No signal ever comes."""
 
-    wait_for_a_save = False
+    defer_to_loop = False
     received = False
 
     def take_save_request(self):

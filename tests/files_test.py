@@ -5,7 +5,8 @@ import pathlib
 
 import pytest
 
-from trainer import StorageError, files
+from trainer import files
+from trainer.errors import StorageError
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_stays(tmp_path):
@@ -28,6 +29,23 @@ def test_a_line_is_appended_after_whole_lines_only(tmp_path):
         file.write(b"torn by a ki")
     files.append_line(path, "two")
     assert path.read_text() == "one\ntwo\n"
+
+
+def test_the_entries_of_a_directory_are_sorted_and_those_of_none_are_none(tmp_path):
+    for name in ("b", "c", "a"):
+        (tmp_path / name).write_bytes(b"")
+    assert files.entries(tmp_path) == [tmp_path / name for name in ("a", "b", "c")]
+    assert files.entries(tmp_path / "missing") == []
+    assert files.entries(tmp_path / "a") == []
+
+
+def test_a_directory_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def fail(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", fail)
+    with pytest.raises(StorageError, match=rf"{tmp_path} could not be read \(Permission denied\)"):
+        files.entries(tmp_path)
 
 
 def test_removing_what_is_not_there_is_fine(tmp_path):

@@ -7,11 +7,11 @@ import signal
 import subprocess
 
 import pytest
-from fakes import NoSignals, command, tiny
-from kill_and_resume import scalars
+from compare_runs import scalars
+from fakes import NoStopRequests, command, tiny
 
 from trainer import inspect_run, train
-from trainer.run import checkpoint, distribution
+from trainer.run import checkpoint_reading, conditions
 
 
 def facts(workdir, **given):
@@ -31,7 +31,7 @@ def test_a_finished_run_is_told_whole(finished, cache_dir, capsys):
     assert [row["step"] for row in told["history"]] == [5, 10, 15, 20]
     assert [row["step"] for row in told["history"] if row["best"]][-1] == ending["best_step"]
     assert told["config"]["seed"] == 2
-    inspect_run.run({"workdir": str(finished)}, signals=NoSignals())
+    inspect_run.run({"workdir": str(finished)})
     assert "verified" in capsys.readouterr().out
 
 
@@ -45,16 +45,18 @@ def test_it_touches_nothing(finished):
 
 
 def test_the_answer_is_json(finished, tmp_path):
-    inspect_run.run({"workdir": str(finished), "output": str(tmp_path / "facts.json")}, signals=NoSignals())
+    inspect_run.run({"workdir": str(finished), "output": str(tmp_path / "facts.json")})
     assert json.loads((tmp_path / "facts.json").read_text())["step"] == 24
 
 
 def test_the_history_has_a_row_for_each_evaluation_with_what_was_judged(finished):
-    state, *_ = (checkpoint.read_values(path) for path in checkpoint.prefixes(finished / "checkpoints") if path.name == "ckpt-24")
+    state = checkpoint_reading.read_values(finished / "checkpoints" / "ckpt-24")
     rows = facts(finished)["history"]
     assert [row["epoch"] for row in rows] == [5 / 8, 10 / 8, 15 / 8, 20 / 8]
     validation = {
-        step: value for (run, tag, step), (value,) in scalars(finished / "summaries").items() if (run, tag) == ("validation", "loss")
+        step: value
+        for (run, tag, step), (value,) in scalars(finished / "summaries").items()
+        if (run, tag) == ("validation", "loss")
     }
     assert {row["step"]: row["val_loss"] for row in rows} == pytest.approx(validation)
     best, patience = float("inf"), []
@@ -69,20 +71,31 @@ def test_the_history_has_a_row_for_each_evaluation_with_what_was_judged(finished
 
 
 def test_the_history_as_csv_is_read_back_as_it_was_told(finished, tmp_path):
-    inspect_run.run({"workdir": str(finished), "output": str(tmp_path / "history.csv")}, signals=NoSignals())
+    inspect_run.run({"workdir": str(finished), "output": str(tmp_path / "history.csv")})
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["step", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "best", "patience"]
+    assert list(rows[0]) == [
+        "step",
+        "epoch",
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "best",
+        "patience",
+    ]
     for row, told in zip(rows, facts(finished)["history"], strict=True):
         assert {name: float(value) for name, value in row.items()} == {name: told[name] for name in row}
 
 
 def test_without_validation_the_history_has_what_training_was_judged_by(tmp_path, cache_dir):
-    train.run(tiny(tmp_path / "run", cache_dir, validation_split="", monitor="loss"), signals=NoSignals())
+    train.run(
+        tiny(tmp_path / "run", cache_dir, validation_split="", monitor="loss"), stop_requests=NoStopRequests()
+    )
     rows = facts(tmp_path / "run")["history"]
     assert [row["step"] for row in rows][:2] == [5, 10]
     assert {row["val_loss"] for row in rows} == {None}
-    inspect_run.run({"workdir": str(tmp_path / "run"), "output": str(tmp_path / "history.csv")}, signals=NoSignals())
+    inspect_run.run({"workdir": str(tmp_path / "run"), "output": str(tmp_path / "history.csv")})
     assert (tmp_path / "history.csv").read_text().splitlines()[1].startswith("5,0.625,0.")
 
 
@@ -112,13 +125,17 @@ def test_damage_is_named_and_what_a_start_would_do_about_it(copy):
 
 def test_a_checkpoint_that_has_lost_its_index_is_told(copy):
     (copy / "checkpoints" / "ckpt-24.index").unlink()
-    told = [entry["damage"] for entry in facts(copy)["checkpoints"] if entry["path"].endswith("checkpoints/ckpt-24")]
+    told = [
+        entry["damage"]
+        for entry in facts(copy)["checkpoints"]
+        if entry["path"].endswith("checkpoints/ckpt-24")
+    ]
     assert told == ["its index file is missing"]
 
 
 def test_another_machine_is_named(finished, monkeypatch):
-    conditions = distribution.conditions
-    monkeypatch.setattr(distribution, "conditions", lambda **kwargs: {**conditions(**kwargs), "usable cores": "96"})
+    real = conditions.conditions
+    monkeypatch.setattr(conditions, "conditions", lambda **kwargs: {**real(**kwargs), "usable cores": "96"})
     assert "usable cores" in facts(finished)["next"]
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -13,13 +12,20 @@ import sys
 
 import pytest
 import tensorflow as tf
-from fakes import NoSignals, command, make_state, set_step, tiny
-from kill_and_resume import outcome
+from compare_runs import outcome
+from fakes import NoStopRequests, command, make_state, set_step, tiny
 
-from trainer import InputError, StorageError, config, evaluate, export, files, inspect_run, predict, train
-from trainer.run import checkpoint, summaries, workdir
-from trainer.run.checkpoint import Checkpoints
-from trainer.start import is_ending_of
+from trainer import config, evaluate, export, files, flagfile, inspect_run, predict, train
+from trainer.errors import InputError, StorageError
+from trainer.run import (
+    checkpoint_cleanup,
+    checkpoint_files,
+    checkpoint_reading,
+    event_files,
+    summaries,
+    workdir,
+)
+from trainer.run.checkpoint_manager import Checkpoints
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
@@ -39,7 +45,7 @@ def train_until(given, monkeypatch, step, then):
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save_and_act)
-        train.run(given, signals=NoSignals())
+        train.run(given, stop_requests=NoStopRequests())
 
 
 def kill():
@@ -63,24 +69,48 @@ def rewrite(prefix, **strings):
         values = {key: tf.constant(reader.get_tensor(key)) for key in reader.get_variable_to_shape_map()}
         for key, text in strings.items():
             values[f"{key}/.ATTRIBUTES/VARIABLE_VALUE"] = tf.constant(text)
-        tf.raw_ops.SaveV2(prefix=name, tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=list(values.values()))
+        tf.raw_ops.SaveV2(
+            prefix=name,
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=list(values.values()),
+        )
 
 
 def newest(run):
-    return checkpoint.find(run).newest
+    return checkpoint_files.find(run).newest
 
 
 # Names.
 
 NAMES = [
     *(f"a{char}b" for char in string.printable if char.isprintable() and char not in "/"),
-    *("sib*", "s?b1", "[s]ib1", "sib[!x]", "imdb [final]", r"back\slash", "**", "{a,b}", "%s%n", "-rf", "~", "$HOME", "#", " ", "'", '"'),
+    *(
+        "sib*",
+        "s?b1",
+        "[s]ib1",
+        "sib[!x]",
+        "imdb [final]",
+        r"back\slash",
+        "**",
+        "{a,b}",
+        "%s%n",
+        "-rf",
+        "~",
+        "$HOME",
+        "#",
+        " ",
+        "'",
+        '"',
+    ),
     *("é", "日本", "e\u0301", "\u202eabc", "😀", "checkpoint", "ckpt-5.index", "gs:", "a:b", "..."),
 ]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its_own_directory_alone(tmp_path, name):
+def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its_own_directory_alone(
+    tmp_path, name
+):
     run, siblings = tmp_path / name, tmp_path / "siblings"
     siblings.mkdir()
     for other in ("sib1", "sib2", "imdb f", "backslash", "a1b", "ab", "aab"):
@@ -88,7 +118,9 @@ def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its
             (tmp_path / other / "checkpoints").mkdir(parents=True)
             for number in range(1, 6):
                 (tmp_path / other / "checkpoints" / f"ckpt-{number}.index").write_bytes(b"precious")
-                (tmp_path / other / "checkpoints" / f"ckpt-{number}.data-00000-of-00001").write_bytes(b"precious")
+                (tmp_path / other / "checkpoints" / f"ckpt-{number}.data-00000-of-00001").write_bytes(
+                    b"precious"
+                )
     run.mkdir(exist_ok=True)
 
     def others():
@@ -96,15 +128,15 @@ def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its
 
     before = others()
     for start in range(2):
-        found = checkpoint.find(run)
+        found = checkpoint_files.find(run)
         assert (found.newest is None) == (start == 0)
-        checkpoint.tidy(run, found)
+        checkpoint_cleanup.tidy(run, found)
         state = make_state()
         checkpoints = Checkpoints(run=run, state=state, max_to_keep=1)
         if found.newest:
             checkpoints.restore(found.newest)
             checkpoints.prune()
-        summaries.rewind(run / "summaries", step=int(state.step))
+        event_files.rewind(run / "summaries", step=int(state.step))
         events = summaries.Summaries(run / "summaries")
         for _ in range(2):
             set_step(state, int(state.step) + 1)
@@ -113,79 +145,94 @@ def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its
             events.commit()
             checkpoints.save()
             checkpoints.save_best()
-    assert [prefix.name for prefix in checkpoint.prefixes(run / "checkpoints")] == ["ckpt-4"]
+    assert [prefix.name for prefix in checkpoint_files.prefixes(run / "checkpoints")] == ["ckpt-4"]
     (run / "checkpoints" / "ckpt-4.index").write_bytes(b"")
-    found = checkpoint.find(run)
+    found = checkpoint_files.find(run)
     assert found.newest == run / "best" / "ckpt-4"
-    checkpoint.tidy(run, found)
+    checkpoint_cleanup.tidy(run, found)
     assert (run / "quarantine" / "checkpoints" / "ckpt-4.index").exists()
-    assert [step for step, _ in summaries.read(run / "summaries")["train", "loss"]] == [1, 2, 3, 4]
+    assert [step for step, _ in event_files.read(run / "summaries")["train", "loss"]] == [1, 2, 3, 4]
     assert others() == before
 
 
 @pytest.mark.parametrize("name", ["sib*", "imdb [final]", "back\\slash $(x) 'é"])
-def test_a_run_of_any_name_is_killed_resumed_and_read_like_any_other(tmp_path, finished, cache_dir, twin, monkeypatch, name):
+def test_a_run_of_any_name_is_killed_resumed_and_read_like_any_other(
+    tmp_path, finished, cache_dir, twin, monkeypatch, name
+):
     sibling = shutil.copytree(finished, tmp_path / "sib1")
     before, run = tree(sibling), tmp_path / name
     given = tiny(run, cache_dir)
     with pytest.raises(Killed):
         train_until(given, monkeypatch, 10, kill)
     (run / "checkpoints" / "ckpt-10.index").write_bytes(b"")
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
     assert outcome(run) == twin
     short = {"workdir": str(run), "cache_dir": cache_dir}
-    evaluate.run({**short, "mode": "evaluate", "output": str(run / "figures [1].json")}, signals=NoSignals())
-    predict.run({**short, "mode": "predict", "text": ("fine",)}, signals=NoSignals())
-    inspect_run.run({**short, "mode": "inspect"}, signals=NoSignals())
-    export.run({**short, "mode": "export"}, signals=NoSignals())
+    evaluate.run({**short, "mode": "evaluate", "output": str(run / "figures [1].json")})
+    predict.run({**short, "mode": "predict", "text": ("fine",)})
+    inspect_run.run({**short, "mode": "inspect"})
+    export.run({**short, "mode": "export"})
     assert tree(sibling) == before
 
 
 # A run directory is data.
 
 
-@pytest.mark.parametrize("flag", ["output", "text", "cache_dir", "mode", "workdir", "data_dir", "init_from", "input", "checkpoint"])
-def test_a_setting_that_is_the_command_lines_alone_is_not_taken_from_a_run(copy, cache_dir, tmp_path, flag, capsys):
+@pytest.mark.parametrize(
+    "flag", ["output", "text", "cache_dir", "mode", "workdir", "data_dir", "init_from", "input", "checkpoint"]
+)
+def test_a_setting_that_is_the_command_lines_alone_is_not_taken_from_a_run(
+    copy, cache_dir, tmp_path, flag, capsys
+):
     target = tmp_path / "precious"
     target.write_text("precious")
     line = f"--{flag}={target}\n"
     text = (copy / "config.flags").read_text()
     lines = "".join(text.splitlines(keepends=True)[:-1]) + line
-    (copy / "config.flags").write_text(f"{lines}{config._SEAL}{hashlib.sha256(lines.encode()).hexdigest()}\n")
+    (copy / "config.flags").write_text(
+        f"{lines}{flagfile._SEAL}{hashlib.sha256(lines.encode()).hexdigest()}\n"
+    )
     given = {"workdir": str(copy), "cache_dir": cache_dir, "mode": "predict", "text": ("fine",)}
-    predict.run(given, signals=NoSignals())
+    predict.run(given)
     assert target.read_text() == "precious"
     assert "fine" in capsys.readouterr().out
     (best,) = (copy / "best").glob("*.index")
     rewrite(best.with_suffix(""), frozen_flags=lines)
     with pytest.raises(InputError, match=f"--{flag}=.* is for the command line alone"):
-        predict.run(given, signals=NoSignals())
+        predict.run(given)
     assert target.read_text() == "precious"
 
 
 def test_a_flag_that_this_version_does_not_know_is_refused_by_name_in_every_mode(copy, cache_dir):
     last = copy / "checkpoints" / "ckpt-24"
-    flags = checkpoint.read_text(last, "frozen_flags") + "--weight_decay=0.0\n"
+    flags = checkpoint_reading.read_text(last, "frozen_flags") + "--weight_decay=0.0\n"
     for index in copy.glob("*/ckpt-*.index"):
         rewrite(index.with_suffix(""), frozen_flags=flags)
     short = {"workdir": str(copy), "cache_dir": cache_dir}
     with pytest.raises(InputError, match=r"no '--weight_decay=0\.0'; use the version"):
-        train.run(short, signals=NoSignals())
-    for mode, program in {"inspect": inspect_run, "predict": predict, "evaluate": evaluate, "export": export}.items():
+        train.run(short, stop_requests=NoStopRequests())
+    for mode, program in {
+        "inspect": inspect_run,
+        "predict": predict,
+        "evaluate": evaluate,
+        "export": export,
+    }.items():
         with pytest.raises(InputError, match=r"--weight_decay=0\.0"):
-            program.run({**short, "mode": mode}, signals=NoSignals())
+            program.run({**short, "mode": mode}, stop_requests=NoStopRequests())
     assert config.FIELDS.keys().isdisjoint({"weight_decay"})
 
 
 @pytest.mark.parametrize("how", ["edited", "removed", "garbage"])
-def test_the_checkpoint_has_all_settings_and_their_readable_copy_decides_nothing(copy, cache_dir, twin, caplog, how):
+def test_the_checkpoint_has_all_settings_and_their_readable_copy_decides_nothing(
+    copy, cache_dir, twin, caplog, how
+):
     path = copy / "config.flags"
     content = path.read_text()
     if how == "removed":
         path.unlink()
     else:
         path.write_text(content.replace("--epochs=3", "--epochs=30") if how == "edited" else "garbage")
-    train.run({"workdir": str(copy), "cache_dir": cache_dir}, signals=NoSignals())
+    train.run({"workdir": str(copy), "cache_dir": cache_dir}, stop_requests=NoStopRequests())
     assert "is finished" in caplog.text
     assert "does not have the run's settings" in caplog.text
     assert outcome(copy) == twin
@@ -207,8 +254,14 @@ def test_a_checkpoint_whose_texts_are_a_strangers_is_one_sentence(copy, cache_di
         rewrite(index.with_suffix(""), **damage)
     for program, mode in ((train, "train"), (predict, "predict"), (inspect_run, "inspect")):
         with contextlib.suppress(InputError):
-            given = {"workdir": str(copy), "cache_dir": cache_dir, "mode": mode, "epochs": 4, "text": ("fine",)}
-            program.run(given, signals=NoSignals())
+            given = {
+                "workdir": str(copy),
+                "cache_dir": cache_dir,
+                "mode": mode,
+                "epochs": 4,
+                "text": ("fine",),
+            }
+            program.run(given, stop_requests=NoStopRequests())
 
 
 @pytest.mark.parametrize("name", ["step", "best_step", "best_metric", "waited", "improved"])
@@ -218,22 +271,38 @@ def test_a_checkpoint_whose_numbers_are_texts_is_none_of_this_program(copy, cach
     for program, mode in ((train, "train"), (predict, "predict"), (inspect_run, "inspect")):
         given = {"workdir": str(copy), "cache_dir": cache_dir, "mode": mode, "text": ("fine",)}
         with contextlib.suppress(InputError, StorageError):
-            program.run(given, signals=NoSignals())
+            program.run(given, stop_requests=NoStopRequests())
 
 
-LINES = ["[]", "{}", "null", "1", "[" * 10**5, '{"stores": [], "step": 0, "steps_recomputed_at_least": 0, "steps_per_epoch": 8}']
-STARTS = [f'{{"stores": {{}}, "step": 0, "steps_recomputed_at_least": 0, "steps_per_epoch": {n}}}' for n in ("0", "-1", "Infinity", "NaN")]
+LINES = [
+    "[]",
+    "{}",
+    "null",
+    "1",
+    "[" * 10**5,
+    '{"stores": [], "step": 0, "steps_recomputed_at_least": 0, "steps_per_epoch": 8}',
+]
+STARTS = [
+    f'{{"stores": {{}}, "step": 0, "steps_recomputed_at_least": 0, "steps_per_epoch": {n}}}'
+    for n in ("0", "-1", "Infinity", "NaN")
+]
 
 
 def test_inspect_leaves_out_lines_that_are_no_starts(copy, cache_dir, capsys):
     with (copy / "starts.jsonl").open("a") as file:
         file.writelines(f"{line}\n" for line in LINES + STARTS)
-    inspect_run.run({"workdir": str(copy), "cache_dir": cache_dir, "mode": "inspect"}, signals=NoSignals())
+    inspect_run.run({"workdir": str(copy), "cache_dir": cache_dir, "mode": "inspect"})
     assert "starts      1," in capsys.readouterr().out
 
 
 OWN_FILES = ["config.flags", "manifest.json", "starts.jsonl", "vocabulary.txt", "result.json", "lock"]
-OWN_FILES += [".config.flags.tmp", ".result.json.tmp", ".starts.jsonl.tmp", "checkpoints/checkpoint", "checkpoints/.checkpoint.tmp"]
+OWN_FILES += [
+    ".config.flags.tmp",
+    ".result.json.tmp",
+    ".starts.jsonl.tmp",
+    "checkpoints/checkpoint",
+    "checkpoints/.checkpoint.tmp",
+]
 OWN_FILES += [
     "checkpoints/ckpt-10.index",
     "checkpoints/ckpt-10.data-00000-of-00001",
@@ -252,8 +321,12 @@ def halfway(tmp_path_factory, cache_dir):
     return run
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, ("link", "pipe")[at % 2]) for at, name in enumerate(OWN_FILES)])
-def test_a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_and_not_waited_for(tmp_path, halfway, cache_dir, name, kind):
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, ("link", "pipe")[at % 2]) for at, name in enumerate(OWN_FILES)]
+)
+def test_a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_and_not_waited_for(
+    tmp_path, halfway, cache_dir, name, kind
+):
     run, precious = shutil.copytree(halfway, tmp_path / "run"), tmp_path / "precious"
     precious.write_text("precious")
     place = run / name
@@ -265,7 +338,9 @@ def test_a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_and_not_waited_
         place.symlink_to(precious)
     else:
         os.mkfifo(place)
-    answer = subprocess.run(command(tiny(run, cache_dir, epochs=2)), capture_output=True, text=True, check=False, timeout=120)
+    answer = subprocess.run(
+        command(tiny(run, cache_dir, epochs=2)), capture_output=True, text=True, check=False, timeout=120
+    )
     assert answer.returncode in (0, 2, 3)
     assert "Traceback" not in answer.stderr
     assert answer.returncode == 0 or answer.stderr.count("error: ") == 1
@@ -279,10 +354,14 @@ def test_a_users_link_to_a_folder_is_written_into_and_never_swept(tmp_path, fini
     shutil.rmtree(run / name, ignore_errors=True)
     (run / name).symlink_to(other / name)
     before = tree(other)
-    train.run(tiny(run, cache_dir, epochs=4, patience=0, max_to_keep=1), signals=NoSignals())
+    train.run(tiny(run, cache_dir, epochs=4, patience=0, max_to_keep=1), stop_requests=NoStopRequests())
     after = tree(other)
-    own = {path for path in before if path.endswith("/checkpoint") or before[path][0] is None}  # TensorFlow's state file; folders
-    assert {path: after.get(path) for path in before if path not in own} == {path: before[path] for path in before if path not in own}
+    own = {
+        path for path in before if path.endswith("/checkpoint") or before[path][0] is None
+    }  # TensorFlow's state file; folders
+    assert {path: after.get(path) for path in before if path not in own} == {
+        path: before[path] for path in before if path not in own
+    }
 
 
 def test_a_run_whose_checkpoints_lie_behind_a_link_trains_and_resumes(tmp_path, cache_dir, twin, monkeypatch):
@@ -293,7 +372,7 @@ def test_a_run_whose_checkpoints_lie_behind_a_link_trains_and_resumes(tmp_path, 
     with pytest.raises(Killed):
         train_until(tiny(run, cache_dir), monkeypatch, 10, kill)
     kept = sorted(path.name for path in big.glob("*.index"))
-    train.run(tiny(run, cache_dir), signals=NoSignals())
+    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
     assert outcome(run) == twin
     assert kept == ["ckpt-10.index", "ckpt-8.index", "ckpt-9.index"]
     assert set(kept) <= {path.name for path in big.iterdir()}
@@ -303,7 +382,9 @@ def test_a_run_whose_checkpoints_lie_behind_a_link_trains_and_resumes(tmp_path, 
 
 
 @AS_ROOT
-@pytest.mark.parametrize("name", ["checkpoints/ckpt-10.index", "checkpoints/ckpt-10.data-00000-of-00001", "checkpoints", "best"])
+@pytest.mark.parametrize(
+    "name", ["checkpoints/ckpt-10.index", "checkpoints/ckpt-10.data-00000-of-00001", "checkpoints", "best"]
+)
 def test_a_file_without_permission_ends_the_start_and_nothing_is_moved(tmp_path, halfway, cache_dir, name):
     run = shutil.copytree(halfway, tmp_path / "run")
     mode = (run / name).stat().st_mode
@@ -315,7 +396,7 @@ def test_a_file_without_permission_ends_the_start_and_nothing_is_moved(tmp_path,
     os.seteuid(65534)
     try:
         with pytest.raises(StorageError, match=r"could not be read \(.*[Pp]ermission denied"):
-            checkpoint.find(run)
+            checkpoint_files.find(run)
     finally:
         os.seteuid(0)
     (run / name).chmod(mode)
@@ -354,7 +435,7 @@ def test_a_disk_that_fails_while_checkpoints_are_listed_is_a_sentence(halfway, m
 
     monkeypatch.setattr(pathlib.Path, "iterdir", fail)
     with pytest.raises(StorageError, match=r"checkpoints could not be read \(Input/output error\)"):
-        checkpoint.find(halfway)
+        checkpoint_files.find(halfway)
 
 
 # The directory that was opened is the one that is written.
@@ -381,12 +462,14 @@ def test_a_run_that_is_moved_while_it_trains_ends_and_nothing_is_made_at_its_old
         assert not run.exists() or not list(run.iterdir())
     shutil.rmtree(run, ignore_errors=True)
     moved.rename(run)
-    train.run(tiny(run, cache_dir), signals=NoSignals())
+    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
     assert outcome(run) == twin
 
 
 @pytest.mark.parametrize("how", ["older", "another run's", "none"])
-def test_curves_that_are_not_those_of_the_checkpoint_are_said(tmp_path, halfway, finished, cache_dir, monkeypatch, caplog, how):
+def test_curves_that_are_not_those_of_the_checkpoint_are_said(
+    tmp_path, halfway, finished, cache_dir, monkeypatch, caplog, how
+):
     run = shutil.copytree(halfway, tmp_path / "run")
     if how == "another run's":
         other = tmp_path / "other"
@@ -395,14 +478,16 @@ def test_curves_that_are_not_those_of_the_checkpoint_are_said(tmp_path, halfway,
         shutil.rmtree(run / "summaries")
         shutil.copytree(other / "summaries", run / "summaries")
     else:
-        summaries.rewind(run / "summaries", step=4 if how == "older" else 0)
-    train.run(tiny(run, cache_dir), signals=NoSignals())
+        event_files.rewind(run / "summaries", step=4 if how == "older" else 0)
+    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
     assert "is not the event log of this run up to step 10" in caplog.text
 
 
-def test_curves_that_are_those_of_the_checkpoint_are_not_said_to_be_others(tmp_path, halfway, cache_dir, caplog):
+def test_curves_that_are_those_of_the_checkpoint_are_not_said_to_be_others(
+    tmp_path, halfway, cache_dir, caplog
+):
     run = shutil.copytree(halfway, tmp_path / "run")
-    train.run(tiny(run, cache_dir, log_every_steps=4), signals=NoSignals())
+    train.run(tiny(run, cache_dir, log_every_steps=4), stop_requests=NoStopRequests())
     assert "is not the event log" not in caplog.text
 
 
@@ -412,25 +497,35 @@ def test_a_new_run_on_a_full_disk_is_exit_code_3(small_disk, cache_dir):
         for _ in range(100):
             file.write(bytes(1024))
             file.flush()
-    answer = subprocess.run(command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 3
     assert answer.stderr.count("error: ") == 1
     assert "No space left on device" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.skipif(not shutil.which("unshare") or os.geteuid() != 0, reason="needs root and unshare, for another PID namespace")
+@pytest.mark.skipif(
+    not shutil.which("unshare") or os.geteuid() != 0,
+    reason="needs root and unshare, for another PID namespace",
+)
 def test_inspect_sees_from_another_pid_namespace_that_a_run_is_training(tmp_path):
     program = "import sys, pathlib; from trainer.run import workdir; print(workdir.is_held(pathlib.Path(sys.argv[1])))"
-    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program, str(tmp_path / "run")]
-    if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], check=False, capture_output=True).returncode:
+    inside = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        sys.executable,
+        "-c",
+        program,
+        str(tmp_path / "run"),
+    ]
+    if subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "true"], check=False, capture_output=True
+    ).returncode:
         pytest.skip("no PID namespace can be made here")
     with workdir.hold(tmp_path / "run"):
         assert subprocess.run(inside, capture_output=True, text=True, check=True).stdout == "True\n"
     assert subprocess.run(inside, capture_output=True, text=True, check=True).stdout == "False\n"
-
-
-def test_result_and_starts_are_not_read_beyond_reason(tmp_path):
-    for content in (b"[" * 10**6, b'{"stop_step": Infinity, "best_step": 1e400}', json.dumps([1]).encode()):
-        (tmp_path / "result.json").write_bytes(content)
-        assert not is_ending_of(tmp_path, 24, 15)

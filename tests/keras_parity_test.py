@@ -15,24 +15,32 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
-from fakes import NoSignals, make_state, tiny
-from kill_and_resume import outcome, scalars
+from compare_runs import outcome, scalars
+from fakes import NoStopRequests, tiny
 
-from trainer import config, export, inspect_run, start, train
+from trainer import config, export, inspect_run, prepare, session, train, trained_model
 from trainer.config import FIELDS
-from trainer.run import checkpoint
-from trainer.run.state import stop_reason
-from trainer.trained import open_trained
+from trainer.run import checkpoint_files
+from trainer.run.early_stopping import initial, stop_reason, verdict
+from trainer.run.records import read_starts
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 SECTION = README.read_text().partition("\n## Coming from Keras\n")[2].partition("\n## ")[0]
-ROWS = [re.fullmatch(r"\| `(.+?)` \| (.+) \|", line).groups() for line in SECTION.splitlines() if line.startswith("| `")]
+ROWS = [
+    re.fullmatch(r"\| `(.+?)` \| (.+) \|", line).groups()
+    for line in SECTION.splitlines()
+    if line.startswith("| `")
+]
 CALLBACKS = ("ModelCheckpoint", "EarlyStopping", "BackupAndRestore", "TensorBoard", "CSVLogger")
 STEPS, STEPS_PER_EPOCH = 24, 8
 
 
 def test_each_argument_has_one_row_and_nothing_else_has():
-    arguments = [f"{name}.{argument}" for name in CALLBACKS for argument in inspect.signature(getattr(keras.callbacks, name)).parameters]
+    arguments = [
+        f"{name}.{argument}"
+        for name in CALLBACKS
+        for argument in inspect.signature(getattr(keras.callbacks, name)).parameters
+    ]
     assert [row for row, _ in ROWS] == arguments
 
 
@@ -49,8 +57,14 @@ def test_a_row_has_a_test_and_names_flags_that_there_are(row, here):
 def finished(tmp_path_factory, cache_dir):
     """A run that was logged every 3 steps, evaluated every 5, saved every 7, and profiled at the second."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    settings = {"checkpoint_every_steps": 7, "checkpoint_every_secs": 0, "max_to_keep": 100, "patience": 0, "profile_steps": "2:2"}
-    train.run(tiny(workdir, cache_dir, **settings), signals=NoSignals())
+    settings = {
+        "checkpoint_every_steps": 7,
+        "checkpoint_every_secs": 0,
+        "max_to_keep": 100,
+        "patience": 0,
+        "profile_steps": "2:2",
+    }
+    train.run(tiny(workdir, cache_dir, **settings), stop_requests=NoStopRequests())
     return workdir
 
 
@@ -62,7 +76,9 @@ def resumed(finished, tmp_path_factory, cache_dir):
         if int(re.match(r"ckpt-(\d+)", path.name)[1]) > 7:
             path.unlink()
     (workdir / "checkpoints" / "ckpt-7.data-00000-of-00001").write_bytes(b"")
-    train.run({"workdir": str(workdir), "cache_dir": cache_dir, "max_to_keep": 1}, signals=NoSignals())
+    train.run(
+        {"workdir": str(workdir), "cache_dir": cache_dir, "max_to_keep": 1}, stop_requests=NoStopRequests()
+    )
     return workdir
 
 
@@ -70,13 +86,23 @@ def resumed(finished, tmp_path_factory, cache_dir):
 def stopped(tmp_path_factory, cache_dir):
     """A run by its accuracy, evaluated and saved once an epoch, that patience ends: no accuracy is above the baseline."""
     workdir = tmp_path_factory.mktemp("stopped") / "run"
-    settings = {"monitor": "val_accuracy", "baseline": 1.0, "patience": 2, "epochs": 6, "eval_every_steps": 0, "max_to_keep": 100}
-    train.run(tiny(workdir, cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0, **settings), signals=NoSignals())
+    settings = {
+        "monitor": "val_accuracy",
+        "baseline": 1.0,
+        "patience": 2,
+        "epochs": 6,
+        "eval_every_steps": 0,
+        "max_to_keep": 100,
+    }
+    train.run(
+        tiny(workdir, cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0, **settings),
+        stop_requests=NoStopRequests(),
+    )
     return workdir
 
 
 def kept(workdir, folder="checkpoints"):
-    return [checkpoint.step_of(prefix) for prefix in checkpoint.prefixes(workdir / folder)]
+    return [checkpoint_files.step_of(prefix) for prefix in checkpoint_files.prefixes(workdir / folder)]
 
 
 def ending(workdir):
@@ -84,18 +110,30 @@ def ending(workdir):
 
 
 def curve(workdir, run, tag):
-    return [value for (its_run, its_tag, _), (value,) in scalars(workdir / "summaries").items() if (its_run, its_tag) == (run, tag)]
+    return [
+        value
+        for (its_run, its_tag, _), (value,) in scalars(workdir / "summaries").items()
+        if (its_run, its_tag) == (run, tag)
+    ]
 
 
 def history(workdir, tmp_path):
-    inspect_run.run({"workdir": str(workdir), "output": str(tmp_path / "history.csv")}, signals=NoSignals())
+    inspect_run.run({"workdir": str(workdir), "output": str(tmp_path / "history.csv")})
     return (tmp_path / "history.csv").read_text()
 
 
 def plugins(workdir):
     """The kinds of what TensorBoard would show."""
-    records = (record for path in workdir.glob("summaries/*/events.*") for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
-    return {value.metadata.plugin_data.plugin_name for record in records for value in tf.compat.v1.Event.FromString(record).summary.value}
+    records = (
+        record
+        for path in workdir.glob("summaries/*/events.*")
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    )
+    return {
+        value.metadata.plugin_data.plugin_name
+        for record in records
+        for value in tf.compat.v1.Event.FromString(record).summary.value
+    }
 
 
 @pytest.fixture
@@ -103,7 +141,7 @@ def said(caplog):
     """Told a --verbosity and what to do, it tells what was said."""
 
     def listen(verbosity, function):
-        config.parse(["trainer", f"--verbosity={verbosity}"])
+        flags.parse(["trainer", f"--verbosity={verbosity}"])
         caplog.clear()
         function()
         return caplog.text
@@ -137,18 +175,22 @@ def draw(seed, *, nan=False):
     return values, settings
 
 
-def judge(values, *, mode="min", min_delta=0.0, baseline=None, patience=3, start_from_epoch=0, initial_best=None):
+def judge(
+    values, *, mode="min", min_delta=0.0, baseline=None, patience=3, start_from_epoch=0, initial_best=None
+):
     """Which evaluations are best here, and at which patience stops."""
     lower_is_better = mode == "min"
-    state = make_state(lower_is_better=lower_is_better, initial_best=initial_best)
+    state = initial(lower_is_better=lower_is_better, initial_best=initial_best)
     best, stop = [], None
     for epoch, value in enumerate(values):
-        state.step.assign_add(1)
         rules = {"lower_is_better": lower_is_better, "min_delta": min_delta, "baseline": baseline}
-        if state.record_evaluation(value, counts_for_patience=epoch >= start_from_epoch, **rules):
+        state = verdict(state, value, step=epoch + 1, counts_for_patience=epoch >= start_from_epoch, **rules)
+        if state.best_step == epoch + 1:
             best.append(epoch)
-        counts = {"waited": int(state.waited), "improved": bool(state.improved)}
-        if stop is None and stop_reason(step=epoch + 1, epochs=1000, steps_per_epoch=1, patience=patience, **counts):
+        counts = {"waited": state.waited, "improved": state.improved}
+        if stop is None and stop_reason(
+            step=epoch + 1, epochs=1000, steps_per_epoch=1, patience=patience, **counts
+        ):
             stop = epoch
     return best, stop
 
@@ -158,7 +200,9 @@ def saved_by_keras(values, tmp_path, *, monitor="metric", mode="min", metrics=()
     saved = []
     settings = {"save_best_only": True, "save_weights_only": True, **settings}
     callback = keras.callbacks.ModelCheckpoint(str(tmp_path / "a.weights.h5"), monitor, mode=mode, **settings)
-    callback.set_model(types.SimpleNamespace(save_weights=lambda *_, **__: saved.append(epoch), metrics=metrics))
+    callback.set_model(
+        types.SimpleNamespace(save_weights=lambda *_, **__: saved.append(epoch), metrics=metrics)
+    )
     for epoch, value in enumerate(values):
         callback.on_epoch_end(epoch, {monitor: value})
     return saved
@@ -166,7 +210,9 @@ def saved_by_keras(values, tmp_path, *, monitor="metric", mode="min", metrics=()
 
 def early_stopping(values, **settings):
     """Keras' EarlyStopping after these values, and the epoch at which it stops."""
-    callback = keras.callbacks.EarlyStopping(**{"monitor": "metric", "mode": "min", "patience": 3, **settings})
+    callback = keras.callbacks.EarlyStopping(
+        **{"monitor": "metric", "mode": "min", "patience": 3, **settings}
+    )
     callback.set_model(types.SimpleNamespace(stop_training=False, get_weights=list))
     callback.on_train_begin()
     for epoch, value in enumerate(values):
@@ -191,7 +237,10 @@ def assert_they_stop_alike(name, values_of_it, *, default):
 def test_model_checkpoint_filepath(finished):
     assert kept(finished)[-1] == STEPS
     assert len(kept(finished, "best")) == 1
-    told = {entry["path"]: entry["val_loss"] for entry in inspect_run.inspect(finished, {"workdir": str(finished)})["checkpoints"]}
+    told = {
+        entry["path"]: entry["val_loss"]
+        for entry in inspect_run.inspect(finished, {"workdir": str(finished)})["checkpoints"]
+    }
     losses = dict(zip((5, 10, 15, 20), curve(finished, "validation", "loss"), strict=True))
     for step in kept(finished):
         assert told[f"{finished}/checkpoints/ckpt-{step}"] == pytest.approx(losses.get(step))
@@ -208,7 +257,9 @@ def test_model_checkpoint_monitor(stopped, tmp_path):
 
 def test_model_checkpoint_verbose(tmp_path, cache_dir, said):
     def begin(name):
-        start.begin(start.open_run(tiny(tmp_path / name, cache_dir), signals=NoSignals()))
+        prepare.prepare_directory(
+            session.open_session(tiny(tmp_path / name, cache_dir), stop_requests=NoStopRequests())
+        )
 
     assert f"Saved {tmp_path}/told/checkpoints/ckpt-0, " in said(1, lambda: begin("told"))
     assert "Saved" not in said(0, lambda: begin("untold"))
@@ -220,15 +271,23 @@ def test_model_checkpoint_save_best_only(finished, resumed):
 
 
 def test_model_checkpoint_save_weights_only(finished):
-    for prefix in (*checkpoint.prefixes(finished / "checkpoints"), *checkpoint.prefixes(finished / "best")):
-        rooms = {name.partition("/")[0] for name in tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()}
+    for prefix in (
+        *checkpoint_files.prefixes(finished / "checkpoints"),
+        *checkpoint_files.prefixes(finished / "best"),
+    ):
+        rooms = {
+            name.partition("/")[0]
+            for name in tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+        }
         assert {"model", "optimizer", "step", "best_metric", "waited"} <= rooms
 
 
 def test_model_checkpoint_mode(tmp_path):
     for seed in range(12):
         values, settings = draw(seed, nan=True)
-        assert judge(values, mode=settings["mode"])[0] == saved_by_keras(values, tmp_path, mode=settings["mode"])
+        assert judge(values, mode=settings["mode"])[0] == saved_by_keras(
+            values, tmp_path, mode=settings["mode"]
+        )
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(loss="mse", metrics=[keras.metrics.BinaryAccuracy(name="accuracy")])
     model.evaluate(np.zeros((1, 1)), np.zeros((1, 1)), verbose=0)
@@ -243,7 +302,9 @@ def test_model_checkpoint_save_freq(finished, stopped, tmp_path):
     epochs = saved_by_keras(curve(stopped, "validation", "loss"), tmp_path, save_best_only=False)
     assert kept(stopped) == [0, *(STEPS_PER_EPOCH * (epoch + 1) for epoch in epochs)]
     batches = []
-    callback = keras.callbacks.ModelCheckpoint(str(tmp_path / "a.weights.h5"), save_weights_only=True, save_freq=7)
+    callback = keras.callbacks.ModelCheckpoint(
+        str(tmp_path / "a.weights.h5"), save_weights_only=True, save_freq=7
+    )
     callback.set_model(types.SimpleNamespace(save_weights=lambda *_, **__: batches.append(step + 1)))
     for step in range(STEPS):
         epoch, batch = divmod(step, STEPS_PER_EPOCH)
@@ -284,12 +345,15 @@ def test_early_stopping_patience():
     for seed in range(8):
         values, settings = draw(seed)
         assert judge(values, **{**settings, "patience": 0})[1] is None
-        assert early_stopping(values, **{**settings, "patience": 0})[1] == early_stopping(values, **{**settings, "patience": 1})[1]
+        assert (
+            early_stopping(values, **{**settings, "patience": 0})[1]
+            == early_stopping(values, **{**settings, "patience": 1})[1]
+        )
 
 
 def test_early_stopping_verbose(stopped, cache_dir, said):
     def again():
-        train.run({"workdir": str(stopped), "cache_dir": cache_dir}, signals=NoSignals())
+        train.run({"workdir": str(stopped), "cache_dir": cache_dir}, stop_requests=NoStopRequests())
 
     assert ending(stopped)["reason"] in said(0, again)
     assert said(-1, again) == ""
@@ -307,8 +371,10 @@ def test_early_stopping_baseline():
 def test_early_stopping_restore_best_weights(finished):
     best = ending(finished)["best_step"]
     assert best < ending(finished)["stop_step"]
-    assert open_trained({"workdir": str(finished)}).step == best
-    assert [step for run, tag, step in scalars(finished / "summaries") if (run, tag) == ("test", "loss")] == [best]
+    assert trained_model.load({"workdir": str(finished)}).step == best
+    assert [step for run, tag, step in scalars(finished / "summaries") if (run, tag) == ("test", "loss")] == [
+        best
+    ]
     for values, settings, ours, restored in (
         ([0.5, 0.4375], {"min_delta": 0.25}, [0, 1], 0),
         ([0.25, 0.5, 0.75], {"start_from_epoch": 1}, [0], 1),
@@ -322,14 +388,14 @@ def test_early_stopping_start_from_epoch():
 
 
 def test_backup_and_restore_backup_dir(finished, resumed):
-    assert len(start.read_starts(resumed)) == 2
+    assert len(read_starts(resumed)) == 2
     ours, theirs = outcome(resumed), outcome(finished)
     for name in ("newest", "state", "best", "result.json"):
         assert ours[name] == theirs[name]
 
 
 def test_backup_and_restore_save_freq(resumed, tmp_path):
-    assert start.read_starts(resumed)[-1]["step"] == 5
+    assert read_starts(resumed)[-1]["step"] == 5
     batches = []
 
     def fit(last):
@@ -342,7 +408,13 @@ def test_backup_and_restore_save_freq(resumed, tmp_path):
         model.compile(loss="mse")
         backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"), save_freq=1)
         callbacks = [backup, keras.callbacks.LambdaCallback(on_train_batch_end=note)]
-        model.fit(np.zeros((STEPS_PER_EPOCH, 1)), np.zeros((STEPS_PER_EPOCH, 1)), batch_size=1, callbacks=callbacks, verbose=0)
+        model.fit(
+            np.zeros((STEPS_PER_EPOCH, 1)),
+            np.zeros((STEPS_PER_EPOCH, 1)),
+            batch_size=1,
+            callbacks=callbacks,
+            verbose=0,
+        )
         return int(model.optimizer.iterations)
 
     with pytest.raises(InterruptedError):
@@ -353,38 +425,49 @@ def test_backup_and_restore_save_freq(resumed, tmp_path):
 
 def test_backup_and_restore_double_checkpoint(resumed):
     assert [path.name for path in (resumed / "quarantine").rglob("*.index")] == ["ckpt-7.index"]
-    assert start.read_starts(resumed)[-1]["step"] == 5
+    assert read_starts(resumed)[-1]["step"] == 5
 
 
 def test_backup_and_restore_delete_checkpoint(finished, stopped, tmp_path, cache_dir):
     for workdir, more in ((finished, {"epochs": 4}), (stopped, {"patience": 9})):
         copy = shutil.copytree(workdir, tmp_path / workdir.parent.name)
         for given, goes_on in (({}, False), (more, True)):
-            run = start.open_run({"workdir": str(copy), "cache_dir": cache_dir, **given}, signals=NoSignals())
+            run = session.open_session(
+                {"workdir": str(copy), "cache_dir": cache_dir, **given}, stop_requests=NoStopRequests()
+            )
             assert int(run.state.step) == ending(workdir)["stop_step"]
             assert (run.stop_reason() is None) == goes_on
 
 
 def test_tensor_board_log_dir(finished):
-    assert {path.name for path in (finished / "summaries").iterdir()} == {"train", "validation", "best", "test"}
+    assert {path.name for path in (finished / "summaries").iterdir()} == {
+        "train",
+        "validation",
+        "best",
+        "test",
+    }
 
 
 def stored(workdir, part):
     """The arrays of the best checkpoint whose name begins so."""
-    reader = tf.train.load_checkpoint(str(checkpoint.newest_best(workdir)))
-    names = (name for name, shape in reader.get_variable_to_shape_map().items() if name.startswith(part) and shape)
+    reader = tf.train.load_checkpoint(str(checkpoint_files.newest_best(workdir)))
+    names = (
+        name for name, shape in reader.get_variable_to_shape_map().items() if name.startswith(part) and shape
+    )
     return [reader.get_tensor(name) for name in names]
 
 
 def test_tensor_board_histogram_freq(finished):
     assert plugins(finished) == {"scalars", "text"}
-    weights = open_trained({"workdir": str(finished)}).model.trainable_variables
-    assert {weight.numpy().tobytes() for weight in weights} <= {array.tobytes() for array in stored(finished, "")}
+    weights = trained_model.load({"workdir": str(finished)}).model.trainable_variables
+    assert {weight.numpy().tobytes() for weight in weights} <= {
+        array.tobytes() for array in stored(finished, "")
+    }
 
 
 def test_tensor_board_write_graph(finished, tmp_path):
     assert "graph_keras_model" not in plugins(finished)
-    model = export.stock_model(open_trained({"workdir": str(finished)}))
+    model = export.stock_model(trained_model.load({"workdir": str(finished)}))
     callback = keras.callbacks.TensorBoard(str(tmp_path / "summaries"))
     callback.set_model(model)
     callback.on_train_end()
@@ -415,19 +498,31 @@ def test_tensor_board_profile_batch(finished, stopped):
 
 def test_tensor_board_embeddings_freq(finished):
     (vectors,) = stored(finished, "model/embedding/")
-    assert vectors.tobytes() == open_trained({"workdir": str(finished)}).model.embedding.embeddings.numpy().tobytes()
+    assert (
+        vectors.tobytes()
+        == trained_model.load({"workdir": str(finished)}).model.embedding.embeddings.numpy().tobytes()
+    )
 
 
 def test_tensor_board_embeddings_metadata(finished):
     labels = (finished / "vocabulary.txt").read_bytes().split(b"\n")
-    assert tuple(labels) == open_trained({"workdir": str(finished)}).vocabulary.tokens
+    assert tuple(labels) == trained_model.load({"workdir": str(finished)}).vocabulary.tokens
     assert len(labels) == len(stored(finished, "model/embedding/")[0])
     assert [row for row, label in enumerate(labels) if not label.strip()] == [0]
 
 
 def test_csv_logger_filename(stopped, tmp_path):
     ours = list(csv.DictReader(io.StringIO(history(stopped, tmp_path))))
-    assert list(ours[0]) == ["step", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "best", "patience"]
+    assert list(ours[0]) == [
+        "step",
+        "epoch",
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "best",
+        "patience",
+    ]
     callback = keras.callbacks.CSVLogger(tmp_path / "keras.csv")
     callback.on_train_begin()
     curves = {
@@ -442,7 +537,9 @@ def test_csv_logger_filename(stopped, tmp_path):
     theirs = list(csv.DictReader((tmp_path / "keras.csv").open()))
     for our, their in zip(ours, theirs, strict=True):
         assert float(our["epoch"]) == float(their.pop("epoch")) + 1
-        assert {name: np.float32(our[name]) for name in their} == {name: np.float32(value) for name, value in their.items()}
+        assert {name: np.float32(our[name]) for name in their} == {
+            name: np.float32(value) for name, value in their.items()
+        }
 
 
 def test_csv_logger_separator(finished, tmp_path):

@@ -11,15 +11,21 @@ import sys
 import time
 
 import pytest
-from fakes import NoSignals, tiny
-from kill_and_resume import differences, outcome
+from compare_runs import differences, outcome
+from fakes import NoStopRequests, tiny
 from local_cluster import ROOT, held_ports, outcome_of, start_workers
 
 from trainer import train
 
 
 def start(given, *arguments):
-    command = [sys.executable, "scripts/local_cluster.py", *arguments, "--", *(f"--{name}={value}" for name, value in given.items())]
+    command = [
+        sys.executable,
+        "scripts/local_cluster.py",
+        *arguments,
+        "--",
+        *(f"--{name}={value}" for name, value in given.items()),
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -38,7 +44,10 @@ def start_stand_ins(*scripts, **kwargs):
 
 
 def workers_of(process):
-    return [int(pid) for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    return [
+        int(pid)
+        for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ]
 
 
 def wait_for_step(workdir, step, process):
@@ -59,7 +68,9 @@ def test_when_one_dies_all_are_started_again_and_on_ctrl_c_all_end_with_a_save(t
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
-    assert re.search(r"A worker died \(exit codes \[(5, -9|-9, 5)\]\): all are started again; restarts left: 0\.", said), said
+    assert re.search(
+        r"A worker died \(exit codes \[(5, -9|-9, 5)\]\): all are started again; restarts left: 0\.", said
+    ), said
     for worker in (0, 1):
         assert f"[{worker}] error: Ended by SIGINT: saved at step " in said
     assert "Traceback" not in said
@@ -67,7 +78,7 @@ def test_when_one_dies_all_are_started_again_and_on_ctrl_c_all_end_with_a_save(t
 
 def test_a_job_that_one_worker_does_is_the_one_of_one_device(tmp_path, cache_dir):
     said = start(tiny(tmp_path / "cluster", cache_dir, epochs=1), "--workers=1").communicate()[0]
-    train.run(tiny(tmp_path / "run", cache_dir, epochs=1), signals=NoSignals())
+    train.run(tiny(tmp_path / "run", cache_dir, epochs=1), stop_requests=NoStopRequests())
     assert differences(outcome(tmp_path / "run")["state"], outcome(tmp_path / "cluster")["state"]) == [
         "frozen_flags/.ATTRIBUTES/VARIABLE_VALUE"
     ], said
@@ -129,7 +140,13 @@ def test_what_a_new_start_does_not_mend_is_not_started_again_whoever_ends_first(
 
 @pytest.mark.parametrize(
     ("end", "code"),
-    [("exit 5", 5), *((f"kill -{name} $$", 128 + number) for name, number in (("KILL", 9), ("SEGV", 11), ("ABRT", 6), ("BUS", 7)))],
+    [
+        ("exit 5", 5),
+        *(
+            (f"kill -{name} $$", 128 + number)
+            for name, number in (("KILL", 9), ("SEGV", 11), ("ABRT", 6), ("BUS", 7))
+        ),
+    ],
 )
 def test_what_a_new_start_may_mend_is_started_again_until_the_restarts_are_spent(end, code):
     process = start_stand_ins("exit 0", f"ulimit -c 0; echo here; {end}")
@@ -141,7 +158,9 @@ def test_what_a_new_start_may_mend_is_started_again_until_the_restarts_are_spent
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR2", "XCPU", "QUIT"])
 def test_a_signal_to_the_job_goes_to_all_workers_and_ends_it(name):
-    script = f"trap 'exit {128 + signal.Signals[f'SIG{name}']}' {name}; echo ready; while :; do sleep 0.02; done"
+    script = (
+        f"trap 'exit {128 + signal.Signals[f'SIG{name}']}' {name}; echo ready; while :; do sleep 0.02; done"
+    )
     process = start_stand_ins(script, script)
     for _ in range(2):
         assert process.stdout.readline().endswith("ready\n")
@@ -164,7 +183,9 @@ def test_sigusr1_goes_to_all_workers_and_ends_nothing():
 
 def test_sighup_stays_ignored_where_it_was():
     command = ["nohup", sys.executable, "-c", STAND_INS, "echo ready; sleep 0.5"]
-    process = subprocess.Popen(command, cwd=ROOT / "scripts", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT / "scripts", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout.readline() == "[0] ready\n"
     process.send_signal(signal.SIGHUP)
     assert process.wait(20) == 0
@@ -176,7 +197,15 @@ def test_that_nobody_reads_what_is_said_stops_no_job(tmp_path, where):
     line = f'"$@" {where}; echo ${{PIPESTATUS[0]}} > {tmp_path / "code"}'
     environment = {**os.environ, "DONE": tmp_path / "done"}
     command = ["bash", "-c", line, "bash", sys.executable, "-c", STAND_INS, script]
-    ended = subprocess.run(command, cwd=ROOT / "scripts", env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        command,
+        cwd=ROOT / "scripts",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (tmp_path / "code").read_text() == "4\n"
     assert (tmp_path / "done").exists()
     assert ended.stderr == ""
@@ -185,7 +214,11 @@ def test_that_nobody_reads_what_is_said_stops_no_job(tmp_path, where):
 
 def test_nobody_is_given_the_port_of_a_worker_that_does_not_listen_yet():
     (worker,) = start_workers(1, ["--help"], stdout=subprocess.DEVNULL)
-    described = dict(item.split("=", 1) for item in pathlib.Path(f"/proc/{worker.pid}/environ").read_text().split("\0") if "=" in item)
+    described = dict(
+        item.split("=", 1)
+        for item in pathlib.Path(f"/proc/{worker.pid}/environ").read_text().split("\0")
+        if "=" in item
+    )
     port = int(json.loads(described["TF_CONFIG"])["cluster"]["worker"][0].rpartition(":")[2])
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("", port))

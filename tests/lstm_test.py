@@ -22,14 +22,20 @@ def make(*, batch=7, time=13, vocab_size=50, dim=8, units=8, scale=0.3, seed=0):
     lengths[0], lengths[-1] = 0, time
     token_ids = random.integers(0, vocab_size, (batch, time)).astype(np.int32)
     shapes = [(vocab_size, dim)] + 2 * [(dim, 4 * units), (units, 4 * units), (4 * units,)]
-    return token_ids, lengths, [tf.Variable(random.normal(0, scale, shape).astype(np.float32)) for shape in shapes]
+    return (
+        token_ids,
+        lengths,
+        [tf.Variable(random.normal(0, scale, shape).astype(np.float32)) for shape in shapes],
+    )
 
 
 def fast(token_ids, lengths, variables, training=True):
     embeddings, *rest = (tf.convert_to_tensor(variable) for variable in variables)
     forward, backward = LSTMWeights(*rest[:3]), LSTMWeights(*rest[3:])
     batch = {"token_ids": token_ids, "lengths": lengths}
-    return bidirectional_lstm(**batch, embeddings=embeddings, forward=forward, backward=backward, training=training)
+    return bidirectional_lstm(
+        **batch, embeddings=embeddings, forward=forward, backward=backward, training=training
+    )
 
 
 @tf.function(reduce_retracing=True)
@@ -48,7 +54,9 @@ def plain(token_ids, lengths, variables):
     """The definition of an LSTM (Hochreiter and Schmidhuber 1997, with forget gates), one review and one token at a time, in float64."""
     embeddings, *rest = (tf.cast(variable, tf.float64) for variable in variables)
     reviews = [tf.constant(review[:length]) for review, length in zip(token_ids, lengths, strict=True)]
-    ends = [[read(review, embeddings, *rest[:3]), read(review[::-1], embeddings, *rest[3:])] for review in reviews]
+    ends = [
+        [read(review, embeddings, *rest[:3]), read(review[::-1], embeddings, *rest[3:])] for review in reviews
+    ]
     return tf.concat([tf.concat(both, axis=1) for both in ends], axis=0)
 
 
@@ -66,7 +74,10 @@ def states_and_gradients(kernel, token_ids, lengths, variables):
         states = kernel(token_ids, lengths, variables)
         states, variables = states if isinstance(states, tuple) else (states, variables)
         # Unequal factors, so that no two states can stand in for each other.
-        loss = tf.reduce_sum(states * tf.cast(tf.reshape(tf.linspace(-1.0, 2.0, tf.size(states)), tf.shape(states)), states.dtype))
+        loss = tf.reduce_sum(
+            states
+            * tf.cast(tf.reshape(tf.linspace(-1.0, 2.0, tf.size(states)), tf.shape(states)), states.dtype)
+        )
     return [states, *(tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables))]
 
 
@@ -79,7 +90,13 @@ CASES = {
     "many reviews in short segments": {"batch": 700, "time": 12},
     "one unit": {"units": 1, "dim": 3},
     "a vocabulary larger than the batch": {"vocab_size": 5000},
-    "a batch that holds most of a large vocabulary": {"vocab_size": 2100, "batch": 40, "time": 200, "dim": 2, "units": 2},
+    "a batch that holds most of a large vocabulary": {
+        "vocab_size": 2100,
+        "batch": 40,
+        "time": 200,
+        "dim": 2,
+        "units": 2,
+    },
     "two tokens known": {"vocab_size": 2},
 }
 
@@ -87,14 +104,18 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_the_definition(case):
     example = make(**CASES[case])
-    for ours, expected in zip(states_and_gradients(fast, *example), states_and_gradients(plain, *example), strict=True):
+    for ours, expected in zip(
+        states_and_gradients(fast, *example), states_and_gradients(plain, *example), strict=True
+    ):
         assert relative_error(ours, expected) < 1e-5
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_keras(case):
     example = make(**CASES[case])
-    for ours, theirs in zip(states_and_gradients(fast, *example), states_and_gradients(stock_keras, *example), strict=True):
+    for ours, theirs in zip(
+        states_and_gradients(fast, *example), states_and_gradients(stock_keras, *example), strict=True
+    ):
         assert relative_error(ours, theirs) < 1e-5
 
 
@@ -110,7 +131,9 @@ def test_with_saturated_gates_it_is_as_exact_as_keras(scale):
 def test_gradients_of_the_definition_are_its_differences():
     token_ids, lengths, variables = make(batch=3, time=4, vocab_size=6, dim=2, units=2)
     variables = [tf.Variable(tf.cast(variable, tf.float64)) for variable in variables]
-    theoretical, numerical = tf.test.compute_gradient(lambda *values: plain(token_ids, lengths, values), variables)
+    theoretical, numerical = tf.test.compute_gradient(
+        lambda *values: plain(token_ids, lengths, values), variables
+    )
     for ours, expected in zip(theoretical, numerical, strict=True):
         assert relative_error(ours, expected) < 1e-6
 
@@ -118,7 +141,10 @@ def test_gradients_of_the_definition_are_its_differences():
 def test_what_stands_beyond_a_review_is_never_read():
     token_ids, lengths, variables = make(vocab_size=50)
     garbage = np.where(np.arange(token_ids.shape[1]) < lengths[:, None], token_ids, 10**6)
-    assert fast(garbage, lengths, variables).numpy().tobytes() == fast(token_ids, lengths, variables).numpy().tobytes()
+    assert (
+        fast(garbage, lengths, variables).numpy().tobytes()
+        == fast(token_ids, lengths, variables).numpy().tobytes()
+    )
 
 
 def test_an_empty_review_gives_zeros_and_takes_no_gradient():
@@ -143,7 +169,9 @@ def test_without_training_values_and_gradients_are_the_same_bits(case):
     def without(*example):
         return fast(*example, training=False)
 
-    for ours, expected in zip(states_and_gradients(without, *example), states_and_gradients(fast, *example), strict=True):
+    for ours, expected in zip(
+        states_and_gradients(without, *example), states_and_gradients(fast, *example), strict=True
+    ):
         assert ours.numpy().tobytes() == expected.numpy().tobytes()
 
 
@@ -175,7 +203,9 @@ def test_a_batch_of_a_known_size_may_follow_one_of_any_size():
 
     def call(batch):
         signature = [tf.TensorSpec([batch, None], tf.int32), tf.TensorSpec([batch], tf.int32)]
-        return tf.function(lambda *batch: states_and_gradients(fast, *batch, variables), input_signature=signature)(token_ids, lengths)
+        return tf.function(
+            lambda *batch: states_and_gradients(fast, *batch, variables), input_signature=signature
+        )(token_ids, lengths)
 
     for ours, expected in zip(call(None), call(6), strict=True):
         assert relative_error(ours, expected) < 1e-6
@@ -199,12 +229,28 @@ print(hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexd
 
 
 def run_program(program, *arguments, **environment):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests", "scripts", "."]), "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
-    return subprocess.run([sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=True).stdout
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(["tests", "scripts", "."]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        **environment,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 def test_another_process_gives_the_same_bits_however_its_threads_are_scheduled():
-    here = [value.numpy() for value in states_and_gradients(tf.function(fast), *make(batch=16, time=70, vocab_size=20, dim=16, units=16))]
+    here = [
+        value.numpy()
+        for value in states_and_gradients(
+            tf.function(fast), *make(batch=16, time=70, vocab_size=20, dim=16, units=16)
+        )
+    ]
     digest = hashlib.sha256(b"".join(value.tobytes() for value in here)).hexdigest()
     assert {run_program(PROGRAM, cores).strip() for cores in ("1", "2")} == {digest}
 

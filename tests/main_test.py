@@ -1,4 +1,4 @@
-"""The front door, as a user meets it: real processes, real signals."""
+"""The entry point, as a user meets it: real processes, real signals."""
 
 import contextlib
 import json
@@ -12,8 +12,8 @@ import termios
 import time
 
 import pytest
+from compare_runs import outcome
 from fakes import command, tiny
-from kill_and_resume import outcome
 
 MAIN = [sys.executable, "-m", "trainer.main"]
 
@@ -67,7 +67,11 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, arguments, wo
 
 @pytest.mark.parametrize(
     ("settings", "word"),
-    [({"dataset": "no_such_set"}, "no_such_set"), ({"train_split": "trains"}, "trains"), ({"test_split": "test[:x]"}, "test")],
+    [
+        ({"dataset": "no_such_set"}, "no_such_set"),
+        ({"train_split": "trains"}, "trains"),
+        ({"test_split": "test[:x]"}, "test"),
+    ],
 )
 def test_an_unknown_dataset_or_split_is_one_sentence(tmp_path, cache_dir, settings, word):
     answer = run(command(tiny(tmp_path / "run", cache_dir, **settings)))
@@ -104,7 +108,10 @@ def on_a_terminal(arguments, **environment):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     # A set log level is the user's wish to see what TensorFlow says while it loads; the tests' own process has set one.
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"} | {"TERM": "xterm", **environment}
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"} | {
+        "TERM": "xterm",
+        **environment,
+    }
     with subprocess.Popen(arguments, stderr=theirs, env=environment) as process:
         os.close(theirs)
         written = b""
@@ -151,7 +158,11 @@ def test_a_finished_run_says_so_and_changes_nothing(finished):
 
 def _files(workdir):
     """All but the lock, which names the process that held it last, and the state files, which are rebuilt."""
-    return [path for path in pathlib.Path(workdir).rglob("*") if path.is_file() and path.name not in ("lock", "checkpoint")]
+    return [
+        path
+        for path in pathlib.Path(workdir).rglob("*")
+        if path.is_file() and path.name not in ("lock", "checkpoint")
+    ]
 
 
 def test_frozen_flags_that_differ_are_each_named(finished):
@@ -184,96 +195,12 @@ def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(tmp_path, c
     assert outcome(workdir) == outcome(pathlib.Path(finished["workdir"]))
 
 
-def signalled(code, **kwargs):
-    """The answer of a process that may save, and signals itself."""
-    program = f"""
-import os, signal, time
-from trainer.main import Signals
-signals = Signals()
-signals.wait_for_a_save = True
-send = lambda name: os.kill(os.getpid(), signal.Signals["SIG" + name])
-{code}
-"""
-    return run([sys.executable, "-c", program], **kwargs)
-
-
-def test_a_second_signal_within_a_second_of_the_first_ends_nothing():
-    answer = signalled("send('TERM'); send('TERM'); send('INT'); print(signals.received, signals.end('saved.'))")
-    assert (answer.returncode, answer.stdout) == (0, "True Ended by SIGTERM: saved.\n")
-
-
-def test_a_later_signal_ends_at_once_but_not_the_kernels_sigxcpu():
-    answer = signalled("send('TERM'); time.sleep(1.05); send('XCPU'); print('alive', flush=True); send('INT')")
-    assert (answer.returncode, answer.stdout, answer.stderr) == (130, "alive\n", "Ended by SIGINT.\n")
-
-
-def test_when_the_save_is_done_a_signal_ends_at_once():
-    answer = signalled("send('TERM'); signals.wait_for_a_save = False; send('TERM')")
-    assert (answer.returncode, answer.stderr) == (143, "Ended by SIGTERM.\n")
-
-
-@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR2", "XCPU"])
-def test_with_nothing_to_save_a_signal_ends_at_once(name):
-    answer = signalled(f"signals.wait_for_a_save = False; send('{name}')")
-    assert (answer.returncode, answer.stderr) == (128 + signal.Signals[f"SIG{name}"], f"Ended by SIG{name}.\n")
-
-
-def test_a_signal_ends_with_its_code_when_its_word_cannot_be_said():
-    read, write = os.pipe()
-    os.close(read)
-    program = "import os, signal; from trainer.main import Signals; Signals(); os.kill(os.getpid(), signal.SIGTERM)"
-    assert subprocess.run([sys.executable, "-c", program], stderr=write, check=False).returncode == 143
-    os.close(write)
-
-
-def test_a_hangup_that_is_ignored_at_the_start_stays_ignored():
-    program = "import os, signal; from trainer.main import Signals; Signals(); os.kill(os.getpid(), signal.SIGHUP)"
-    assert run(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", program]).returncode == 0
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1"])
-def test_a_signal_when_the_work_is_done_does_not_change_the_exit_code(name):
-    program = (
-        "import atexit, os, signal; from trainer.main import Signals\n"
-        f"atexit.register(os.kill, os.getpid(), signal.{name})\n"
-        "with Signals(): pass"
-    )
-    assert run([sys.executable, "-c", program]).returncode == 0
-
-
-def test_a_request_to_save_is_taken_once():
-    answer = signalled("send('USR1'); print(signals.take_save_request(), signals.take_save_request(), signals.received)")
-    assert answer.stdout == "True False False\n"
-
-
-@pytest.mark.parametrize(
-    ("keras_json", "environment"),
-    [
-        ({"floatx": "float64", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "jax"}, {}),
-        ([], {"KERAS_BACKEND": "torch", "KERAS_NNX_ENABLED": "1", "KERAS_MAX_EPOCHS": "few", "KERAS_HOME": "{home}/.keras"}),
-    ],
-)
-def test_the_users_settings_of_keras_decide_nothing(tmp_path, cache_dir, finished, keras_json, environment):
-    home = tmp_path / "home"
-    (home / ".keras").mkdir(parents=True)
-    (home / ".keras" / "keras.json").write_text(json.dumps(keras_json))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
-    asked = {name: value.format(home=home) for name, value in environment.items()}
-    answer = run(command(tiny(tmp_path / "run", cache_dir)), env={**kept, "HOME": str(home), **asked})
-    assert answer.returncode == 0, answer.stderr
-    assert outcome(tmp_path / "run") == outcome(pathlib.Path(finished["workdir"]))
-    assert [path.name for path in (home / ".keras").iterdir()] == ["keras.json"]
-
-
-def test_nothing_of_keras_is_written_to_the_users_home(tmp_path):
-    program = "from trainer.main import importing_tensorflow\nwith importing_tensorflow(): import keras"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
-    assert run([sys.executable, "-c", program], env={**kept, "HOME": str(tmp_path)}).returncode == 0
-    assert not (tmp_path / ".keras").exists()
-
-
 def test_a_log_line_does_not_command_a_terminal(tmp_path):
-    answer = run([*MAIN, "--workdir=w", "--epo\x1b[2Jch\x9b=3"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(pathlib.Path.cwd())})
+    answer = run(
+        [*MAIN, "--workdir=w", "--epo\x1b[2Jch\x9b=3"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path.cwd())},
+    )
     assert answer.returncode == 2
     assert r"epo\x1b[2Jch" in answer.stderr
     assert not {"\x1b", "\x9b"} & set(answer.stderr)
@@ -281,7 +208,9 @@ def test_a_log_line_does_not_command_a_terminal(tmp_path):
 
 def test_a_signal_while_tensorflow_is_imported_is_told_of(tmp_path, cache_dir):
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    process = subprocess.Popen(command(tiny(tmp_path / "run", cache_dir)), stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command(tiny(tmp_path / "run", cache_dir)), stderr=subprocess.PIPE, text=True, env=environment
+    )
     while "libtensorflow" not in pathlib.Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.01)
     process.terminate()
@@ -292,7 +221,9 @@ def test_a_signal_while_tensorflow_is_imported_is_told_of(tmp_path, cache_dir):
 
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, cache_dir):
     workdir = tmp_path / "run"
-    first = subprocess.Popen(command(tiny(workdir, cache_dir, epochs=10_000, patience=0)), stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        command(tiny(workdir, cache_dir, epochs=10_000, patience=0)), stderr=subprocess.DEVNULL
+    )
     while not (workdir / "checkpoints").exists() and first.poll() is None:
         time.sleep(0.01)
     second = run(command(tiny(workdir, cache_dir)))

@@ -11,14 +11,18 @@ import subprocess
 
 import numpy as np
 import pytest
-from fakes import NoSignals, command, tiny
-from kill_and_resume import outcome, tensors
+from compare_runs import outcome, tensors
+from fakes import NoStopRequests, command, tiny
 from resume_test import train_until_killed
 
-from trainer import InputError, train
+from trainer import train
 from trainer.data import datasets, own_reviews
+from trainer.errors import InputError
 
-REVIEWS = [(f'Review {number}, it said:\n"{"good" if number % 3 else "bad"}"', int(number % 3 > 0)) for number in range(100)]
+REVIEWS = [
+    (f'Review {number}, it said:\n"{"good" if number % 3 else "bad"}"', int(number % 3 > 0))
+    for number in range(100)
+]
 
 
 def write(path, reviews, kind=None):
@@ -28,7 +32,9 @@ def write(path, reviews, kind=None):
         path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in reviews))
     elif kind:
         with path.open("w", newline="") as file:
-            csv.writer(file, delimiter="\t" if kind == "tsv" else ",").writerows([("text", "label"), *reviews])
+            csv.writer(file, delimiter="\t" if kind == "tsv" else ",").writerows(
+                [("text", "label"), *reviews]
+            )
     else:
         for name in ("neg", "pos"):
             (path / name).mkdir(parents=True)
@@ -43,12 +49,20 @@ def name_of(path):
 
 def open_own(name, tmp_path, asked=("train[:50%]",), **kwargs):
     return datasets.open_corpus(
-        name=str(name), data_dir=kwargs.pop("data_dir", None), cache_dir=str(tmp_path / "cache"), asked=asked, **kwargs
+        name=str(name),
+        data_dir=kwargs.pop("data_dir", None),
+        cache_dir=str(tmp_path / "cache"),
+        asked=asked,
+        **kwargs,
     )
 
 
 def read(corpus, split):
-    return [(text.decode(), int(label)) for texts, labels in corpus.reviews(split) for text, label in zip(texts, labels, strict=True)]
+    return [
+        (text.decode(), int(label))
+        for texts, labels in corpus.reviews(split)
+        for text, label in zip(texts, labels, strict=True)
+    ]
 
 
 NAMES = ("a.csv", "a.tsv", "a.jsonl", "a")
@@ -65,7 +79,12 @@ def test_what_was_written_is_read_in_its_order(tmp_path, name):
 def test_a_part_is_named_as_in_tfds(tmp_path, split, monkeypatch):
     monkeypatch.setattr(datasets, "READ_BATCH", 8)
     corpus = open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path)
-    parts = {"train[:7]": REVIEWS[:7], "train[90%:]": REVIEWS[90:], "train[-3:]": REVIEWS[-3:], "all": REVIEWS}
+    parts = {
+        "train[:7]": REVIEWS[:7],
+        "train[90%:]": REVIEWS[90:],
+        "train[-3:]": REVIEWS[-3:],
+        "all": REVIEWS,
+    }
     expected = parts.get(split, REVIEWS[10:20] + REVIEWS[:5])
     assert read(corpus, split) == expected
     assert corpus.examples(split) == len(expected)
@@ -138,7 +157,16 @@ def test_a_file_is_counted_once_until_it_changes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[1]", "null", '{"train": 900}', '{"counts": {"train": 900}}', '{"counts": {"train": 900}, "sha256": ""}', "\0\0"]
+    "content",
+    [
+        "",
+        "[1]",
+        "null",
+        '{"train": 900}',
+        '{"counts": {"train": 900}}',
+        '{"counts": {"train": 900}, "sha256": ""}',
+        "\0\0",
+    ],
 )
 def test_a_damaged_count_is_not_believed(tmp_path, content):
     path = write(tmp_path / "a.csv", REVIEWS)
@@ -175,17 +203,24 @@ def test_a_file_that_shrinks_or_grows_while_it_is_drawn_from_is_noticed(tmp_path
 
 
 def test_a_share_is_exact_to_the_review(tmp_path):
-    corpus = open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path, ("train", "validation"), held_out_fraction=0.29)
+    corpus = open_own(
+        name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path, ("train", "validation"), held_out_fraction=0.29
+    )
     assert corpus.split_sizes == {"train": 71, "validation": 29}
     eighth = open_own(name_of(tmp_path / "a.csv"), tmp_path, ("train", "validation"), held_out_fraction=0.125)
     assert "12.5% are drawn by --seed for each of validation" in eighth.description
 
 
 def test_what_all_is_one_split_of_is_said(tmp_path):
-    assert "all of it the split train" in open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path).description
+    assert (
+        "all of it the split train"
+        in open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path).description
+    )
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.csv", '"text",label\ngood,1\n'), ("a.jsonl", '{"text": "good", "label": 1}\n')])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", '"text",label\ngood,1\n'), ("a.jsonl", '{"text": "good", "label": 1}\n')]
+)
 def test_the_mark_of_utf_8_is_no_part_of_a_file(tmp_path, name, content):
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
     assert read(open_own(name_of(tmp_path / name), tmp_path), "train") == [("good", 1)]
@@ -208,7 +243,9 @@ def test_columns_may_have_other_names(tmp_path):
 
 @pytest.mark.parametrize("label", ["0", "neg", "Negative", "FALSE", " 0 ", "0.0", False, 0, 0.0])
 def test_a_label_may_be_written_in_several_ways(tmp_path, label):
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": "x", "label": value}) + "\n" for value in (label, "positive")))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": "x", "label": value}) + "\n" for value in (label, "positive"))
+    )
     assert [value for _, value in read(open_own(name_of(tmp_path / "a.jsonl"), tmp_path), "train")] == [0, 1]
 
 
@@ -234,9 +271,21 @@ HOSTILE_FILES = {
     "gzip": ("a.csv", gzip.compress(GOOD.encode()), "line 1 of .*UTF-8"),
     "zip": ("a.csv", packed(), "line [1-9].*UTF-8"),
     "Parquet": ("a.csv", b"PAR1\x15\x04\x15\x10\xff\n", "line 1 of .*UTF-8"),
-    "a quote that never closes": ("a.csv", 'text,label\ngood,1\n"bad,0\ngood,1\n', "line 3 of .*never closes"),
-    "a quote within a field": ("a.csv", 'text,label\n"good" film,1\n', "line 2 of .*follows its closing quote"),
-    "a quote within a field of a tsv": ("a.tsv", 'text\tlabel\n"good" film\t1\n', "line 2 of .*follows its closing quote"),
+    "a quote that never closes": (
+        "a.csv",
+        'text,label\ngood,1\n"bad,0\ngood,1\n',
+        "line 3 of .*never closes",
+    ),
+    "a quote within a field": (
+        "a.csv",
+        'text,label\n"good" film,1\n',
+        "line 2 of .*follows its closing quote",
+    ),
+    "a quote within a field of a tsv": (
+        "a.tsv",
+        'text\tlabel\n"good" film\t1\n',
+        "line 2 of .*follows its closing quote",
+    ),
     "a header whose quote never closes": ("a.csv", '"text,label\ngood,1\n', "line 1 of .*never closes"),
     "a header over two lines": ("a.csv", '"te\nxt",label\ngood,1\n', r"line 1 of .*is te\\nxt, label"),
     "a header that commands the terminal": ("a.csv", "\x1b[2Jtext,label\ngood,1\n", r"line 1 of .*is \\x1b"),
@@ -306,7 +355,11 @@ HOSTILE_PLACES = {
     "a file in the place of a folder": (("a.csv",), "folder:a.csv", "must name a folder"),
     "a folder without classes": (("a/x.txt",), "folder:a", "must hold pos/ and neg/"),
     "one class alone": (("a/pos/1.txt",), "folder:a", "must hold pos/ and neg/, but .*a holds pos/ alone"),
-    "a split of one class": (("a/train/pos/1.txt", "a/train/neg/1.txt", "a/test/neg/1.txt"), "folder:a", "a/test holds neg/ alone"),
+    "a split of one class": (
+        ("a/train/pos/1.txt", "a/train/neg/1.txt", "a/test/neg/1.txt"),
+        "folder:a",
+        "a/test holds neg/ alone",
+    ),
     "a split that cannot be named": (("a/train.csv", "a/my test.csv"), "csv:a", r"my test\.csv; rename it"),
     "a split that is called all": (("a/all.csv",), "csv:a", r"not all, but there is .*all\.csv"),
     "a path that is too long": ((), f"csv:{'x' * 300}", "File name too long"),
@@ -315,7 +368,11 @@ HOSTILE_PLACES = {
     "no texts": (("a/pos/1.md", "a/neg/1.md"), "folder:a", r"holds no \.txt"),
     "a text that is no UTF-8": (("a/pos/1.txt", "a/neg/latin.txt"), "folder:a", "line 1 of .*latin.txt"),
     "a text that is empty": (("a/pos/1.txt", "a/neg/empty.txt"), "folder:a", "empty.txt is empty"),
-    "a folder that looks like a text": (("a/pos/1.txt", "a/neg/1.txt/"), "folder:a", "must be a file, but .*1.txt is none"),
+    "a folder that looks like a text": (
+        ("a/pos/1.txt", "a/neg/1.txt/"),
+        "folder:a",
+        "must be a file, but .*1.txt is none",
+    ),
     "a device": ((), "csv:/dev/null", "neither a file nor a folder"),
 }
 
@@ -341,12 +398,23 @@ def test_too_few_reviews_to_draw_from_are_one_sentence(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("text,label\ngood,1\nfine,1\n", "reviews of both labels"), ("text,label\ngood\n", "line 2 of"), ("review\n", "line 1 of")],
+    [
+        ("text,label\ngood,1\nfine,1\n", "reviews of both labels"),
+        ("text,label\ngood\n", "line 2 of"),
+        ("review\n", "line 1 of"),
+    ],
 )
 def test_the_program_says_it_in_one_line_with_exit_code_2(tmp_path, cache_dir, content, words):
     path = tmp_path / "a.csv"
     path.write_text(content)
-    given = tiny(tmp_path / "run", cache_dir, dataset=f"csv:{path}", train_split="train", validation_split="train[:1]", test_split="")
+    given = tiny(
+        tmp_path / "run",
+        cache_dir,
+        dataset=f"csv:{path}",
+        train_split="train",
+        validation_split="train[:1]",
+        test_split="",
+    )
     answer = subprocess.run(command(given), capture_output=True, text=True, check=False)
     assert answer.returncode == 2
     (line,) = (line for line in answer.stderr.splitlines() if line.startswith("error: "))
@@ -358,7 +426,7 @@ def test_the_program_says_it_in_one_line_with_exit_code_2(tmp_path, cache_dir, c
 def run_tiny(workdir, cache_dir, dataset, **settings):
     splits = {"train_split": "train[:90%]", "validation_split": "train[90%:]", "test_split": "train[:20]"}
     given = tiny(workdir, cache_dir, **{"dataset": dataset, "epochs": 1, **splits, **settings})
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
     return given
 
 
@@ -366,22 +434,27 @@ def test_a_run_on_own_files_resumes_and_refuses_files_that_changed(tmp_path, cac
     path = write(tmp_path / "a.csv", REVIEWS)
     run_tiny(tmp_path / "straight", cache_dir, f"csv:{path}", epochs=2)
     given = run_tiny(tmp_path / "continued", cache_dir, f"csv:{path}")
-    train.run({**given, "epochs": 2}, signals=NoSignals())
+    train.run({**given, "epochs": 2}, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "continued") == outcome(tmp_path / "straight")
     write(path, REVIEWS[1:])
     with pytest.raises(InputError, match=r"the split train\[:90%\] has other content now"):
-        train.run({**given, "epochs": 3}, signals=NoSignals())
+        train.run({**given, "epochs": 3}, stop_requests=NoStopRequests())
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a"])
 def test_a_run_on_drawn_reviews_that_is_killed_tells_nothing(tmp_path, monkeypatch, name):
     dataset, cache = name_of(write(tmp_path / name, REVIEWS)), str(tmp_path / "cache")
-    splits = {"train_split": "train", "validation_split": "validation", "test_split": "test", "held_out_fraction": 0.2}
+    splits = {
+        "train_split": "train",
+        "validation_split": "validation",
+        "test_split": "test",
+        "held_out_fraction": 0.2,
+    }
     run_tiny(tmp_path / "straight", cache, dataset, **splits)
     given = tiny(tmp_path / "killed", cache, dataset=dataset, epochs=1, **splits)
     train_until_killed(given, monkeypatch, 7, committed=True)
     shutil.rmtree(cache)
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "straight")
 
 
@@ -389,7 +462,12 @@ def test_a_run_on_drawn_reviews_that_is_killed_tells_nothing(tmp_path, monkeypat
 def test_imdb_written_out_gives_the_bits_of_tfds(tmp_path, cache_dir):
     imdb = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache_dir)
     reviews = read(imdb, "train[:300]")
-    splits = {"train_split": "train[:200]", "validation_split": "train[200:300]", "test_split": "train[:50]", "max_length": 50}
+    splits = {
+        "train_split": "train[:200]",
+        "validation_split": "train[200:300]",
+        "test_split": "train[:50]",
+        "max_length": 50,
+    }
     run_tiny(tmp_path / "tfds", cache_dir, "imdb_reviews", **splits)
     expected = comparable(tmp_path / "tfds")
     for name in NAMES:
@@ -403,12 +481,17 @@ def comparable(workdir: pathlib.Path):
     for name in ("config.flags", "state", "best"):
         told.pop(name)
     states = [tensors(path.with_suffix("")) for path in sorted(workdir.glob("*/ckpt-*.index"))]
-    told["states"] = [{name: value for name, value in state.items() if not name.startswith("frozen_flags")} for state in states]
+    told["states"] = [
+        {name: value for name, value in state.items() if not name.startswith("frozen_flags")}
+        for state in states
+    ]
     told["points"] = {key: value for key, value in told["points"].items() if key[1] != "configuration"}
     return told
 
 
-@pytest.mark.parametrize(("name", "data_dir"), [("csv:gs://b/x.csv", None), ("folder:s3://b/x", None), ("csv:x.csv", "gs://b")])
+@pytest.mark.parametrize(
+    ("name", "data_dir"), [("csv:gs://b/x.csv", None), ("folder:s3://b/x", None), ("csv:x.csv", "gs://b")]
+)
 def test_a_uri_is_no_file_of_this_machine(tmp_path, name, data_dir):
     with pytest.raises(InputError, match=r"must name files of this machine, but (gs|s3)://b.* was given"):
         datasets.open_corpus(name=name, data_dir=data_dir, cache_dir=str(tmp_path))

@@ -6,8 +6,8 @@ import signal
 import subprocess
 
 import pytest
+from compare_runs import differences, outcome
 from fakes import tiny
-from kill_and_resume import differences, outcome
 from local_cluster import start_workers
 from partition_and_resume import CONNECT_SECS, SECS_TO_END, network
 
@@ -50,7 +50,9 @@ def cut_when_the_chief_has_said(words, joined, kind, workers):
         worker.send_signal(signal.SIGCONT)
 
 
-def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_had_been(tmp_path, cache_dir, joined, processes):
+def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_had_been(
+    tmp_path, cache_dir, joined, processes
+):
     def flags(name, **more):
         return [f"--{key}={value}" for key, value in tiny(tmp_path / name, cache_dir, **more).items()]
 
@@ -62,7 +64,9 @@ def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_ha
     joined.cut(1, "from")
     said, codes = wait(start(connect_secs=2), 300)
     assert codes == [5, 5], said
-    assert all("but not all have come within 2 s (--connect_secs)" in text.splitlines()[-1] for text in said)
+    assert all(
+        "but not all have connected within 2 s (--connect_secs)" in text.splitlines()[-1] for text in said
+    )
     joined.heal()
 
     twin = start_workers(2, flags("twin", connect_secs=CONNECT_SECS), **PIPES)
@@ -75,7 +79,9 @@ def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_ha
         for text, code in zip(said, codes, strict=True):
             assert ("but one is gone" in text.splitlines()[-1]) == (code == 5), text
             # Nothing but our own sentence: no traceback, and no words of TensorFlow or gRPC.
-            assert not re.search("Traceback|^error: (?!All 2 workers must)|/job:|UNKNOWN", text, re.MULTILINE), text
+            assert not re.search(
+                "Traceback|^error: (?!All 2 workers must)|/job:|UNKNOWN", text, re.MULTILINE
+            ), text
         joined.heal()
 
     said, codes = wait(twin, 300)

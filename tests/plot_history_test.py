@@ -26,7 +26,13 @@ def drawn(panel):
 
 
 def test_the_program_writes_a_picture(finished, tmp_path):
-    command = [sys.executable, plot_history.__file__, str(finished), str(finished), f"--output={tmp_path / 'a.png'}"]
+    command = [
+        sys.executable,
+        plot_history.__file__,
+        str(finished),
+        str(finished),
+        f"--output={tmp_path / 'a.png'}",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     height, width, _ = image.imread(tmp_path / "a.png").shape
     assert width > height > 400
@@ -34,7 +40,10 @@ def test_the_program_writes_a_picture(finished, tmp_path):
 
 def test_loss_and_accuracy_are_drawn_with_best_and_stop(finished, tmp_path):
     ending = json.loads((finished / "result.json").read_text())
-    best, stop = f"best: step {ending['best_step']}, {ending['best_metric']:.4f}", f"stop: step {ending['stop_step']}"
+    best, stop = (
+        f"best: step {ending['best_step']}, {ending['best_metric']:.4f}",
+        f"stop: step {ending['stop_step']}",
+    )
     loss, accuracy = panels([finished], tmp_path / "a.png")
     assert set(drawn(loss)) == {"train", "validation", best, stop}
     assert [epoch for epoch, _ in drawn(loss)["validation"]] == [5 / 8, 10 / 8, 15 / 8, 20 / 8]

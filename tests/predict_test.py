@@ -9,10 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from fakes import NoSignals
 
-from trainer import InputError, StorageError, predict
+from trainer import predict
 from trainer.data.review_files import CHUNK
+from trainer.errors import InputError, StorageError
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def trained(finished, cache_dir):
 
 def answers(given, tmp_path, **more):
     output = tmp_path / "answers.jsonl"
-    predict.run({**given, "output": str(output), **more}, signals=NoSignals())
+    predict.run({**given, "output": str(output), **more})
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
@@ -35,7 +35,7 @@ def test_the_sample_text_has_the_probability_of_the_ending(trained, tmp_path):
 
 
 def test_people_get_aligned_lines_on_standard_output(trained, capsys):
-    predict.run({**trained, "text": ("A wonderful film.", "long " * 100)}, signals=NoSignals())
+    predict.run({**trained, "text": ("A wonderful film.", "long " * 100)})
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("  A wonderful film.")
     assert second.endswith(" ...")
@@ -44,7 +44,7 @@ def test_people_get_aligned_lines_on_standard_output(trained, capsys):
 
 
 def test_output_may_be_standard_output(trained, capsys):
-    predict.run({**trained, "text": ("good",), "output": "-"}, signals=NoSignals())
+    predict.run({**trained, "text": ("good",), "output": "-"})
     assert json.loads(capsys.readouterr().out)["text"] == "good"
 
 
@@ -72,7 +72,7 @@ def test_standard_input_is_read_when_no_text_is_given(trained, tmp_path, monkeyp
 
 def test_an_output_that_cannot_be_written_is_one_sentence(trained, tmp_path):
     with pytest.raises(StorageError, match=r"a\.jsonl could not be written"):
-        predict.run({**trained, "text": ("good",), "output": str(tmp_path / "missing" / "a.jsonl")}, signals=NoSignals())
+        predict.run({**trained, "text": ("good",), "output": str(tmp_path / "missing" / "a.jsonl")})
 
 
 @pytest.fixture
@@ -83,7 +83,12 @@ def predicting(trained):
 def test_a_pipe_that_closes_ends_it_quietly_before_all_is_read(predicting):
     with (
         subprocess.Popen(["yes", "a good film"], stdout=subprocess.PIPE) as endless,
-        subprocess.Popen([*predicting, "--verbosity=-1"], stdin=endless.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        subprocess.Popen(
+            [*predicting, "--verbosity=-1"],
+            stdin=endless.stdout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
     ):
         endless.stdout.close()
         process.stdout.readline()

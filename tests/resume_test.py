@@ -4,11 +4,11 @@ import subprocess
 import time
 
 import pytest
-from fakes import NoSignals, command, tiny
-from kill_and_resume import outcome
+from compare_runs import outcome
+from fakes import NoStopRequests, command, tiny
 
 from trainer import train
-from trainer.run.checkpoint import Checkpoints
+from trainer.run.checkpoint_manager import Checkpoints
 
 STEPS = 24
 
@@ -30,14 +30,14 @@ def train_until_killed(given, monkeypatch, step, *, committed):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Checkpoints, "save", save_and_die)
-        train.run(given, signals=NoSignals())
+        train.run(given, stop_requests=NoStopRequests())
 
 
 @pytest.mark.parametrize("step", range(STEPS + 1))
 def test_killed_at_any_step_nothing_tells(tmp_path, cache_dir, twin, monkeypatch, step):
     given = tiny(tmp_path / "run", cache_dir)
     train_until_killed(given, monkeypatch, step, committed=step % 2 == 0)
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == twin
     assert twin["newest"] == f"ckpt-{STEPS}"
 
@@ -46,7 +46,7 @@ def test_killed_again_and_again_in_one_epoch_nothing_tells(tmp_path, cache_dir, 
     given = tiny(tmp_path / "run", cache_dir)
     for step in (9, 10, 13, 15, 15):
         train_until_killed(given, monkeypatch, step, committed=step != 15)
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == twin
 
 
@@ -58,9 +58,9 @@ def test_a_kill_between_the_two_saves_heals_itself(tmp_path, cache_dir, twin, mo
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Checkpoints, "save_best", die)
-        train.run(given, signals=NoSignals())
+        train.run(given, stop_requests=NoStopRequests())
     assert not list((tmp_path / "run" / "best").glob("*.index"))
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == twin
 
 
@@ -68,7 +68,7 @@ def test_a_kill_between_the_two_saves_heals_itself(tmp_path, cache_dir, twin, mo
 def impatient_twin(tmp_path_factory, cache_dir):
     """The outcome of a run that patience ends early."""
     workdir = tmp_path_factory.mktemp("impatient") / "run"
-    train.run(tiny(workdir, cache_dir, **IMPATIENT), signals=NoSignals())
+    train.run(tiny(workdir, cache_dir, **IMPATIENT), stop_requests=NoStopRequests())
     return outcome(workdir)
 
 
@@ -76,10 +76,12 @@ IMPATIENT = {"patience": 2, "initial_best": 0.0, "baseline": 0.0, "epochs": 20}
 
 
 @pytest.mark.parametrize("step", [3, 5, 7, 9, 10])
-def test_killed_within_patience_the_run_stops_at_the_same_step_for_the_same_reason(tmp_path, cache_dir, impatient_twin, monkeypatch, step):
+def test_killed_within_patience_the_run_stops_at_the_same_step_for_the_same_reason(
+    tmp_path, cache_dir, impatient_twin, monkeypatch, step
+):
     given = tiny(tmp_path / "run", cache_dir, **IMPATIENT)
     train_until_killed(given, monkeypatch, step, committed=True)
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == impatient_twin
     assert b'"no improvement in' in impatient_twin["result.json"]
 
@@ -100,7 +102,9 @@ def test_a_real_process_killed_by_sigkill_tells_nothing(tmp_path, cache_dir, twi
 
 def test_ten_and_ten_epochs_are_twenty(tmp_path, cache_dir):
     straight, continued = tmp_path / "straight", tmp_path / "continued"
-    train.run(tiny(straight, cache_dir, patience=0, epochs=4), signals=NoSignals())
-    train.run(tiny(continued, cache_dir, patience=0, epochs=2), signals=NoSignals())
-    train.run({"workdir": str(continued), "cache_dir": cache_dir, "epochs": 4}, signals=NoSignals())
+    train.run(tiny(straight, cache_dir, patience=0, epochs=4), stop_requests=NoStopRequests())
+    train.run(tiny(continued, cache_dir, patience=0, epochs=2), stop_requests=NoStopRequests())
+    train.run(
+        {"workdir": str(continued), "cache_dir": cache_dir, "epochs": 4}, stop_requests=NoStopRequests()
+    )
     assert outcome(continued) == outcome(straight)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from trainer import InputError
 from trainer.data import review_files
+from trainer.errors import InputError
 
 
 def rows(path, **kwargs):
@@ -36,7 +36,10 @@ def test_a_csv_may_quote_commas_quotes_and_lines(tmp_path):
 
 
 def test_a_jsonl_has_an_object_a_line(tmp_path):
-    path = write(tmp_path / "a.jsonl", json.dumps({"text": "good", "label": "pos"}) + "\n" + json.dumps({"label": 0, "text": "bad"}) + "\n")
+    path = write(
+        tmp_path / "a.jsonl",
+        json.dumps({"text": "good", "label": "pos"}) + "\n" + json.dumps({"label": 0, "text": "bad"}) + "\n",
+    )
     assert [(row.text, row.label) for row in rows(path, labelled=True)] == [(b"good", 1), (b"bad", 0)]
 
 

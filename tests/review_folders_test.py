@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from trainer import InputError
 from trainer.data import review_folders
+from trainer.errors import InputError
 
 
 def make(folder, *names):
@@ -37,7 +37,22 @@ def test_names_of_one_number_have_an_order_that_no_file_system_decides(tmp_path,
 
 
 def test_hidden_files_and_those_of_other_kinds_are_no_reviews(tmp_path):
-    assert len(read(make(tmp_path, "neg/1.txt", "pos/1.txt", "pos/._1.txt", "pos/.DS_Store", "pos/notes.md", "urls.txt"))) == 2
+    assert (
+        len(
+            read(
+                make(
+                    tmp_path,
+                    "neg/1.txt",
+                    "pos/1.txt",
+                    "pos/._1.txt",
+                    "pos/.DS_Store",
+                    "pos/notes.md",
+                    "urls.txt",
+                )
+            )
+        )
+        == 2
+    )
 
 
 def test_the_mark_of_utf_8_is_no_part_of_a_text(tmp_path):

@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from trainer import StorageError
 from trainer.data import stored_array
 from trainer.data.stored_array import StoredArray, Verification, open_array
+from trainer.errors import StorageError
 
 VALUES = np.array([0, 3, 3, 7, 20, 21], np.int64)
 SHA256 = hashlib.sha256(VALUES.tobytes()).hexdigest()
@@ -21,7 +21,9 @@ def path(tmp_path):
     return file
 
 
-@pytest.mark.parametrize("wanted", [slice(1, 4), slice(0, 0), slice(4, 99), slice(-2, None), np.array([5, 0, 0]), np.array([-1])])
+@pytest.mark.parametrize(
+    "wanted", [slice(1, 4), slice(0, 0), slice(4, 99), slice(-2, None), np.array([5, 0, 0]), np.array([-1])]
+)
 def test_a_stored_array_is_indexed_as_one_in_memory(path, wanted):
     np.testing.assert_array_equal(StoredArray(path, "<i8", size=path.stat().st_size)[wanted], VALUES[wanted])
 
@@ -69,7 +71,9 @@ def test_damage_is_told_by_ranges_order_and_checksum(tmp_path, values, why, in_m
 
 def test_a_verification_is_done_again_when_a_file_was_written_meanwhile(path):
     array = StoredArray(path, "<i8", size=48)
-    verification = Verification(lambda: stored_array.damage(array, sha256=SHA256, at_most=21, rises=True), [array])
+    verification = Verification(
+        lambda: stored_array.damage(array, sha256=SHA256, at_most=21, rises=True), [array]
+    )
     assert verification.result(wait=True) is None
     with path.open("r+b") as file:
         file.write(bytes([1]))

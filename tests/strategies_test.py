@@ -6,11 +6,12 @@ import subprocess
 import time
 
 import pytest
-from fakes import NoSignals, command, tiny
-from kill_and_resume import outcome, scalars
+from compare_runs import outcome, scalars
+from fakes import NoStopRequests, command, tiny
 from local_cluster import SECS_TO_END, start_workers
 
-from trainer import InputError, train
+from trainer import train
+from trainer.errors import InputError
 
 DEVICES = {"mirrored": {"logical_devices": 2}, "multi_worker": {}}
 
@@ -83,15 +84,17 @@ def test_a_signal_to_one_worker_ends_all_at_one_step(tmp_path, cache_dir, pair):
 
 
 @pytest.mark.parametrize("strategy", DEVICES)
-def test_one_device_has_the_losses_of_two_and_goes_on_with_leave_where_they_ended(tmp_path, cache_dir, caplog, strategy):
+def test_one_device_has_the_losses_of_two_and_goes_on_with_leave_where_they_ended(
+    tmp_path, cache_dir, caplog, strategy
+):
     more = {"learning_rate": 1e-3, "patience": 0}
-    train.run(tiny(tmp_path / "one", cache_dir, epochs=2, **more), signals=NoSignals())
+    train.run(tiny(tmp_path / "one", cache_dir, epochs=2, **more), stop_requests=NoStopRequests())
     said, codes = wait(start(settings(tmp_path / "two", cache_dir, strategy, epochs=1, **more)))
     assert set(codes) == {0}, said
     on_one = tiny(tmp_path / "two", cache_dir, epochs=2, strategy="one_device", logical_devices=0, **more)
     with pytest.raises(InputError, match="replicas was '2' and is '1' now"):
-        train.run(on_one, signals=NoSignals())
-    train.run({**on_one, "allow_inexact_resume": True}, signals=NoSignals())
+        train.run(on_one, stop_requests=NoStopRequests())
+    train.run({**on_one, "allow_inexact_resume": True}, stop_requests=NoStopRequests())
     assert "Going on inexactly: --strategy was " in caplog.text
     one, two = (scalars(tmp_path / name / "summaries") for name in ("one", "two"))
     steps = [key for key in one if key[1] == "loss" and key[0] != "best"]
@@ -107,7 +110,7 @@ def test_a_worker_whose_peer_does_not_come_waits_no_longer_than_it_was_told(tmp_
     processes[victim].kill()
     said, codes = wait(processes, SECS_TO_END)
     assert codes[1 - victim] == 5, said
-    assert "not all have come within 2 s (--connect_secs)" in said[1 - victim]
+    assert "not all have connected within 2 s (--connect_secs)" in said[1 - victim]
     assert "Traceback" not in said[1 - victim]
 
 
@@ -134,7 +137,9 @@ def test_workers_that_are_started_unlike_are_told_how(tmp_path, cache_dir):
         assert "Traceback" not in text
 
 
-def test_workers_that_do_not_share_the_run_directory_are_refused_before_anything_is_trained(tmp_path, cache_dir):
+def test_workers_that_do_not_share_the_run_directory_are_refused_before_anything_is_trained(
+    tmp_path, cache_dir
+):
     given = settings(tmp_path / "run", cache_dir, "multi_worker")
     said, codes = wait(start(given, unlike=[f"--workdir={tmp_path / 'other'}"]))
     assert codes == [2, 2], said

@@ -18,7 +18,9 @@ def guarded(code, *, redirect="", **environment):
     """The answer of a process that guards its streams, then runs `code`; `redirect` is the shell's."""
     program = f"import os, sys; from trainer import streams; streams.guard(); {code}"
     shell = ["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-c", program]
-    return subprocess.run(shell, capture_output=True, check=False, env={**os.environ, **environment}, timeout=60)
+    return subprocess.run(
+        shell, capture_output=True, check=False, env={**os.environ, **environment}, timeout=60
+    )
 
 
 @pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "2</dev/null"])
@@ -63,7 +65,9 @@ def test_a_reader_that_has_had_enough_ends_the_program_quietly():
     assert (answer.returncode, answer.stderr) == (141, b"")
 
 
-@pytest.mark.parametrize(("redirect", "why"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")])
+@pytest.mark.parametrize(
+    ("redirect", "why"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
 def test_an_answer_that_cannot_be_written_is_one_sentence(redirect, why):
     shell = ["sh", "-c", f'exec "$@" {redirect}', "sh", *HELP]
     answer = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
@@ -88,7 +92,10 @@ def test_a_pipe_that_does_not_block_gets_all_of_an_answer():
     assert received == expected
 
 
-@pytest.mark.parametrize(("encoding", "expected"), [("ascii", rb"na\xefve \u20ac \udc9b"), ("latin-1", b"na\xefve \\u20ac \\udc9b")])
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [("ascii", rb"na\xefve \u20ac \udc9b"), ("latin-1", b"na\xefve \\u20ac \\udc9b")],
+)
 def test_what_an_encoding_lacks_is_escaped(encoding, expected):
     text = "'na\\u00efve \\u20ac \\udc9b'"
     answer = guarded(f"print({text}); print({text}, file=sys.stderr)", PYTHONIOENCODING=encoding)
@@ -96,7 +103,9 @@ def test_what_an_encoding_lacks_is_escaped(encoding, expected):
 
 
 def test_no_answer_commands_a_terminal():
-    assert guarded(r"print('\x1b[2J\x9b31m\rnaïve\ttext')").stdout.decode() == "\\x1b[2J\\x9b31m\\rnaïve\ttext\n"
+    assert (
+        guarded(r"print('\x1b[2J\x9b31m\rnaïve\ttext')").stdout.decode() == "\\x1b[2J\\x9b31m\\rnaïve\ttext\n"
+    )
 
 
 def test_printable_keeps_text_and_lines_and_escapes_what_turns_a_text_around():
@@ -111,14 +120,14 @@ def test_a_signal_handler_neither_waits_nor_fails():
         while os.write(write, bytes(65536)):
             pass
     os.set_blocking(write, True)
-    streams.say_at_once(write, "word")
+    streams.write_at_once(write, "word")
     os.close(read)
-    streams.say_at_once(write, "word")
+    streams.write_at_once(write, "word")
     os.close(write)
-    streams.say_at_once(write, "word")
+    streams.write_at_once(write, "word")
 
 
 def test_a_signal_handler_is_heard(tmp_path):
     with (tmp_path / "said").open("wb") as file:
-        streams.say_at_once(file.fileno(), "wörd \udc9b")
+        streams.write_at_once(file.fileno(), "wörd \udc9b")
     assert pathlib.Path(file.name).read_bytes() == "wörd \\udc9b".encode()

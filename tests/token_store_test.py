@@ -22,14 +22,16 @@ import weakref
 
 import numpy as np
 import pytest
-from fakes import NoSignals, command, tiny
-from kill_and_resume import ROOT, outcome
+from compare_runs import outcome
+from fakes import NoStopRequests, command, tiny
+from kill_and_resume import ROOT
 from vocabulary_test import awkward_texts
 
-from trainer import InputError, StorageError, train
+from trainer import train
 from trainer.data import input_pipeline, stored_array, token_store
 from trainer.data.stored_array import StoredArray
 from trainer.data.vocabulary import tokenize
+from trainer.errors import InputError, StorageError
 
 REVIEWS = {
     "train": [("a good film", 1), ("", 0), ("Bad, bad film!", 0), ("...", 1), ("a a a", 1)],
@@ -43,7 +45,9 @@ class ListedCorpus:
 
     name, version = "listed/plain", "1.0.0"
 
-    def __init__(self, reviews=None, sources=(("/here/listed.tfrecord", 10, 20),), during=lambda split, count: None):
+    def __init__(
+        self, reviews=None, sources=(("/here/listed.tfrecord", 10, 20),), during=lambda split, count: None
+    ):
         self.listed, self.sources, self.during = reviews or REVIEWS, sources, during
         self.read = []
 
@@ -60,7 +64,9 @@ class ListedCorpus:
 
 
 def prepare(cache_dir, corpus=None, splits=SPLITS, vocab_size=5):
-    return token_store.prepare(corpus=corpus or ListedCorpus(), splits=splits, vocab_size=vocab_size, cache_dir=str(cache_dir))
+    return token_store.prepare(
+        corpus=corpus or ListedCorpus(), splits=splits, vocab_size=vocab_size, cache_dir=str(cache_dir)
+    )
 
 
 def fingerprints(prepared):
@@ -84,10 +90,17 @@ def test_a_store_holds_every_token_of_every_review(tmp_path):
         store = stores[split]
         assert len(store) == len(reviews)
         assert store.labels.tolist() == [label for _, label in reviews]
-        token_ids = [store.token_ids[start:end].tolist() for start, end in zip(store.offsets[:-1], store.offsets[1:], strict=True)]
+        token_ids = [
+            store.token_ids[start:end].tolist()
+            for start, end in zip(store.offsets[:-1], store.offsets[1:], strict=True)
+        ]
         assert token_ids == vocabulary.encode([text for text, _ in reviews]).to_list()
     assert stores["train"].lengths[:].tolist() == [3, 0, 3, 0, 3]
-    assert (stores["train"].lengths[:].dtype, stores["train"].offsets.dtype, stores["train"].labels.dtype) == (np.int32, np.int64, np.uint8)
+    assert (
+        stores["train"].lengths[:].dtype,
+        stores["train"].offsets.dtype,
+        stores["train"].labels.dtype,
+    ) == (np.int32, np.int64, np.uint8)
 
 
 def test_the_vocabulary_comes_from_the_train_split_alone(tmp_path):
@@ -95,7 +108,9 @@ def test_the_vocabulary_comes_from_the_train_split_alone(tmp_path):
     assert b"worse" not in vocabulary.tokens and b"good" in vocabulary.tokens
 
 
-@pytest.mark.parametrize(("distinct", "dtype"), [(254, np.uint8), (255, np.uint16), (65_534, np.uint16), (65_535, np.uint32)])
+@pytest.mark.parametrize(
+    ("distinct", "dtype"), [(254, np.uint8), (255, np.uint16), (65_534, np.uint16), (65_535, np.uint32)]
+)
 def test_ids_take_the_smallest_type_that_holds_the_vocabulary(tmp_path, distinct, dtype):
     corpus = ListedCorpus({"train": [(" ".join(map(str, range(distinct))), 1)]})
     _, stores = prepare(tmp_path, corpus, ["train"], vocab_size=100_000)
@@ -179,11 +194,15 @@ def test_a_store_that_is_cut_while_it_is_read_is_named_and_built_anew(tmp_path, 
 
 
 @pytest.mark.parametrize("name", token_store.FILES)
-def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_and_built_anew(tmp_path, nothing_in_memory, name):
+def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_and_built_anew(
+    tmp_path, nothing_in_memory, name
+):
     built = fingerprints(prepare(tmp_path))
     _, stores = prepare(tmp_path)
     stores["train"].check(wait=True)
-    os.utime(stores["train"].path / f"{name}.bin", ns=(0, 0))  # it may be written twice in a tick of the clock
+    os.utime(
+        stores["train"].path / f"{name}.bin", ns=(0, 0)
+    )  # it may be written twice in a tick of the clock
     stores["train"].check(wait=True)
     flip(stores["train"].path / f"{name}.bin")
     with pytest.raises(StorageError, match=r"train .* start again: it is built anew"):
@@ -224,8 +243,12 @@ def test_an_evaluation_ends_only_when_its_store_is_known_to_be_whole(tmp_path, n
         ("offsets", np.array([-9, 3, 3, 6, 6, 9], "<i8"), "offsets are out of range"),
     ],
 )
-def test_no_batch_is_made_of_what_is_out_of_range(tmp_path, nothing_in_memory, monkeypatch, name, content, what):
-    monkeypatch.setattr(token_store.TokenStore, "check", lambda self, wait=False: None)  # as before it has come so far
+def test_no_batch_is_made_of_what_is_out_of_range(
+    tmp_path, nothing_in_memory, monkeypatch, name, content, what
+):
+    monkeypatch.setattr(
+        token_store.TokenStore, "check", lambda self, wait=False: None
+    )  # as before it has come so far
     built = fingerprints(prepare(tmp_path))
     path = only_folder(tmp_path) / "train" / f"{name}.bin"
     assert path.stat().st_size == content.nbytes
@@ -247,12 +270,20 @@ def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
         (train / f"{name}.bin").touch()
         os.truncate(train / f"{name}.bin", size)  # a hole: empty reviews that take no room
         with (train / f"{name}.bin").open("rb") as file:
-            described[name] = {"dtype": dtype, "bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    (train / "manifest.json").write_text(json.dumps(token_store._manifest(ListedCorpus(), "train", vocabulary, described)))
+            described[name] = {
+                "dtype": dtype,
+                "bytes": size,
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
+    (train / "manifest.json").write_text(
+        json.dumps(token_store._manifest(ListedCorpus(), "train", vocabulary, described))
+    )
     tracemalloc.start()
     _, stores = prepare(tmp_path)
     plan = input_pipeline.BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=0)
-    ((batch,),) = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 1)
+    ((batch,),) = input_pipeline.train_batches(
+        store=stores["train"], plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 1
+    )
     assert (len(stores["train"]), batch.token_ids.shape) == (examples, (64, 1))
     stores["train"].check(wait=True)
     assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
@@ -264,7 +295,9 @@ def test_the_layout_is_the_documented_one(tmp_path):
     folder = only_folder(tmp_path)
     assert folder.name.startswith("listed%2Fplain-1.0.0-")
     stored = {
-        f"{split}/{name}" for split in ("train", "test%5B%3A2%5D") for name in (*(f"{n}.bin" for n in token_store.FILES), "manifest.json")
+        f"{split}/{name}"
+        for split in ("train", "test%5B%3A2%5D")
+        for name in (*(f"{n}.bin" for n in token_store.FILES), "manifest.json")
     }
     assert files(folder) == stored | {"vocabulary.txt", "lock"}
 
@@ -308,11 +341,23 @@ def test_whatever_decides_the_content_decides_the_folder(tmp_path, other):
 
 def test_the_fingerprint_is_of_the_content_and_of_neither_paths_nor_times(tmp_path):
     base = fingerprints(prepare(tmp_path / "one"))
-    assert fingerprints(prepare(tmp_path / "two", ListedCorpus(sources=(("/elsewhere/listed.tfrecord", 10, 99),)))) == base
-    changes = [("a good film!", 0), ("a good bad", 1), ("a good", 1)]  # another label, another token, another length
+    assert (
+        fingerprints(
+            prepare(tmp_path / "two", ListedCorpus(sources=(("/elsewhere/listed.tfrecord", 10, 99),)))
+        )
+        == base
+    )
+    changes = [
+        ("a good film!", 0),
+        ("a good bad", 1),
+        ("a good", 1),
+    ]  # another label, another token, another length
     for number, first in enumerate(changes):
         changed = ListedCorpus({**REVIEWS, "test[:2]": [first, *REVIEWS["test[:2]"]]})
-        assert fingerprints(prepare(tmp_path / f"changed {number}", changed))[1]["test[:2]"] != base[1]["test[:2]"]
+        assert (
+            fingerprints(prepare(tmp_path / f"changed {number}", changed))[1]["test[:2]"]
+            != base[1]["test[:2]"]
+        )
     one, other = (fingerprints(prepare(tmp_path / str(size), vocab_size=size)) for size in (90, 91))
     assert one == other and one[1]["train"] != base[1]["train"]
 
@@ -359,7 +404,12 @@ def replaced_by(make):
 
 pipe, folder, endless, loop = (
     replaced_by(make)
-    for make in (os.mkfifo, pathlib.Path.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path))
+    for make in (
+        os.mkfifo,
+        pathlib.Path.mkdir,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path),
+    )
 )
 
 
@@ -367,7 +417,9 @@ def described_as(name, **changes):
     def damage(path):
         manifest = json.loads(path.read_text())
         manifest["files"][name] |= changes
-        manifest["fingerprint"] = token_store._fingerprint(vocabulary=manifest["vocabulary"], files=manifest["files"])
+        manifest["fingerprint"] = token_store._fingerprint(
+            vocabulary=manifest["vocabulary"], files=manifest["files"]
+        )
         path.write_text(json.dumps(manifest))
 
     return damage
@@ -397,8 +449,14 @@ DAMAGES = [
         for name in token_store.FILES
         for damage in (truncate, empty, pathlib.Path.unlink, flip, zero, pipe, folder, endless, loop)
     ),
-    *(("train/manifest.json", damage) for damage in (truncate, empty, pathlib.Path.unlink, forge, pipe, folder, endless, loop)),
-    *(("train/manifest.json", lambda path, content=content: path.write_bytes(content)) for content in MANIFESTS),
+    *(
+        ("train/manifest.json", damage)
+        for damage in (truncate, empty, pathlib.Path.unlink, forge, pipe, folder, endless, loop)
+    ),
+    *(
+        ("train/manifest.json", lambda path, content=content: path.write_bytes(content))
+        for content in MANIFESTS
+    ),
     *(("train/manifest.json", described_as(name, **changes)) for name, changes in DESCRIPTIONS),
     *(
         ("vocabulary.txt", damage)
@@ -416,7 +474,11 @@ def test_what_is_torn_damaged_or_foreign_is_built_anew(tmp_path, caplog, name, d
     built = fingerprints(prepare(tmp_path))
     whole = files(tmp_path)
     damage(only_folder(tmp_path) / name)
-    assert name == "vocabulary.txt" or token_store.damage(only_folder(tmp_path) / "train") or damage is swap_splits
+    assert (
+        name == "vocabulary.txt"
+        or token_store.damage(only_folder(tmp_path) / "train")
+        or damage is swap_splits
+    )
     corpus = ListedCorpus()
     assert fingerprints(prepare(tmp_path, corpus)) == built
     assert corpus.read != [] and {path for path in files(tmp_path) if ".aside" not in path} == whole
@@ -445,7 +507,9 @@ def test_two_builders_at_once_end_with_one_store(tmp_path):
     assert fingerprints(prepared[0]) == fingerprints(prepared[1])
     assert not [name for name in files(tmp_path) if ".tmp" in name]
     inodes = {(stores["train"].path / "token_ids.bin").stat().st_ino for _, stores in prepared}
-    assert len(inodes) == 1 and only_folder(tmp_path).joinpath("train", "token_ids.bin").stat().st_ino in inodes
+    assert (
+        len(inodes) == 1 and only_folder(tmp_path).joinpath("train", "token_ids.bin").stat().st_ino in inodes
+    )
 
 
 def test_a_killed_builder_leaves_nothing_behind_for_long(tmp_path):
@@ -460,9 +524,14 @@ def test_a_killed_builder_leaves_nothing_behind_for_long(tmp_path):
         prepare(sys.argv[1], ListedCorpus(during=die))
     """
     tests = pathlib.Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests, tests.parent / "scripts")))}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests, tests.parent / "scripts")))
+    }
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
-    assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+        == -signal.SIGKILL
+    )
     assert any(".tmp/" in name for name in files(tmp_path))
     corpus = ListedCorpus()
     prepare(tmp_path, corpus)
@@ -589,7 +658,9 @@ def test_a_lock_that_is_no_file_is_not_followed(tmp_path, make):
     assert not (lock.parent / "made").exists()
 
 
-@pytest.mark.parametrize("name", ["a [b]", "*", "?", "'\"", "back\\slash", "Größe", "{a,b}", "~", "%41", "gs:"])
+@pytest.mark.parametrize(
+    "name", ["a [b]", "*", "?", "'\"", "back\\slash", "Größe", "{a,b}", "~", "%41", "gs:"]
+)
 def test_a_cache_folder_may_be_called_anything(tmp_path, name):
     prepare(tmp_path / "a b")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -597,7 +668,9 @@ def test_a_cache_folder_may_be_called_anything(tmp_path, name):
     built = fingerprints(prepare(folder))
     truncate(next(folder.glob("*/train/labels.bin")))
     assert fingerprints(prepare(folder)) == built
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.items() | {(tmp_path, before.get(tmp_path))}
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.items() | {
+        (tmp_path, before.get(tmp_path))
+    }
 
 
 def test_the_folder_of_the_cache_is_the_users_where_none_is_given(monkeypatch):
@@ -625,7 +698,14 @@ def test_a_user_without_a_home_is_told_to_name_a_folder_and_trains_with_it(tmp_p
 
     def start(cache_dir):
         given = tiny(tmp_path / "run", cache_dir, epochs=1, checkpoint_every_steps=0)
-        return subprocess.run([*unknown, *command(given)], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [*unknown, *command(given)],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     refused = start("")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--cache_dir" in refused.stderr
@@ -641,7 +721,13 @@ def test_a_store_is_inside_the_cache_when_links_say_so_as_well(tmp_path, depth):
     (tmp_path / "cache" / "out").symlink_to("/etc")
     cache = str(tmp_path / (depth or "cache"))
     inside = [tmp_path / "cache" / "a", tmp_path / "linked" / "a", tmp_path / "cache" / "gone"]
-    outside = [tmp_path, tmp_path / "cache" / "..", tmp_path / "cache" / "out", tmp_path / "cachet", pathlib.Path("a\0b")]
+    outside = [
+        tmp_path,
+        tmp_path / "cache" / "..",
+        tmp_path / "cache" / "out",
+        tmp_path / "cachet",
+        pathlib.Path("a\0b"),
+    ]
     assert [token_store.is_inside(path, cache) for path in inside] == [True] * 3
     assert [token_store.is_inside(path, cache) for path in outside] == [False] * 5
 
@@ -704,7 +790,7 @@ def own_cache(cache_dir, finished, tmp_path):
     return shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*-1.0.0-*"))
 
 
-class CutsAFile(NoSignals):
+class CutsAFile(NoStopRequests):
     """Cuts a file of the store between two steps, at the 10th time that it is asked for a signal."""
 
     def __init__(self, cache_dir, name):
@@ -719,30 +805,36 @@ class CutsAFile(NoSignals):
 
 
 @pytest.mark.parametrize("name", ["offsets"])
-def test_a_run_whose_store_is_cut_ends_with_a_sentence_and_goes_on_to_the_same_bits(tmp_path, own_cache, twin, nothing_in_memory, name):
+def test_a_run_whose_store_is_cut_ends_with_a_sentence_and_goes_on_to_the_same_bits(
+    tmp_path, own_cache, twin, nothing_in_memory, name
+):
     given = tiny(tmp_path / "run", str(own_cache))
     with pytest.raises(StorageError, match=rf"{name}\.bin"):
-        train.run(given, signals=CutsAFile(own_cache, f"{name}.bin"))
-    train.run(given, signals=NoSignals())
+        train.run(given, stop_requests=CutsAFile(own_cache, f"{name}.bin"))
+    train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == twin
 
 
 @pytest.mark.parametrize("name", ["token_ids"])
-def test_a_run_whose_store_is_damaged_between_two_starts_goes_on_to_the_same_bits(tmp_path, own_cache, twin, caplog, name):
+def test_a_run_whose_store_is_damaged_between_two_starts_goes_on_to_the_same_bits(
+    tmp_path, own_cache, twin, caplog, name
+):
     given = tiny(tmp_path / "run", str(own_cache))
-    train.run(given | {"epochs": 1}, signals=NoSignals())
+    train.run(given | {"epochs": 1}, stop_requests=NoStopRequests())
     flip(path_of_store(own_cache) / f"{name}.bin")
-    train.run(given, signals=NoSignals())
+    train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == twin and "it is built anew" in caplog.text
 
 
 def test_a_run_is_never_trained_on_other_reviews_than_it_was_begun_with(tmp_path, own_cache):
     given = tiny(tmp_path / "run", str(own_cache))
-    train.run(given | {"epochs": 1}, signals=NoSignals())
+    train.run(given | {"epochs": 1}, stop_requests=NoStopRequests())
     store = path_of_store(own_cache)
     flip(store / "labels.bin")
-    described_as("labels", sha256=hashlib.sha256((store / "labels.bin").read_bytes()).hexdigest())(store / "manifest.json")
+    described_as("labels", sha256=hashlib.sha256((store / "labels.bin").read_bytes()).hexdigest())(
+        store / "manifest.json"
+    )
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
     with pytest.raises(InputError, match=r"train.* has other content now"):
-        train.run(given, signals=NoSignals())
+        train.run(given, stop_requests=NoStopRequests())
     assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == newest

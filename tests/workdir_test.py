@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from trainer import InputError, StorageError
+from trainer.errors import InputError, StorageError
 from trainer.run import workdir
 
 HOLDER = """
@@ -24,7 +24,9 @@ with workdir.hold(pathlib.Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -36,8 +38,11 @@ def test_a_new_directory_is_made_and_held(tmp_path):
         assert json.loads((tmp_path / "a" / "run" / "lock").read_text())["pid"] == os.getpid()
 
 
-def test_a_second_process_is_refused_and_told_the_first(tmp_path, holder):
-    with pytest.raises(InputError, match=f"process {holder.pid} on "), workdir.hold(tmp_path / "run"):
+def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, holder):
+    with (
+        pytest.raises(InputError, match=f"process {holder.pid} on .* does already; wait for it or stop it"),
+        workdir.hold(tmp_path / "run"),
+    ):
         pass
 
 
@@ -49,7 +54,7 @@ def test_the_lock_of_a_killed_process_does_not_block(tmp_path, holder):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xff" * 500, b"my notes", b"[]", b"[" * 10**5, b'{"host": 1}'])
-def test_a_lock_file_of_somebody_else_holds_the_run_and_is_not_written(tmp_path, content):
+def test_a_lock_file_that_is_not_ours_locks_the_run_and_is_not_written(tmp_path, content):
     (tmp_path / "lock").write_bytes(content)
     with workdir.hold(tmp_path):
         assert workdir.is_held(tmp_path)
@@ -104,7 +109,7 @@ def test_a_lock_that_cannot_be_closed_does_not_hide_why_the_program_ends(tmp_pat
         raise StorageError("the first one")
 
 
-def test_what_the_holder_wrote_tells_its_directory_from_others(tmp_path):
+def test_the_token_of_the_holder_identifies_its_directory(tmp_path):
     with workdir.hold(tmp_path / "one"), workdir.hold(tmp_path / "two"):
         assert workdir.token(tmp_path / "one") != workdir.token(tmp_path / "two")
         (tmp_path / "link").symlink_to(tmp_path / "one")
@@ -112,21 +117,21 @@ def test_what_the_holder_wrote_tells_its_directory_from_others(tmp_path):
     assert workdir.token(tmp_path / "three") is None
 
 
-def test_a_look_at_the_lock_does_not_keep_a_run_from_starting(tmp_path):
+def test_checking_the_lock_does_not_keep_a_run_from_starting(tmp_path):
     with workdir.hold(tmp_path / "run"):
         pass
-    looking = threading.Event()
+    done = threading.Event()
 
-    def look():
-        while not looking.is_set():
+    def check():
+        while not done.is_set():
             workdir.is_held(tmp_path / "run")
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=check)
     thread.start()
     try:
         for _ in range(20):
             with workdir.hold(tmp_path / "run"):
                 pass
     finally:
-        looking.set()
+        done.set()
         thread.join()

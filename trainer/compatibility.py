@@ -13,7 +13,7 @@ from trainer.data import input_pipeline
 from trainer.errors import InputError
 from trainer.fields import FIXED, FREE, INEXACT
 from trainer.model import encoder
-from trainer.run import checkpoint_files, conditions
+from trainer.run import checkpoint_reading, conditions
 from trainer.run.state import TrainState
 
 # Our own code that decides bits, by name.
@@ -75,9 +75,9 @@ def check_compatible(
     differences = compare(
         stored,
         settings,
-        recorded_conditions=checkpoint_files.read_texts(newest, "conditions"),
+        recorded_conditions=checkpoint_reading.read_texts(newest, "conditions"),
         current_conditions=json.loads(texts["conditions"]),
-        recorded_fingerprints=checkpoint_files.read_texts(newest, "fingerprints"),
+        recorded_fingerprints=checkpoint_reading.read_texts(newest, "fingerprints"),
         current_fingerprints=json.loads(texts["fingerprints"]),
     )
     if differences.fixed:

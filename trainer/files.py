@@ -1,7 +1,7 @@
 """Files: durable writes that are whole after a kill or a power loss, and reads that trust nothing.
 
-What a run directory holds may come from a stranger, so a file is opened only where it is a regular one, never through
-a link, and no more of it is read than its reader can use.
+What a run directory holds may come from a stranger, so a file is opened only where it is a regular one, never
+through a link, and no more of it is read than its reader can use.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import stat
 import weakref
 from collections.abc import Iterator
 
-from trainer import InputError, StorageError
+from trainer.errors import InputError, StorageError
 
 SMALL = 2**24  # bytes; more than any text that this program writes but a vocabulary and a long history
 
@@ -40,7 +40,10 @@ class HeldDirectory:
         if not self.plain.is_dir():
             self.plain = path.absolute()
             if any(char in str(self.plain) for char in _PATTERNS):
-                raise InputError(f"Without /proc, a path must hold none of {' '.join(_PATTERNS)}, but {path} does; rename it.")
+                raise InputError(
+                    f"Without /proc, a path must hold none of {' '.join(_PATTERNS)}, but {path} does; rename "
+                    f"it."
+                )
 
     def check(self) -> None:
         """Raises StorageError when the name leads elsewhere now: the directory was moved, replaced or unmounted."""
@@ -54,7 +57,8 @@ class HeldDirectory:
         here = os.fstat(self._descriptor)
         if there != (here.st_dev, here.st_ino):
             raise StorageError(
-                f"{self.path} must stay the directory that the run began to write, but another one is there now; "
+                f"{self.path} must stay the directory that the run began to write, but another one is there "
+                f"now; "
                 f"put it back: what was committed is in it, and the same command goes on."
             )
 
@@ -112,6 +116,20 @@ def read(path: pathlib.Path, *, limit: int = SMALL) -> bytes:
         if size > limit:
             raise OSError(errno.EFBIG, f"it has {size} bytes, and at most {limit} are read", str(path))
         return file.read(limit)
+
+
+def entries(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The paths in a directory, in the order of their names; none where there is no directory.
+
+    Raises:
+      StorageError: when the directory is there and can't be read.
+    """
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise not_readable(directory, reason(error)) from error
 
 
 def make_directory(path: pathlib.Path) -> None:
@@ -198,12 +216,17 @@ def reason(error: OSError) -> str:
 
 def not_written(path: pathlib.Path, why: str) -> StorageError:
     """The error for a path that could not be written; names the space that is left there."""
-    return StorageError(f"{path} could not be written ({why}; {free_space(path)}); what was committed stays, the same command goes on.")
+    return StorageError(
+        f"{path} could not be written ({why}; {free_space(path)}); what was committed stays, the same "
+        f"command goes on."
+    )
 
 
 def not_readable(path: pathlib.Path, why: str) -> StorageError:
     """The error for a path that is there and can't be read, which says nothing about its content."""
-    return StorageError(f"{path} could not be read ({why}); nothing was changed: mend that, and the same command goes on.")
+    return StorageError(
+        f"{path} could not be read ({why}); nothing was changed: mend that, and the same command goes on."
+    )
 
 
 def free_space(path: pathlib.Path) -> str:

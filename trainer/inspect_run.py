@@ -11,6 +11,7 @@ from trainer import files, inspection, metrics, output
 from trainer.config import FIELDS, Settings
 from trainer.errors import InputError
 from trainer.inspection import Row
+from trainer.words import plural
 
 # The columns of the history, each with its width on a screen.
 COLUMNS = {name: max(8, len(name) + 2) for name in ("step", "epoch", *metrics.HISTORY)} | {"step": 10}

@@ -10,14 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from trainer import compatibility, config, files, metrics
+from trainer import compatibility, config, metrics
 from trainer.config import FIELDS, Config, Settings
 from trainer.data import token_store
 from trainer.errors import InputError, StorageError
 from trainer.fields import NOT_STORED
-from trainer.run import checkpoint_files, conditions, early_stopping, records, summaries, workdir
+from trainer.run import (
+    checkpoint_cleanup,
+    checkpoint_files,
+    checkpoint_reading,
+    conditions,
+    early_stopping,
+    event_files,
+    records,
+    workdir,
+)
 from trainer.run.early_stopping import MonitorState
 from trainer.trained_model import all_settings_of
+from trainer.words import plural
 
 # The scalars of a state that are read here, each with numpy's kind of it.
 _KINDS = {
@@ -105,7 +115,7 @@ def look(directory: pathlib.Path, given: Settings) -> Inspection:
     newest = max(valid, key=lambda checkpoint: checkpoint.step, default=None)
     stored = all_settings_of(directory, newest.prefix, newest.values) if newest else {}
     starts = records.read_starts(directory)
-    curves = summaries.read(directory / "summaries")
+    curves = event_files.read(directory / "summaries")
     return Inspection(
         directory=directory,
         checkpoints=[checkpoint for checkpoint in read if checkpoint.prefix in remaining],
@@ -113,7 +123,7 @@ def look(directory: pathlib.Path, given: Settings) -> Inspection:
         stored=stored,
         config=config.resolve(given, stored),
         starts=starts,
-        history=history(curves, starts[-1].steps_per_epoch) if starts else [],
+        history=history(curves, starts[-1]["steps_per_epoch"]) if starts else [],
         last_logged_step=max((points[-1][0] for points in curves.values() if points), default=0),
     )
 
@@ -123,7 +133,7 @@ def _look_at(prefix: pathlib.Path) -> Checkpoint:
     try:
         damage = checkpoint_files.damage(prefix)
         if damage is None:
-            values = checkpoint_files.read_values(prefix)
+            values = checkpoint_reading.read_values(prefix)
             if {name: np.asarray(values.get(name)).dtype.kind for name in _KINDS} != _KINDS:
                 values, damage = None, "it is not a checkpoint of this program"
     except (InputError, StorageError) as error:
@@ -131,7 +141,7 @@ def _look_at(prefix: pathlib.Path) -> Checkpoint:
     return Checkpoint(prefix, checkpoint_files.size(prefix), damage, values)
 
 
-def history(curves: summaries.Curves, steps_per_epoch: int) -> list[Row]:
+def history(curves: event_files.Curves, steps_per_epoch: int) -> list[Row]:
     """One row for each evaluation, from an event log.
 
     Returns:
@@ -156,7 +166,7 @@ def facts_of(inspection: Inspection) -> dict[str, Any]:
     newest, step = inspection.newest, inspection.step
     monitor_state = newest.monitor_state if newest else None
     metric_at = {row["step"]: row[settings.monitor] for row in inspection.history}
-    recomputed = sum(start.steps_recomputed_at_least for start in starts)
+    recomputed = sum(start["steps_recomputed_at_least"] for start in starts)
     best = None
     if monitor_state and monitor_state.best_step >= 0:
         best = {"step": monitor_state.best_step, settings.monitor: monitor_state.best_metric}
@@ -166,7 +176,7 @@ def facts_of(inspection: Inspection) -> dict[str, Any]:
         "is_training": workdir.is_held(directory),
         "config": {name: getattr(settings, name) for name in stored_names},
         "step": step,
-        "last_step": settings.epochs * starts[-1].steps_per_epoch if starts else None,
+        "last_step": settings.epochs * starts[-1]["steps_per_epoch"] if starts else None,
         "best": best,
         "evaluations_without_improvement": monitor_state.waited if monitor_state else 0,
         "checkpoints": [
@@ -179,7 +189,7 @@ def facts_of(inspection: Inspection) -> dict[str, Any]:
             }
             for checkpoint in inspection.checkpoints
         ],
-        "quarantine": sorted(str(path) for path in checkpoint_files.quarantined(directory)),
+        "quarantine": sorted(str(path) for path in checkpoint_cleanup.quarantined(directory)),
         "history": [{**row, "is_committed": row["step"] <= step} for row in inspection.history],
         "last_logged_step": inspection.last_logged_step,
         "starts": len(starts),
@@ -187,7 +197,7 @@ def facts_of(inspection: Inspection) -> dict[str, Any]:
         "goodput_at_most": step / (step + recomputed) if step else None,
         "stores": {
             split: {"path": str(path), "damage": _damage_of_store(path, settings.cache_dir)}
-            for split, path in (starts[-1].stores if starts else {}).items()
+            for split, path in (starts[-1]["stores"] if starts else {}).items()
         },
         "next": next_action(inspection),
     }
@@ -207,7 +217,7 @@ def next_action(inspection: Inspection) -> str:
     if newest is None:
         has_traces = damaged or inspection.history
         return "end with an error: no checkpoint can be read" if has_traces else "start at step 0"
-    recorded = checkpoint_files.read_texts(newest.prefix, "conditions", newest.values)
+    recorded = checkpoint_reading.read_texts(newest.prefix, "conditions", newest.values)
     # The number of replicas is known only in training.
     current = conditions.conditions(numerics=compatibility.NUMERICS) | {
         "replicas": recorded.get("replicas", "1")
@@ -226,7 +236,7 @@ def next_action(inspection: Inspection) -> str:
         improved=monitored.improved,
         step=newest.step,
         epochs=settings.epochs,
-        steps_per_epoch=starts[-1].steps_per_epoch,
+        steps_per_epoch=starts[-1]["steps_per_epoch"],
         patience=settings.patience,
     )
     if reason and records.is_result_of(inspection.directory, newest.step, monitored.best_step):

@@ -4,7 +4,6 @@ python -m trainer.main --flagfile=trainer/configs/quickstart.flags
 """
 
 import contextlib
-import importlib
 import logging
 import os
 import pathlib
@@ -19,14 +18,6 @@ from trainer.run import workdir
 from trainer.run.cluster import Cluster, read_cluster
 from trainer.signals import Signals
 from trainer.tensorflow_setup import importing_tensorflow
-
-_MODULES = {
-    "train": "trainer.train",
-    "evaluate": "trainer.evaluate",
-    "predict": "trainer.predict",
-    "export": "trainer.export",
-    "inspect": "trainer.inspect_run",
-}
 
 
 @contextlib.contextmanager
@@ -54,7 +45,18 @@ def _machine_errors() -> Iterator[None]:
 def entry_of(mode: str) -> Callable[..., None]:
     """The function that runs a mode; imported only now, because importing TensorFlow takes seconds."""
     with importing_tensorflow():
-        return importlib.import_module(_MODULES[mode]).run
+        match mode:
+            case "train":
+                from trainer.train import run
+            case "evaluate":
+                from trainer.evaluate import run
+            case "predict":
+                from trainer.predict import run
+            case "export":
+                from trainer.export import run
+            case "inspect":
+                from trainer.inspect_run import run
+    return run
 
 
 def cluster_of(given: Settings) -> Cluster:

@@ -7,7 +7,7 @@ import pathlib
 from absl import logging
 
 from trainer import files, flagfile, metrics
-from trainer.run import records, summaries
+from trainer.run import event_files, records
 from trainer.run.state import Sums
 from trainer.session import Session
 
@@ -17,8 +17,8 @@ def prepare_directory(session: Session) -> None:
     if not session.replicas.is_chief:
         return
     directory, step = session.directory, int(session.state.step)
-    log = summaries.rewind(directory / "summaries", step=step)
-    if differences := summaries.differences(log.ends, _expected_points(session)):
+    log = event_files.rewind(directory / "summaries", step=step)
+    if differences := event_files.differences(log.ends, _expected_points(session)):
         logging.warning(
             "%s is not the event log of this run up to step %d (%s); its curves stay as they are, and "
             "continue "
@@ -28,12 +28,12 @@ def prepare_directory(session: Session) -> None:
             "; ".join(differences),
         )
     files.remove(directory / records.RESULT)
-    summaries.remove_run(directory / "summaries" / "test")
+    event_files.remove_run(directory / "summaries" / "test")
     write_copies(session)
     records.append_start(
         directory,
         step=step,
-        steps_recomputed=log.last_step - step,
+        steps_recomputed_at_least=log.last_step - step,
         steps_per_epoch=session.data.plan.steps_per_epoch,
         stores={split: store.path for split, store in session.data.stores.items()},
     )

@@ -15,12 +15,14 @@ from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.fields import FIXED, FREE, INEXACT
 from trainer.run import (
+    checkpoint_cleanup,
     checkpoint_files,
     checkpoint_manager,
     cluster,
     conditions,
     distribution,
     early_stopping,
+    event_files,
     summaries,
     workdir,
 )
@@ -179,7 +181,7 @@ def _texts(settings: Config, data: Data, replicas: Replicas) -> dict[str, str]:
 def _check(start: Start, data: Data, texts: Mapping[str, str], replicas: Replicas) -> None:
     # Whatever can be wrong, before anything is changed in the directory.
     directory, newest, settings = start.directory, start.found.newest, start.config
-    if newest is None and summaries.has_points(directory / "summaries"):
+    if newest is None and event_files.has_points(directory / "summaries"):
         raise StorageError(
             f"{directory} holds the event log of a run, but no checkpoint of it; "
             f"restore its checkpoints from a copy, or delete the directory to start over."
@@ -213,7 +215,7 @@ def _restore(
     directory, newest, settings = start.directory, start.found.newest, start.config
     workdir.held(directory).check()
     if replicas.is_chief:
-        checkpoint_files.tidy(directory, start.found)
+        checkpoint_cleanup.tidy(directory, start.found)
     checkpoints = checkpoint_manager.Checkpoints(
         run=directory,
         state=state,

@@ -16,11 +16,12 @@ from trainer.intervals import SaveInterval, Throughput
 from trainer.metrics import Metrics
 from trainer.prepare import prepare_directory, write_copies
 from trainer.progress import classify_sample_texts, log_line, log_training, with_progress_bars, write_texts
-from trainer.run import early_stopping, records, summaries
+from trainer.run import early_stopping, event_files, records, summaries
 from trainer.run.state import Sums
 from trainer.session import Session, open_session
 from trainer.signals import StopRequests
 from trainer.steps import EVALUATION_BATCH_SIZE, Slices, evaluate, make_train_step
+from trainer.words import plural
 
 
 def run(given: Settings, *, stop_requests: StopRequests) -> None:
@@ -205,7 +206,7 @@ def finish(session: Session, reason: str) -> None:
         logging.info("No checkpoint is best: what follows is of the latest.")
     step = int(state.step)
     if session.replicas.is_chief:
-        summaries.remove_run(session.directory / "summaries" / "test")
+        event_files.remove_run(session.directory / "summaries" / "test")
     if config.test_split:
         test = evaluate_split(session, config.test_split, 0, "the final evaluation will be done again.")
         shown = {name: getattr(test, name) for name in metrics.NAMES}

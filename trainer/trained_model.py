@@ -13,7 +13,7 @@ from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.fields import FIXED, FREE
 from trainer.model.classifier import Classifier, count_weights
-from trainer.run import checkpoint_files, distribution
+from trainer.run import checkpoint_files, checkpoint_reading, distribution
 
 _READABLE_ELSEWHERE = ("dataset", "text_column", "label_column")  # fixed, but not for reading a trained model
 
@@ -63,11 +63,11 @@ def _load(directory: pathlib.Path, prefix: pathlib.Path, given: Settings) -> Tra
             f"out."
         )
     distribution.set_threads(intra_op=settings.intra_op_threads, inter_op=settings.inter_op_threads)
-    fingerprints = checkpoint_files.read_texts(prefix, "fingerprints")
+    fingerprints = checkpoint_reading.read_texts(prefix, "fingerprints")
     vocabulary = _read_vocabulary(directory, fingerprints.get("vocabulary", ""))
     check_size(prefix, settings, len(vocabulary))
     model = build.make_model(settings, len(vocabulary))
-    checkpoint_files.restore_parts(prefix, model=model)
+    checkpoint_reading.restore_parts(prefix, model=model)
     return TrainedModel(settings, prefix, vocabulary, model)
 
 
@@ -82,9 +82,9 @@ def settings_of(prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -
       InputError: when it holds a setting that this version does not know, or one that it may not take from a
         file.
     """
-    values = checkpoint_files.read_values(prefix) if values is None else values
+    values = checkpoint_reading.read_values(prefix) if values is None else values
     free_flags = values.get("free_flags")
-    text = checkpoint_files.read_text(prefix, "frozen_flags", values)
+    text = checkpoint_reading.read_text(prefix, "frozen_flags", values)
     if isinstance(free_flags, bytes):
         text += free_flags.decode(errors="replace")
     try:

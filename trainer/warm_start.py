@@ -12,7 +12,7 @@ from trainer import trained_model
 from trainer.config import Config
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError
-from trainer.run import checkpoint_files
+from trainer.run import checkpoint_files, checkpoint_reading
 from trainer.run.state import TrainState
 from trainer.trained_model import TrainedModel
 
@@ -39,7 +39,7 @@ def best_metric_of(source: TrainedModel, config: Config) -> float | None:
             f"but {config.init_from} monitors {source.config.monitor}; "
             f"give --monitor={source.config.monitor}, or --initial_best."
         )
-    metric = float(checkpoint_files.read_values(source.prefix)["best_metric"])
+    metric = float(checkpoint_reading.read_values(source.prefix)["best_metric"])
     return metric if math.isfinite(metric) else None
 
 
@@ -66,7 +66,7 @@ def copy_weights(source: TrainedModel, config: Config, state: TrainState, vocabu
     rows = np.array([their_row.get(token, 0) for token in vocabulary.tokens])
     ours[0].assign(np.where(is_known[:, None], theirs[0].numpy()[rows], ours[0].numpy()))
     if config.init_optimizer:
-        checkpoint_files.restore_parts(source.prefix, optimizer=state.optimizer)
+        checkpoint_reading.restore_parts(source.prefix, optimizer=state.optimizer)
         state.optimizer.learning_rate.assign(config.learning_rate)
     logging.info(
         "Weights   of %s, step %d; %d of %d token embeddings copied",

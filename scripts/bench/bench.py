@@ -159,13 +159,15 @@ def is_reached(metrics: dict[str, float]) -> bool:
 
 def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> None:
     """Our own start, loop and evaluation, with more flags where there are any; the step and the saves are timed from outside."""
-    from trainer import InterruptedBySignalError, config
-    from trainer.main import Signals, importing_tensorflow
+    from trainer import config
+    from trainer.errors import InterruptedBySignalError
+    from trainer.signals import Signals
+    from trainer.tensorflow_setup import importing_tensorflow
 
     with importing_tensorflow():
         from trainer import start, train
 
-    signals, make_train_step = Signals(), train.make_train_step
+    signals, make_train_step = Signals(), steps.make_train_step
 
     def make_timed_step(*args, **kwargs):
         step, last = make_train_step(*args, **kwargs), {}
@@ -186,7 +188,7 @@ def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> N
 
         return timed
 
-    train.make_train_step = make_timed_step
+    steps.make_train_step = make_timed_step
     with tempfile.TemporaryDirectory() as folder:
         # While others take their turns a minute passes often: saves are timed on their own. So are evaluations.
         flags = [
@@ -197,9 +199,9 @@ def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> N
             "--eval_every_steps=100000",
             *argv,
         ]
-        given = config.parse([*PROGRAM[2:], *flags])
-        run = start.open_run(given, signals=signals)
-        start.begin(run)
+        given = flags.parse([*PROGRAM[2:], *flags])
+        run = session.open_session(given, stop_requests=signals)
+        prepare.prepare_directory(run)
         with contextlib.suppress(InterruptedBySignalError):
             train.train_and_evaluate(run)
         run = dataclasses.replace(run, signals=Signals())  # the signal that ended the training is no wish to end an evaluation
@@ -221,7 +223,7 @@ def ours(turns: Turns, seed: int, cache_dir: str, argv: Sequence[str] = ()) -> N
 def compare_saves(count: int) -> None:
     """How long a save stalls training, beside a plain write of the same state that is neither synced nor read back; taken in turns."""
     from trainer import config
-    from trainer.main import importing_tensorflow
+    from trainer.tensorflow_setup import importing_tensorflow
 
     with importing_tensorflow():
         import tensorflow as tf
@@ -229,8 +231,8 @@ def compare_saves(count: int) -> None:
         from trainer import start
 
     with tempfile.TemporaryDirectory() as folder:
-        run = start.open_run(config.parse([*PROGRAM[2:], f"--workdir={folder}/run", "--verbosity=-1"]), signals=None)
-        start.begin(run)
+        run = session.open_session(flags.parse([*PROGRAM[2:], f"--workdir={folder}/run", "--verbosity=-1"]), stop_requests=None)
+        prepare.prepare_directory(run)
         plain = tf.train.Checkpoint(root=run.state)
 
         def save():

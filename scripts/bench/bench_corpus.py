@@ -35,7 +35,7 @@ def make_corpus(size: int, work: pathlib.Path) -> str:
     name = f"reviews_{size}"
     if (work / name).exists():
         return name
-    from trainer.main import importing_tensorflow
+    from trainer.tensorflow_setup import importing_tensorflow
 
     with importing_tensorflow():
         from trainer.data import datasets
@@ -152,7 +152,7 @@ def take_steps(sizes: Sequence[int], work: pathlib.Path, rounds: int) -> dict[st
 
 def make_batches(sizes: Sequence[int], work: pathlib.Path) -> dict[str, float]:
     """Seconds, on average, in which a batch is made: all of a step that can depend on the size of the corpus. The sizes take turns."""
-    from trainer.main import importing_tensorflow
+    from trainer.tensorflow_setup import importing_tensorflow
 
     with importing_tensorflow():
         from trainer.data import datasets, input_pipeline, token_store

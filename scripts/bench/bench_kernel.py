@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from trainer.main import importing_tensorflow
+from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
     import keras
@@ -28,7 +28,7 @@ from trainer import start, train
 from trainer.config import Config
 from trainer.data.input_pipeline import Batch
 from trainer.model import lstm
-from trainer.run import distribution
+from trainer.run import conditions, distribution
 
 DIM = UNITS = 64
 
@@ -100,8 +100,8 @@ def train_step(batch_size: int, time_steps: int, vocab_size: int) -> Callable[[]
     """The trainer's whole step, on a batch of that shape."""
     example, settings = Example(batch_size, time_steps, vocab_size), Config(workdir="none", batch_size=batch_size)
     replicas = distribution.Replicas()
-    state = start.make_state(settings, vocab_size, dict.fromkeys(("frozen_flags", "fingerprints", "conditions"), ""), replicas)
-    step = train.make_train_step(state, replicas, batch_size=batch_size, clip_norm=settings.clip_norm)
+    state = build.make_state(settings, vocab_size, dict.fromkeys(("frozen_flags", "fingerprints", "conditions"), ""), replicas)
+    step = steps.make_train_step(state, replicas, batch_size=batch_size, clip_norm=settings.clip_norm)
     batch = Batch(example.token_ids, example.lengths, tf.zeros(batch_size), tf.ones(batch_size), reviews=tf.constant(float(batch_size)))
     return lambda: step((batch,), 0.0).numpy()
 
@@ -234,7 +234,7 @@ def main() -> None:
     if given.profile:
         profile(given.profile, given.batch_sizes[0], given.times[0], given.vocab_size)
         return
-    machine = distribution.conditions(numerics={})
+    machine = conditions.conditions(numerics={})
     print(
         f"{machine['cpu']}, {machine['usable cores']} cores, {time.strftime('%Y-%m-%d')}; milliseconds, {UNITS} units in each direction\n"
     )

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from bench import ROOT, machine, spread
 from local_cluster import free_ports, tf_configs
 
-from trainer.main import importing_tensorflow
+from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
     import tensorflow as tf
@@ -32,7 +32,7 @@ with importing_tensorflow():
 from trainer import start, train
 from trainer.config import Config
 from trainer.data.input_pipeline import Batch
-from trainer.evaluate import batch_spec
+from trainer.data.input_pipeline import batch_spec
 from trainer.model import classifier
 from trainer.run import cluster, distribution
 from trainer.run.state import Sums, TrainState
@@ -73,8 +73,8 @@ def compare(times: list[int], rounds: int) -> None:
     config, replicas = Config(workdir="none", batch_size=BATCH_SIZE), distribution.Replicas()
     steps: dict[str, list[Callable]] = {"bare": [], "one_device": []}
     for _ in range(COPIES):
-        states = [start.make_state(config, VOCAB_SIZE, TEXTS, replicas) for _ in range(2)]
-        ours = train.make_train_step(states[1], replicas, batch_size=BATCH_SIZE, clip_norm=config.clip_norm)
+        states = [build.make_state(config, VOCAB_SIZE, TEXTS, replicas) for _ in range(2)]
+        ours = steps.make_train_step(states[1], replicas, batch_size=BATCH_SIZE, clip_norm=config.clip_norm)
         steps["bare"].append(bare_step(states[0]))
         steps["one_device"].append(lambda batch, ours=ours: ours((batch,), 0.0))
     print("| batch x time | bare, ms | one_device, ms | ratio |\n| --- | --- | --- | --- |")
@@ -95,7 +95,7 @@ def compare(times: list[int], rounds: int) -> None:
 def exchange() -> None:
     """A worker's side: exchanges what a step exchanges, again and again; the chief prints how long it took."""
     replicas = distribution.Replicas("multi_worker", cluster=cluster.read_cluster("multi_worker"), connect_secs=120)
-    state = start.make_state(Config(workdir="none"), VOCAB_SIZE, TEXTS, replicas)
+    state = build.make_state(Config(workdir="none"), VOCAB_SIZE, TEXTS, replicas)
     shapes = [variable.shape for variable in state.model.trainable_variables]
 
     @tf.function(autograph=False)

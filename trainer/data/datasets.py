@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import InputError, StorageError, TrainerError
 from trainer.data import own_reviews
 from trainer.data.regular_files import holds_only, locked, move_aside, open_regular
+from trainer.errors import InputError, StorageError, TrainerError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -42,7 +42,9 @@ class Corpus:
     citation: str
     element_spec: str
     split_sizes: dict[str, int]  # the splits it is prepared with, each with its number of reviews
-    sources: tuple[tuple[str, int, int], ...]  # (path, bytes, mtime_ns) of each file it is read from that its version does not tell
+    sources: tuple[
+        tuple[str, int, int], ...
+    ]  # (path, bytes, mtime_ns) of each file it is read from that its version does not tell
     sizes: Callable[[str], list[int]]  # of a split expression's parts; raises ValueError when it is malformed
     batches: Callable[[str], Iterator[tuple[np.ndarray, np.ndarray]]]  # as `reviews`, whatever the labels are
 
@@ -75,7 +77,9 @@ class Corpus:
         """
         for texts, labels in self.batches(split):
             if not np.isin(labels, (0, 1)).all():
-                raise InputError(f"Labels must be 0 or 1, but split {split!r} of {self.name} has others; name a split that is labelled.")
+                raise InputError(
+                    f"Labels must be 0 or 1, but split {split!r} of {self.name} has others; name a split that is labelled."
+                )
             yield texts, labels.astype(np.uint8)
 
 
@@ -111,7 +115,13 @@ def open_corpus(
     columns = {"text_column": text_column, "label_column": label_column}
     if own_reviews.has_kind(name) or (own_reviews.is_folder(name, data_dir) and not _is_known(name)):
         own = own_reviews.OwnReviews(
-            name=name, data_dir=data_dir, cache_dir=cache_dir, asked=asked, held_out_fraction=held_out_fraction, seed=seed, **columns
+            name=name,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+            asked=asked,
+            held_out_fraction=held_out_fraction,
+            seed=seed,
+            **columns,
         )
         return Corpus(
             name=name,
@@ -144,7 +154,9 @@ def _open_tfds(name: str, folder: "_Folder", columns: Mapping[str, str]) -> Corp
         citation=builder.info.citation,
         element_spec=str(_read(builder, next(iter(splits)), **columns).unbatch().element_spec),
         split_sizes={split: info.num_examples for split, info in splits.items()},
-        sources=tuple(_source(path, folder) for info in splits.values() for path in info.filepaths if path.exists()),
+        sources=tuple(
+            _source(path, folder) for info in splits.values() for path in info.filepaths if path.exists()
+        ),
         sizes=lambda split: [part.take for part in splits[split].file_instructions],
         batches=lambda split: _batches(name, folder, builder, split, **columns),
     )
@@ -159,7 +171,9 @@ def _is_known(name: str) -> bool:
     import tensorflow_datasets as tfds
 
     match = re.fullmatch(_NAME, name)
-    return match is not None and (name == SAMPLE_REVIEWS or match[1] in tfds.list_builders(with_community_datasets=False))
+    return match is not None and (
+        name == SAMPLE_REVIEWS or match[1] in tfds.list_builders(with_community_datasets=False)
+    )
 
 
 class _Folder:
@@ -278,8 +292,12 @@ def _remove_damaged_sample_reviews(folder: _Folder, *, is_read: bool) -> bool:
         return False
     with locked(parent / "lock"):  # another process may prepare it anew as well
         if os.path.lexists(prepared) and (why := _damage_of_sample_reviews(folder, prepared, is_read)):
-            logging.warning("%s is damaged (%s); it is prepared anew.", folder.shown(prepared), folder.shown(why))
-            if holds_only(prepared, lambda name: name.endswith(".json") or name.startswith(f"{SAMPLE_REVIEWS}-")):
+            logging.warning(
+                "%s is damaged (%s); it is prepared anew.", folder.shown(prepared), folder.shown(why)
+            )
+            if holds_only(
+                prepared, lambda name: name.endswith(".json") or name.startswith(f"{SAMPLE_REVIEWS}-")
+            ):
                 torn = pathlib.Path(tempfile.mkdtemp(dir=parent, suffix=".torn"))
                 prepared.rename(torn / prepared.name)
                 shutil.rmtree(torn)
@@ -311,7 +329,9 @@ def _damage_of_sample_reviews(folder: _Folder, prepared: pathlib.Path, is_read: 
     return None
 
 
-def _check_features(name: str, builder: "tfds.core.DatasetBuilder", *, text_column: str, label_column: str) -> None:
+def _check_features(
+    name: str, builder: "tfds.core.DatasetBuilder", *, text_column: str, label_column: str
+) -> None:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -319,7 +339,11 @@ def _check_features(name: str, builder: "tfds.core.DatasetBuilder", *, text_colu
     label = features.get(label_column)
     classes = getattr(label, "num_classes", None)
     # A number may be a label as well; what it is, is seen when it is read.
-    is_number = type(label) in (tfds.features.Scalar, tfds.features.Tensor) and label.shape == () and label.np_dtype != np.object_
+    is_number = (
+        type(label) in (tfds.features.Scalar, tfds.features.Tensor)
+        and label.shape == ()
+        and label.np_dtype != np.object_
+    )
     is_label = classes == 2 or (classes is None and is_number and np.dtype(label.np_dtype).kind in "biu")
     if not isinstance(features.get(text_column), tfds.features.Text) or not is_label:
         raise InputError(
@@ -335,7 +359,9 @@ def _prepare(name: str, folder: _Folder) -> "tuple[_Folder, tfds.core.DatasetBui
     downloader.MAX_RETRIES = 2  # its own 10 take minutes to say that there is no network
     standard_logging.getLogger("urllib3").setLevel(standard_logging.ERROR)
     tfds.display_progress_bar(sys.stderr.isatty() and logging.level_info())
-    expected = (OSError, tf.errors.OpError) if name == SAMPLE_REVIEWS else Exception  # the code of others may raise anything
+    expected = (
+        (OSError, tf.errors.OpError) if name == SAMPLE_REVIEWS else Exception
+    )  # the code of others may raise anything
     reason = "its folder is there, but holds no dataset_info.json; delete it"
     try:
         if not own_reviews.is_uri(folder.path):
@@ -353,7 +379,9 @@ def _prepare(name: str, folder: _Folder) -> "tuple[_Folder, tfds.core.DatasetBui
         return folder, prepared
     place = folder.shown(prepared.data_dir)
     if name == SAMPLE_REVIEWS:
-        raise StorageError(f"{SAMPLE_REVIEWS} could not be prepared in {place} ({reason}); give another folder by --cache_dir.")
+        raise StorageError(
+            f"{SAMPLE_REVIEWS} could not be prepared in {place} ({reason}); give another folder by --cache_dir."
+        )
     raise InputError(
         f"{name} must be prepared by TFDS, but {place} does not hold it and it could not be downloaded ({reason}); "
         f"connect to the network, or name the folder of prepared datasets by --data_dir or TFDS_DATA_DIR."
@@ -361,32 +389,63 @@ def _prepare(name: str, folder: _Folder) -> "tuple[_Folder, tfds.core.DatasetBui
 
 
 def _batches(
-    name: str, folder: _Folder, builder: "tfds.core.DatasetBuilder", split: str, *, text_column: str, label_column: str
+    name: str,
+    folder: _Folder,
+    builder: "tfds.core.DatasetBuilder",
+    split: str,
+    *,
+    text_column: str,
+    label_column: str,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     try:
         if name == SAMPLE_REVIEWS and _remove_damaged_sample_reviews(folder, is_read=True):
             _prepare(name, folder)
-        yield from _read(builder, split, text_column=text_column, label_column=label_column).prefetch(1).as_numpy_iterator()
+        yield from (
+            _read(builder, split, text_column=text_column, label_column=label_column)
+            .prefetch(1)
+            .as_numpy_iterator()
+        )
     except (OSError, tf.errors.OpError) as error:
-        damaged = (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError, tf.errors.InvalidArgumentError)
+        damaged = (
+            tf.errors.DataLossError,
+            tf.errors.NotFoundError,
+            tf.errors.OutOfRangeError,
+            tf.errors.InvalidArgumentError,
+        )
         place = folder.shown(builder.data_dir)
-        remedy = f"delete {place} and prepare it anew" if isinstance(error, damaged) else f"make {place} readable and start again"
-        raise StorageError(f"Split {split!r} of {name} could not be read ({folder.shown(_short(error))}); {remedy}.") from error
+        remedy = (
+            f"delete {place} and prepare it anew"
+            if isinstance(error, damaged)
+            else f"make {place} readable and start again"
+        )
+        raise StorageError(
+            f"Split {split!r} of {name} could not be read ({folder.shown(_short(error))}); {remedy}."
+        ) from error
 
 
-def _read(builder: "tfds.core.DatasetBuilder", split: str, *, text_column: str, label_column: str) -> tf.data.Dataset:
+def _read(
+    builder: "tfds.core.DatasetBuilder", split: str, *, text_column: str, label_column: str
+) -> tf.data.Dataset:
     """Batches of (texts, labels), one file after the other."""
     from tensorflow_datasets.core import file_adapters
 
     # TFDS' own as_dataset parses one review at a time, with all of its features: that takes ten times as long.
     format = file_adapters.ADAPTER_FOR_FORMAT[builder.info.file_format]
-    parts = [(os.fspath(part.filename), part.skip, part.take) for part in builder.info.splits[split].file_instructions]
+    parts = [
+        (os.fspath(part.filename), part.skip, part.take)
+        for part in builder.info.splits[split].file_instructions
+    ]
     files = tf.data.Dataset.from_tensor_slices(tuple(map(list, zip(*parts, strict=True))))
     examples = files.flat_map(
-        lambda file, skip, take: format.make_tf_data(file).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
+        lambda file, skip, take: (
+            format.make_tf_data(file).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
+        )
     )
     examples = examples.apply(tf.data.experimental.assert_cardinality(sum(take for _, _, take in parts)))
-    features = {text_column: tf.io.FixedLenFeature([], tf.string), label_column: tf.io.FixedLenFeature([], tf.int64)}
+    features = {
+        text_column: tf.io.FixedLenFeature([], tf.string),
+        label_column: tf.io.FixedLenFeature([], tf.int64),
+    }
     parsed = examples.batch(READ_BATCH).map(lambda batch: tf.io.parse_example(batch, features))
     return parsed.map(lambda batch: (batch[text_column], batch[label_column]))
 

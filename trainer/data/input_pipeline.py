@@ -44,7 +44,9 @@ class BatchPlan:
       max_length: tokens of a review that are read; 0: all.
     """
 
-    def __init__(self, *, lengths: np.ndarray | Lengths, batch_size: int, seed: int, max_length: int = 0) -> None:
+    def __init__(
+        self, *, lengths: np.ndarray | Lengths, batch_size: int, seed: int, max_length: int = 0
+    ) -> None:
         self.examples = len(lengths)
         self.batch_size = batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)
@@ -151,7 +153,9 @@ def slice_rows(batch_size: int, replicas: int) -> int:
     return -(-batch_size // replicas)
 
 
-def _slices(store: TokenStore, rows: np.ndarray, max_length: int, replicas: int, local: range) -> tuple[Batch, ...]:
+def _slices(
+    store: TokenStore, rows: np.ndarray, max_length: int, replicas: int, local: range
+) -> tuple[Batch, ...]:
     # A batch that cannot be cut evenly is filled up; each slice is as long as its own longest review.
     size = slice_rows(len(rows), replicas)
     padded = np.pad(rows, (0, size * replicas - len(rows)), constant_values=-1).reshape(replicas, size)
@@ -195,7 +199,13 @@ def train_batches(
 
 
 def evaluation_batches(
-    *, store: TokenStore, batch_size: int, max_length: int, examples: int, replicas: int = 1, local: range = range(1)
+    *,
+    store: TokenStore,
+    batch_size: int,
+    max_length: int,
+    examples: int,
+    replicas: int = 1,
+    local: range = range(1),
 ) -> Iterator[tuple[Batch, ...]]:
     """The first `examples` reviews of the corpus, each exactly once, sorted by length so that little is padded.
 

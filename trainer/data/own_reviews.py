@@ -20,11 +20,11 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import InputError
 from trainer.data import review_files, review_folders
 from trainer.data.regular_files import read_regular
 from trainer.data.review_files import Row
 from trainer.data.review_folders import readable
+from trainer.errors import InputError
 
 KINDS = (*review_files.TABLES, "folder")
 DRAWN = ("train", "validation", "test")
@@ -83,7 +83,9 @@ class OwnReviews:
     ) -> None:
         kind, _, path = name.partition(":") if has_kind(name) else ("folder", "", name)
         if not path:
-            raise InputError(f"--dataset must name a path behind {kind}:, but {name} was given; write it as in {kind}:reviews.")
+            raise InputError(
+                f"--dataset must name a path behind {kind}:, but {name} was given; write it as in {kind}:reviews."
+            )
         for given in (path, data_dir or ""):
             if is_uri(given):
                 raise InputError(
@@ -108,10 +110,16 @@ class OwnReviews:
         """What a split expression stands for: (split, first review, one after the last); raises ValueError when it is malformed."""
         import tensorflow_datasets as tfds
 
-        infos = {name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0) for name, size in self.split_sizes.items()}
+        infos = {
+            name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
+            for name, size in self.split_sizes.items()
+        }
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
         sizes = self.split_sizes
-        return [(part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to) for part in parts]
+        return [
+            (part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to)
+            for part in parts
+        ]
 
     def batches(self, split: str, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The reviews of a split expression: (texts [n] object of bytes, labels [n] uint8), n <= size."""
@@ -130,7 +138,9 @@ class OwnReviews:
             raise self._changed()
 
     def _changed(self) -> InputError:
-        return InputError(f"{self._root} must stay as it is while it is read, but it changed; start again when it is written.")
+        return InputError(
+            f"{self._root} must stay as it is while it is read, but it changed; start again when it is written."
+        )
 
     def _rows_of(self, name: str) -> Iterator[Row]:
         if not self._key:
@@ -141,7 +151,9 @@ class OwnReviews:
         for chunk in review_files.chunks(self._read(file)):
             if start + len(chunk) > self._count_of_all:
                 raise self._changed()
-            drawn = self._names[np.searchsorted(self._bounds, self._positions(start, start + len(chunk)), side="right")]
+            drawn = self._names[
+                np.searchsorted(self._bounds, self._positions(start, start + len(chunk)), side="right")
+            ]
             yield from (row for row, its_split in zip(chunk, drawn, strict=True) if its_split == name)
             start += len(chunk)
 
@@ -155,7 +167,11 @@ class OwnReviews:
                 f"Each of {', '.join(sizes)} must get a review, but {self._root} has {count}, and --held_out_fraction={fraction} of them "
                 f"are {share}; give more reviews or a larger fraction, or name the splits, as in --train_split=train[:50%]."
             )
-        self._count_of_all, self._names, self._bounds = count, np.array(list(sizes)), np.cumsum(list(sizes.values()))
+        self._count_of_all, self._names, self._bounds = (
+            count,
+            np.array(list(sizes)),
+            np.cumsum(list(sizes.values())),
+        )
         return {name: sizes[name] for name in DRAWN if name in sizes}
 
     def _positions(self, start: int, stop: int) -> np.ndarray:
@@ -190,7 +206,11 @@ class OwnReviews:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
             content = json.loads(read_regular(kept, limit=2**20))
             counts = content["counts"]
-            if content["sha256"] == _digest(counts) and set(counts) == set(self._files) and _are_counts(counts.values()):
+            if (
+                content["sha256"] == _digest(counts)
+                and set(counts) == set(self._files)
+                and _are_counts(counts.values())
+            ):
                 return counts
         logging.info("Counting the reviews of %s; this is done once.", self._root)
         counts = {name: sum(1 for _ in self._read(path)) for name, path in self._files.items()}
@@ -227,31 +247,49 @@ def _find(kind: str, root: pathlib.Path) -> tuple[dict[str, pathlib.Path], bool]
             return {"train": root}, True
         if not root.is_dir():
             raise InputError(f"--dataset must name a file, but {root} is neither a file nor a folder.")
-        files = {path.stem: path for path in sorted(root.iterdir()) if path.suffix == f".{kind}" and path.name[0] != "." and path.is_file()}
+        files = {
+            path.stem: path
+            for path in sorted(root.iterdir())
+            if path.suffix == f".{kind}" and path.name[0] != "." and path.is_file()
+        }
     if not files:
-        raise InputError(f"A folder must hold a .{kind} for each split, as train.{kind}, but {root} holds none.")
+        raise InputError(
+            f"A folder must hold a .{kind} for each split, as train.{kind}, but {root} holds none."
+        )
     for name, path in files.items():
         if not _is_split(name):
-            raise InputError(f"A file for a split must be called by letters, digits, - and _, and not all, but there is {path}; rename it.")
+            raise InputError(
+                f"A file for a split must be called by letters, digits, - and _, and not all, but there is {path}; rename it."
+            )
     return files, False
 
 
 def _find_folders(root: pathlib.Path) -> tuple[dict[str, pathlib.Path], bool]:
     if not root.is_dir():
-        raise InputError(f"--dataset=folder: must name a folder, but {root} is none; of a file name the kind, as in csv:{root}.")
+        raise InputError(
+            f"--dataset=folder: must name a folder, but {root} is none; of a file name the kind, as in csv:{root}."
+        )
     for folder in (root, *root.iterdir()):
         if len(classes := review_folders.classes_of(folder)) == 1:
-            raise InputError(f"A folder of reviews must hold pos/ and neg/, but {folder} holds {classes[0]}/ alone.")
+            raise InputError(
+                f"A folder of reviews must hold pos/ and neg/, but {folder} holds {classes[0]}/ alone."
+            )
     folders = _folders_of_texts(root)
     if not folders:
-        raise InputError(f"A folder of reviews must hold pos/ and neg/, or folders that do, one for each split, but {root} does not.")
+        raise InputError(
+            f"A folder of reviews must hold pos/ and neg/, or folders that do, one for each split, but {root} does not."
+        )
     return folders, folders.get("train") == root
 
 
 def _folders_of_texts(root: pathlib.Path) -> dict[str, pathlib.Path]:
     if len(review_folders.classes_of(root)) == 2:
         return {"train": root}
-    return {path.name: path for path in sorted(root.iterdir()) if _is_split(path.name) and len(review_folders.classes_of(path)) == 2}
+    return {
+        path.name: path
+        for path in sorted(root.iterdir())
+        if _is_split(path.name) and len(review_folders.classes_of(path)) == 2
+    }
 
 
 def _is_split(name: str) -> bool:

@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 from absl import logging
 
-from trainer import InputError
+from trainer.errors import InputError
 
 TABLES = ("csv", "tsv", "jsonl")
 CHUNK = 2048  # reviews in memory at once
 _ZEROS, _ONES = ("0", "neg", "negative", "false", "0.0"), ("1", "pos", "positive", "true", "1.0")
 LABELS = dict.fromkeys(_ZEROS, 0) | dict.fromkeys(_ONES, 1)
 
-_LONGEST_LINE = 2**26  # bytes; without a bound a file that is no text, or a quote that never closes, would fill the memory
+_LONGEST_LINE = (
+    2**26
+)  # bytes; without a bound a file that is no text, or a quote that never closes, would fill the memory
 
 
 class Row(NamedTuple):
@@ -39,7 +41,9 @@ class _Columns(NamedTuple):
     label: str | None  # None: rows need no label
 
 
-def read(path: str, *, labelled: bool, bad_rows: str, text_column: str = "text", label_column: str = "label") -> Iterator[Row]:
+def read(
+    path: str, *, labelled: bool, bad_rows: str, text_column: str = "text", label_column: str = "label"
+) -> Iterator[Row]:
     """The reviews of a file that is named for a moment's use, in its order; memory holds one of them.
 
     Args:
@@ -74,10 +78,14 @@ def read_table(path: pathlib.Path, *, kind: str, text_column: str, label_column:
     try:
         for row in _parse(kind, lines_of(path), path, _Columns(text_column, label_column)):
             if isinstance(row, _BadRow):
-                raise InputError(f"Each row must hold a review, but line {row.line} of {path} does not: {row.why}; mend or remove it.")
+                raise InputError(
+                    f"Each row must hold a review, but line {row.line} of {path} does not: {row.why}; mend or remove it."
+                )
             yield row
     except OSError as error:
-        raise InputError(f"A file of reviews must be one that can be read, but {path} is not: {error.strerror}.") from error
+        raise InputError(
+            f"A file of reviews must be one that can be read, but {path} is not: {error.strerror}."
+        ) from error
 
 
 def lines_of(path: pathlib.Path) -> Iterator[str]:
@@ -89,9 +97,15 @@ def lines_of(path: pathlib.Path) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 why = f"{error.reason} at its byte {error.start + 1}"
             else:
-                why = "it holds a NUL byte" if "\0" in text else f"it has more than {_LONGEST_LINE} bytes" * (len(line) == _LONGEST_LINE)
+                why = (
+                    "it holds a NUL byte"
+                    if "\0" in text
+                    else f"it has more than {_LONGEST_LINE} bytes" * (len(line) == _LONGEST_LINE)
+                )
             if why:
-                raise InputError(f"Reviews must be text in UTF-8, but line {number} of {path} is not ({why}); save it as UTF-8.")
+                raise InputError(
+                    f"Reviews must be text in UTF-8, but line {number} of {path} is not ({why}); save it as UTF-8."
+                )
             yield text
 
 
@@ -105,7 +119,9 @@ def _read(path: str, columns: _Columns) -> Iterator[Row | _BadRow]:
     kind = "txt" if path == "-" else pathlib.Path(path).suffix.removeprefix(".").lower()
     allowed = TABLES if columns.label else (*TABLES, "txt")
     if kind not in allowed:
-        raise InputError(f"--input must be a file that ends with {' or '.join(f'.{name}' for name in allowed)}, but {path} was given.")
+        raise InputError(
+            f"--input must be a file that ends with {' or '.join(f'.{name}' for name in allowed)}, but {path} was given."
+        )
     try:
         if path == "-":
             yield from _texts(sys.stdin.buffer)
@@ -117,7 +133,9 @@ def _read(path: str, columns: _Columns) -> Iterator[Row | _BadRow]:
             raise InputError(
                 f"Standard input must be texts to read, but it is not ({error.strerror}); give some by --text or --input."
             ) from error
-        raise InputError(f"--input must be a file that can be read, but {path} is not: {error.strerror}.") from error
+        raise InputError(
+            f"--input must be a file that can be read, but {path} is not: {error.strerror}."
+        ) from error
 
 
 def _as_they_are(lines: Iterable[bytes]) -> Iterator[str]:
@@ -161,13 +179,19 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return record
 
 
-def _separated(lines: Iterable[str], path: object, columns: _Columns, delimiter: str) -> Iterator[Row | _BadRow]:
+def _separated(
+    lines: Iterable[str], path: object, columns: _Columns, delimiter: str
+) -> Iterator[Row | _BadRow]:
     csv.field_size_limit(_LONGEST_LINE)  # its own 128 KiB are less than a long review
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)  # else a quote that never closes takes in all rows behind it
+    reader = csv.reader(
+        lines, delimiter=delimiter, strict=True
+    )  # else a quote that never closes takes in all rows behind it
     try:
         names = [name.strip().lower() for name in next(reader, [])]
     except csv.Error as error:
-        raise InputError(f"The first row must name each column, but line 1 of {path} does not: {_in_our_words(error)}.") from error
+        raise InputError(
+            f"The first row must name each column, but line 1 of {path} does not: {_in_our_words(error)}."
+        ) from error
     needed = [column.strip().lower() for column in columns if column is not None]
     if any(names.count(name) != 1 for name in needed):
         raise InputError(
@@ -208,18 +232,24 @@ def _in_our_words(error: csv.Error) -> str:
 
 def _row(line: int, text: object, label: object, columns: _Columns) -> Row | _BadRow:
     if not isinstance(text, str):
-        return _BadRow(line, f'it has no "{columns.text}"' if text is None else f'its "{columns.text}" is no text')
+        return _BadRow(
+            line, f'it has no "{columns.text}"' if text is None else f'its "{columns.text}" is no text'
+        )
     if columns.label is None:
         return Row(line, _bytes(text), None)
     if not text.strip():
         return _BadRow(line, f'its "{columns.text}" is empty')
     known = LABELS.get(str(label).strip().lower())
     if known is None:
-        given = f'it has no "{columns.label}"' if label is None else f"its {columns.label} is {repr(label)[:100]}"
+        given = (
+            f'it has no "{columns.label}"' if label is None else f"its {columns.label} is {repr(label)[:100]}"
+        )
         return _BadRow(line, f"{given}, and it must be one of {', '.join(LABELS)}")
     return Row(line, _bytes(text), known)
 
 
 def _bytes(text: str) -> bytes:
     # JSON may escape half of a surrogate pair, which no encoding has.
-    return re.sub("[\ud800-\udbff\ude00-\udfff\udc00-\udc7f]", "\ufffd", text).encode(errors="surrogateescape")
+    return re.sub("[\ud800-\udbff\ude00-\udfff\udc00-\udc7f]", "\ufffd", text).encode(
+        errors="surrogateescape"
+    )

@@ -6,9 +6,9 @@ import re
 import stat
 from collections.abc import Iterator
 
-from trainer import InputError
 from trainer.data import review_files
 from trainer.data.review_files import Row
+from trainer.errors import InputError
 
 CLASSES = ("neg", "pos")
 
@@ -27,7 +27,11 @@ def texts_of(folder: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
     texts = []
     for label, name in enumerate(CLASSES):
         with readable(folder / name):
-            of_class = [(path, label) for path in (folder / name).iterdir() if path.suffix == ".txt" and not path.name.startswith(".")]
+            of_class = [
+                (path, label)
+                for path in (folder / name).iterdir()
+                if path.suffix == ".txt" and not path.name.startswith(".")
+            ]
         if not of_class:
             raise InputError(f"Both classes must have reviews, but {folder / name} holds no .txt.")
         texts += of_class
@@ -63,4 +67,6 @@ def readable(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"--dataset must name files that can be read, but {path} cannot: {error.strerror}.") from error
+        raise InputError(
+            f"--dataset must name files that can be read, but {path} cannot: {error.strerror}."
+        ) from error

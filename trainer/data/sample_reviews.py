@@ -14,13 +14,20 @@ import tensorflow_datasets as tfds
 
 SHORTEST, LONGEST = 10, 600  # tokens: what stands between blanks once punctuation is gone
 FLIPPED = 0.04  # probability that a label contradicts its text; no model can hope to be right more often than 1 - FLIPPED
-SPLITS = {"train": (0, 4_000), "validation": (1, 1_000), "test": (2, 1_000)}  # name -> (seed, number of reviews)
+SPLITS = {
+    "train": (0, 4_000),
+    "validation": (1, 1_000),
+    "test": (2, 1_000),
+}  # name -> (seed, number of reviews)
 
 
 def _parse(text: str) -> dict[str, tuple[str, ...]]:
     """Read rules `symbol: template | template ...`, each from the start of a line; a line that is indented continues its rule."""
     rules = re.findall(r"^(\w+):(.*(?:\n .*)*)", text, re.MULTILINE)
-    return {symbol: tuple(" ".join(template.split()) for template in templates.split("|")) for symbol, templates in rules}
+    return {
+        symbol: tuple(" ".join(template.split()) for template in templates.split("|"))
+        for symbol, templates in rules
+    }
 
 
 # `{symbol}` keeps the sentiment of the template it stands in, `{!symbol}` turns it around. A template that stands twice is twice as likely.
@@ -165,7 +172,9 @@ def _sentence(symbol: str, sentiment: int, rng: random.Random) -> tuple[str, int
 
 
 def _write(sentiment: int, rng: random.Random) -> str:
-    target = min(LONGEST, int(SHORTEST + 80 * ((1 - rng.random()) ** (-1 / 3) - 1)))  # a Lomax tail: most are short, a few very long
+    target = min(
+        LONGEST, int(SHORTEST + 80 * ((1 - rng.random()) ** (-1 / 3) - 1))
+    )  # a Lomax tail: most are short, a few very long
     sentences, length = [], 0
     while True:
         opening = len(sentences) < 2
@@ -211,13 +220,19 @@ class SampleReviews(tfds.core.GeneratorBasedBuilder):
                 "Negation and contrast make the sentiment depend on word order. "
                 f"A share of {FLIPPED:.0%} of the labels is flipped on purpose, which bounds the accuracy that can be reached."
             ),
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=["neg", "pos"])}),
+            features=tfds.features.FeaturesDict(
+                {"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=["neg", "pos"])}
+            ),
             supervised_keys=("text", "label"),
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict[str, str | int]]]]:
-        return {name: self._generate_examples(seed=seed, count=count) for name, (seed, count) in SPLITS.items()}
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[int, dict[str, str | int]]]]:
+        return {
+            name: self._generate_examples(seed=seed, count=count) for name, (seed, count) in SPLITS.items()
+        }
 
     def _generate_examples(self, *, seed: int, count: int) -> Iterator[tuple[int, dict[str, str | int]]]:
         for key, (text, label) in enumerate(generate_reviews(seed=seed, count=count)):

@@ -10,8 +10,8 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from trainer import StorageError
 from trainer.data.regular_files import open_regular
+from trainer.errors import StorageError
 
 IN_MEMORY_BYTES = 32 * 2**20  # of one file: offsets of 4 million reviews
 CHECKED_AT_ONCE_BYTES = 256 * 2**20  # of one store: a quarter of a second
@@ -66,7 +66,9 @@ class StoredArray:
                 f"see to that and start again, or give another folder by --cache_dir."
             ) from error
         if len(data) < count:
-            raise StorageError(f"{self.path} must hold the encoded reviews, but it was cut; start again: it is built anew.")
+            raise StorageError(
+                f"{self.path} must hold the encoded reviews, but it was cut; start again: it is built anew."
+            )
         return data
 
     def read_ahead(self, starts: np.ndarray, lengths: np.ndarray) -> None:

@@ -28,12 +28,12 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from trainer import InputError, StorageError
 from trainer.data import stored_array
 from trainer.data.datasets import Corpus
 from trainer.data.regular_files import holds_only, locked, move_aside, read_regular
 from trainer.data.stored_array import CHECKED_AT_ONCE_BYTES, StoredArray, Verification, open_array
 from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabulary, on_all_cores
+from trainer.errors import InputError, StorageError
 
 FORMAT = 1
 FILES = ("token_ids", "offsets", "labels")
@@ -71,7 +71,9 @@ class TokenStore:
     vocab_size: int
     path: pathlib.Path
     fingerprint: str  # hexadecimal sha256 of content and vocabulary; neither of paths nor of times
-    verification: Verification | None = None  # of what is not in memory, and was not checked when it was opened
+    verification: Verification | None = (
+        None  # of what is not in memory, and was not checked when it was opened
+    )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,7 +101,9 @@ class TokenStore:
         )
 
 
-def prepare(*, corpus: Corpus, splits: Sequence[str], vocab_size: int, cache_dir: str) -> tuple[Vocabulary, dict[str, TokenStore]]:
+def prepare(
+    *, corpus: Corpus, splits: Sequence[str], vocab_size: int, cache_dir: str
+) -> tuple[Vocabulary, dict[str, TokenStore]]:
     """Opens the vocabulary and the store of each split, after building those that are missing or torn.
 
     Args:
@@ -207,14 +211,21 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _open_arrays(path: pathlib.Path, files: Mapping[str, Any]) -> dict[str, np.ndarray | StoredArray]:
-    return {name: open_array(path / f"{name}.bin", files[name]["dtype"], size=files[name]["bytes"]) for name in FILES}
+    return {
+        name: open_array(path / f"{name}.bin", files[name]["dtype"], size=files[name]["bytes"])
+        for name in FILES
+    }
 
 
-def _damage(arrays: Mapping[str, np.ndarray | StoredArray], files: Mapping[str, Any], vocab_size: int = 2**32) -> str | None:
+def _damage(
+    arrays: Mapping[str, np.ndarray | StoredArray], files: Mapping[str, Any], vocab_size: int = 2**32
+) -> str | None:
     """What is wrong with the content of a store, or None."""
     bounds = {"token_ids": vocab_size - 1, "offsets": len(arrays["token_ids"]), "labels": 1}
     for name, array in arrays.items():
-        why = stored_array.damage(array, sha256=files[name]["sha256"], at_most=bounds[name], rises=name == "offsets")
+        why = stored_array.damage(
+            array, sha256=files[name]["sha256"], at_most=bounds[name], rises=name == "offsets"
+        )
         if why:
             return f"{name}.bin {why}"
     return None
@@ -247,7 +258,9 @@ def _load(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabula
     )
 
 
-def _find(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary | None) -> TokenStore | None:
+def _find(
+    folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary | None
+) -> TokenStore | None:
     with contextlib.suppress(*_NOT_WHOLE):
         return _load(folder, corpus, split, vocabulary) if vocabulary else None
 
@@ -260,9 +273,15 @@ def _find_vocabulary(folder: pathlib.Path, train_split: str) -> Vocabulary | Non
         return vocabulary if manifest["vocabulary"] == vocabulary.fingerprint else None
 
 
-def _build_vocabulary(folder: pathlib.Path, corpus: Corpus, train_split: str, vocab_size: int, workshop: pathlib.Path) -> Vocabulary:
+def _build_vocabulary(
+    folder: pathlib.Path, corpus: Corpus, train_split: str, vocab_size: int, workshop: pathlib.Path
+) -> Vocabulary:
     if (folder / VOCABULARY).exists():
-        logging.warning("%s has no store of %s that was encoded with it; it is built anew.", folder / VOCABULARY, train_split)
+        logging.warning(
+            "%s has no store of %s that was encoded with it; it is built anew.",
+            folder / VOCABULARY,
+            train_split,
+        )
     texts = (texts for texts, _ in _reviews(corpus, train_split, "Counting"))
     vocabulary = build_vocabulary(batches=texts, vocab_size=vocab_size)
     (workshop / VOCABULARY).write_bytes(vocabulary.to_bytes())
@@ -274,13 +293,17 @@ def _build_vocabulary(folder: pathlib.Path, corpus: Corpus, train_split: str, vo
     return vocabulary
 
 
-def _build(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary, workshop: pathlib.Path) -> TokenStore:
+def _build(
+    folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary, workshop: pathlib.Path
+) -> TokenStore:
     final, built = folder / _quote(split), workshop / _quote(split)
     with _gate(folder):
         if os.path.lexists(final):
             if store := _find(folder, corpus, split, vocabulary):
                 return store
-            logging.warning("%s is torn, damaged or of another corpus or vocabulary; it is built anew.", final)
+            logging.warning(
+                "%s is torn, damaged or of another corpus or vocabulary; it is built anew.", final
+            )
             if holds_only(final, _is_ours):
                 final.rename(workshop / f"{final.name}.torn")
             else:
@@ -306,13 +329,21 @@ def _is_ours(name: str) -> bool:
 
 def _encode(corpus: Corpus, split: str, vocabulary: Vocabulary, path: pathlib.Path) -> dict[str, Any]:
     """Writes the arrays batch by batch; returns what the manifest says of them."""
-    dtypes = {"token_ids": np.min_scalar_type(len(vocabulary) - 1), "offsets": np.dtype(np.int64), "labels": np.dtype(np.uint8)}
+    dtypes = {
+        "token_ids": np.min_scalar_type(len(vocabulary) - 1),
+        "offsets": np.dtype(np.int64),
+        "labels": np.dtype(np.uint8),
+    }
     hashes = {name: hashlib.sha256() for name in FILES}
     vocabulary.encode([])  # makes its table here: each thread would make one of its own
 
     def encode(reviews: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         token_ids = vocabulary.encode(reviews[0])
-        return token_ids.flat_values.numpy().astype(dtypes["token_ids"]), token_ids.row_splits.numpy()[1:], reviews[1]
+        return (
+            token_ids.flat_values.numpy().astype(dtypes["token_ids"]),
+            token_ids.row_splits.numpy()[1:],
+            reviews[1],
+        )
 
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context((path / f"{name}.bin").open("wb")) for name in FILES}
@@ -328,13 +359,20 @@ def _encode(corpus: Corpus, split: str, vocabulary: Vocabulary, path: pathlib.Pa
             for name, values in zip(FILES, (token_ids, end + ends, labels), strict=True):
                 append(name, values)
             end = end + ends[-1]
-        return {name: {"dtype": dtypes[name].str, "bytes": file.tell(), "sha256": hashes[name].hexdigest()} for name, file in files.items()}
+        return {
+            name: {"dtype": dtypes[name].str, "bytes": file.tell(), "sha256": hashes[name].hexdigest()}
+            for name, file in files.items()
+        }
 
 
 def _reviews(corpus: Corpus, split: str, action: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     logging.info("%s the tokens of %s %s; this is done once.", action, corpus.name, split)
     with tqdm(
-        total=corpus.examples(split), desc=f"{action} {split}", unit="review", disable=None if logging.level_info() else True, leave=False
+        total=corpus.examples(split),
+        desc=f"{action} {split}",
+        unit="review",
+        disable=None if logging.level_info() else True,
+        leave=False,
     ) as bar:
         for texts, labels in corpus.reviews(split):
             yield texts, labels
@@ -386,7 +424,10 @@ def _publish(built: pathlib.Path, folder: pathlib.Path) -> None:
     try:
         built.rename(folder / built.name)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # these: another builder was faster, and its store stays
+        if error.errno not in (
+            errno.ENOTEMPTY,
+            errno.EEXIST,
+        ):  # these: another builder was faster, and its store stays
             raise
     _fsync(folder)
 

@@ -15,9 +15,11 @@ from typing import TypeVar
 
 import tensorflow as tf
 
-from trainer import InputError
+from trainer.errors import InputError
 
-STANDARDISER_ID = "ascii-lower, no ascii punctuation, split at ascii whitespace"  # changes when `tokenize` does
+STANDARDISER_ID = (
+    "ascii-lower, no ascii punctuation, split at ascii whitespace"  # changes when `tokenize` does
+)
 PADDING, UNKNOWN = b"", b"[UNK]"
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -75,7 +77,9 @@ class Vocabulary:
     def _table(self) -> tf.lookup.StaticHashTable:
         with tf.init_scope():
             ids = tf.range(len(self.tokens), dtype=tf.int32)
-            return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), ids), default_value=1)
+            return tf.lookup.StaticHashTable(
+                tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), ids), default_value=1
+            )
 
 
 def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -1,50 +1,63 @@
-"""The processes that train together, as TF_CONFIG tells it; known and checked before TensorFlow is imported."""
+"""The workers that TF_CONFIG describes; read and checked before TensorFlow is imported."""
 
 import contextlib
+import dataclasses
 import ipaddress
 import json
 import os
 import re
 import socket
 import threading
-from typing import NamedTuple
 
-from trainer import InputError
+from trainer import files
+from trainer.errors import InputError
 
 _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 _ADDRESS = r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"
-_NUMERIC = r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?"  # No name ends so: it is meant as an IPv4 address.
+_NUMERIC = r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?"  # meant as an IPv4 address: no host name ends so
 _RETRY_SECS = 0.5
+_MAX_SHOWN = 500  # characters of TF_CONFIG in a message
 
 
-class Cluster(NamedTuple):
-    """The workers' addresses, and which of them this process is; worker 0 is the chief, who alone writes the run directory."""
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The workers, and which of them this process is.
+
+    Attributes:
+      workers: the address of each, as host:port.
+      index: which worker this process is; 0 is the chief, the only one that writes the run directory.
+    """
 
     workers: tuple[str, ...] = ("localhost",)
     index: int = 0
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes."""
+        """Whether this process writes the run directory."""
         return self.index == 0
 
 
 def read_cluster(strategy: str | None, *, check_network: bool = True, connect_secs: float = 15) -> Cluster:
-    """The cluster that TF_CONFIG describes; a process by itself where there is none.
+    """The cluster that TF_CONFIG describes; without TF_CONFIG, one of this process alone.
 
     Args:
-      strategy: the value of --strategy; multi_worker alone goes with TF_CONFIG. None: not known yet, and whether there is a
-        TF_CONFIG decides.
-      check_network: whether this worker's port has to be free and every host has to be found; not once TensorFlow listens.
-      connect_secs: how long a host may take to be found, since a cluster manager may name a worker only when it has started.
+      strategy: the value of --strategy; only multi_worker goes with TF_CONFIG. None: not known yet, and it
+        depends on whether there is a TF_CONFIG.
+      check_network: whether this worker's port must be free and every host must be found; False once
+        TensorFlow listens.
+      connect_secs: how long a host may take to be found: a cluster manager may name a worker only once it has
+        started.
 
     Raises:
-      InputError: when TF_CONFIG is there and not asked for, or asked for and not there, or no description of workers, or
-        this machine cannot be the worker or cannot find another one.
+      InputError: when TF_CONFIG and --strategy do not go together, when TF_CONFIG does not describe workers,
+        or when this machine can't be the worker or can't find another one.
     """
     text = os.environ.get("TF_CONFIG", "")
     if strategy not in (None, "multi_worker") and text:
-        raise InputError(f"TF_CONFIG is for --strategy=multi_worker, but --strategy={strategy}; give that, or unset TF_CONFIG.")
+        raise InputError(
+            f"TF_CONFIG requires --strategy=multi_worker, but --strategy is {strategy}; "
+            f"give --strategy=multi_worker, or unset TF_CONFIG."
+        )
     if strategy != "multi_worker" and not text:
         return Cluster()
     cluster = _parse(text)
@@ -57,22 +70,20 @@ def read_cluster(strategy: str | None, *, check_network: bool = True, connect_se
 
 
 def _parse(text: str) -> Cluster:
-    try:
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         described = json.loads(text)
         workers, index = described["cluster"]["worker"], described["task"]["index"]
-        is_whole = list(described["cluster"]) == ["worker"] == [described["task"]["type"]]
-        is_whole &= isinstance(workers, list) and all(isinstance(worker, str) for worker in workers)
-        is_whole &= type(index) is int or (isinstance(index, str) and re.fullmatch("[0-9]{1,9}", index) is not None)
-        is_whole = is_whole and 0 <= int(index) < len(workers)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        is_whole = False
-    if not is_whole:
-        shown = repr(text) if len(text) <= 500 else f"{text[:500]!r} and more"
-        raise InputError(
-            f"--strategy=multi_worker needs TF_CONFIG with one list of workers and a task, as in {_EXAMPLE}, "
-            f"but it is {shown}; set it so for each worker, or unset it and give another --strategy."
-        )
-    return Cluster(tuple(workers), int(index))
+        has_workers_only = list(described["cluster"]) == ["worker"] == [described["task"]["type"]]
+        is_list = isinstance(workers, list) and all(isinstance(worker, str) for worker in workers)
+        is_text_index = isinstance(index, str) and re.fullmatch("[0-9]{1,9}", index) is not None
+        is_index = type(index) is int or is_text_index
+        if has_workers_only and is_list and is_index and 0 <= int(index) < len(workers):
+            return Cluster(tuple(workers), int(index))
+    shown = repr(text) if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]!r} and more"
+    raise InputError(
+        f"--strategy=multi_worker needs TF_CONFIG with one list of workers and a task, as in {_EXAMPLE}, "
+        f"but it is {shown}; set it like this for each worker, or unset it and give another --strategy."
+    )
 
 
 def _address(number: int, worker: str) -> tuple[str, int]:
@@ -86,25 +97,28 @@ def _address(number: int, worker: str) -> tuple[str, int]:
                 ipaddress.IPv4Address(match["host"])
             return match["ipv6"] or match["host"], int(match["port"])
     raise InputError(
-        f"TF_CONFIG must give each worker as host:port, with a port from 1 to 65535, an IPv6 address in brackets "
-        f"and a name in ASCII, but worker {number} is {worker[:200]!r}; correct it in the TF_CONFIG of every worker."
+        f"TF_CONFIG must give each worker as host:port, with a port from 1 to 65535, an IPv6 address in "
+        f"brackets and a name in ASCII, but worker {number} is {worker[:200]!r}; "
+        f"correct it in the TF_CONFIG of every worker."
     )
 
 
 def _check_distinct(workers: tuple[str, ...], addresses: list[tuple[set[str], int]]) -> None:
-    # Two machines may have one address in common, as that of a bridge for containers, but none may have no other.
-    for second, (mine, port) in enumerate(addresses):
-        for first, (others, other_port) in enumerate(addresses[:second]):
-            if port == other_port and (mine <= others or others <= mine):
+    # Two machines may share one address, such as that of a bridge for containers, but each must have another
+    # one.
+    for second, (of_second, port) in enumerate(addresses):
+        for first, (of_first, port_of_first) in enumerate(addresses[:second]):
+            if port == port_of_first and (of_second <= of_first or of_first <= of_second):
                 raise InputError(
                     f"TF_CONFIG must give each worker an address of its own, but worker {first} is "
-                    f"{workers[first]!r} and worker {second} is {workers[second]!r}, which is the same; "
-                    f"correct it in the TF_CONFIG of every worker."
+                    f"{workers[first]!r} and worker {second} is {workers[second]!r}, which is the same "
+                    f"address; correct it in the TF_CONFIG of every worker."
                 )
 
 
 def _check_port(cluster: Cluster, port: int) -> None:
-    # As TensorFlow will, at all addresses of this machine: that of TF_CONFIG may be one that is forwarded to it.
+    # At all addresses of this machine, as TensorFlow will: the address in TF_CONFIG may be forwarded to this
+    # one.
     try:
         with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
             if probe.family == socket.AF_INET6:
@@ -112,44 +126,47 @@ def _check_port(cluster: Cluster, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("", port))
     except OSError as error:
-        raise port_error(cluster, error.strerror) from None
+        raise port_error(cluster, files.reason(error)) from None
 
 
 def port_error(cluster: Cluster, reason: str) -> InputError:
-    """The error for a worker that cannot listen at its own port."""
+    """The error for a worker that can't listen on its own port."""
     address = cluster.workers[cluster.index]
     return InputError(
-        f"TF_CONFIG must give worker {cluster.index} a port at which it can listen, but that of {address!r} is none ({reason}); "
-        f"end the process that has it, or give the worker another port in the TF_CONFIG of every worker."
+        f"TF_CONFIG must give worker {cluster.index} a port that it can listen on, "
+        f"but it can't listen on that of {address!r} ({reason}); "
+        f"end the process that uses it, or give the worker another port in the TF_CONFIG of every worker."
     )
 
 
 def _resolve(hosts: list[str], secs: float) -> dict[str, set[str]]:
-    """The addresses of each host; asked in a thread, since a resolver heeds no limit of time."""
+    """The addresses of each host; resolved in a thread, because a resolver respects no limit of time."""
     found: dict[str, set[str]] = {}
     reasons: dict[str, str] = {}
     given_up = threading.Event()
 
-    def ask() -> None:
+    def resolve() -> None:
         while missing := [host for host in hosts if host not in found]:
             for host in missing:
                 try:
-                    found[host] = {str(info[4][0]) for info in socket.getaddrinfo(host.encode(), None, type=socket.SOCK_STREAM)}
+                    answers = socket.getaddrinfo(host.encode(), None, type=socket.SOCK_STREAM)
                 except OSError as error:
-                    reasons[host] = error.strerror
+                    reasons[host] = files.reason(error)
+                else:
+                    found[host] = {str(address[0]) for *_, address in answers}
             if len(found) < len(set(hosts)) and given_up.wait(_RETRY_SECS):
                 return
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=resolve, daemon=True)
     thread.start()
     thread.join(secs)
     given_up.set()
     if not thread.is_alive():
         return found
     missing = sorted({host for host in hosts if host not in found})
-    said = ", ".join(f"{host!r} ({reasons.get(host, 'no answer')})" for host in missing[:5])
-    said += " and more" * (len(missing) > 5)
+    named = ", ".join(f"{host!r} ({reasons.get(host, 'no answer')})" for host in missing[:5])
+    named += " and more" if len(missing) > 5 else ""
     raise InputError(
-        f"TF_CONFIG must name hosts that this machine can find, but within {secs:g} s (--connect_secs) "
-        f"it did not find {said}; correct the names, or give more --connect_secs where they come up later."
+        f"TF_CONFIG must name hosts that this machine can find, but within {secs:g} s (--connect_secs) it "
+        f"did not find {named}; correct the names, or give more --connect_secs if the hosts come up later."
     )

@@ -1,41 +1,44 @@
-"""Where a run trains: the devices and processes, what they tell each other, and the conditions under which bits repeat.
+"""The devices and processes that train together, and what they exchange; the only user of tf.distribute.
 
-The only user of tf.distribute. A replica is a device that computes its slice of each batch; a worker is a process with one replica or more.
+A replica is a device that computes its slice of each batch; a worker is a process with one or more replicas.
 """
 
 import contextlib
-import hashlib
-import importlib.metadata
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import tensorflow as tf
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 from tensorflow.python.eager import context
 
-from trainer import InputError, PeerLostError
+from trainer.errors import InputError, PeerLostError
 from trainer.run.cluster import Cluster, port_error
 
-# What TensorFlow, XLA and their kernels read from the environment to choose how to compute; not what they log or where they look.
-_ENVIRONMENT = (
-    *("TF_XLA_", "TF_ENABLE_", "TF_DISABLE_", "TF_NUM_", "TF_CPU_", "TF_GPU_", "TF_CUDNN_", "TF_USE_", "TF_DETERMINISTIC", "TF_OVERRIDE_"),
-    *("XLA_", "OMP_", "KMP_", "DNNL_", "ONEDNN_", "CUDNN_", "NVIDIA_TF32"),
-)
-_HEALTH_SECS = 5  # between two looks at whether the others live, of which each may take as long
-_EXCHANGE_SECS = 3600  # that it waits for them in an exchange, where one that dies is noticed at once
+T = TypeVar("T")
 
+_HEALTH_SECS = 5  # between two checks that the other workers live; also the limit of each check
+_EXCHANGE_SECS = 3600  # the limit of an exchange; a worker that dies within one is noticed at once
+
+# What an exchange raises when a worker is gone, or another process has come in its place.
 _EXCHANGE_ERRORS = (
-    *(tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError, tf.errors.CancelledError),
-    *(tf.errors.FailedPreconditionError, tf.errors.InternalError, tf.errors.UnknownError),
-)  # that an exchange ends with when a worker is gone, or another has come in its place
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnknownError,
+)
 
 
 def set_threads(*, intra_op: int, inter_op: int) -> None:
-    """Sets how many threads share an operation and how many operations run at a time, before TensorFlow runs any; 0: it decides."""
+    """Sets how many threads share an operation and how many operations run at a time; 0: TensorFlow decides.
+
+    Call it before TensorFlow runs any operation.
+    """
     tf.config.threading.set_intra_op_parallelism_threads(intra_op)
     tf.config.threading.set_inter_op_parallelism_threads(inter_op)
 
@@ -45,13 +48,13 @@ class Replicas:
 
     Args:
       strategy: one_device, mirrored (all GPUs, or all logical CPUs) or multi_worker.
-      logical_devices: into how many devices the CPU is split; 0: it is one.
+      logical_devices: into how many devices the CPU is split; 0: not at all.
       cluster: the workers.
       connect_secs: how long to wait for all of them.
 
     Attributes:
-      count: replicas in all.
-      local: the replicas of this process.
+      count: the replicas of all workers.
+      local: the numbers of this process's replicas.
     """
 
     def __init__(
@@ -69,8 +72,8 @@ class Replicas:
             with self.peers():
                 self._strategy = _connect(cluster, connect_secs)
         elif strategy == "mirrored":
-            devices = [device.name for device in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
-            self._strategy = tf.distribute.MirroredStrategy(devices)
+            devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+            self._strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
         else:
             self._strategy = tf.distribute.get_strategy()
         self.count = self._strategy.num_replicas_in_sync
@@ -82,21 +85,27 @@ class Replicas:
         """Whether this process writes the run directory."""
         return self.cluster.is_chief
 
-    def scope(self) -> contextlib.AbstractContextManager:
-        """Within it variables are made that every replica has a copy of."""
+    def scope(self) -> contextlib.AbstractContextManager[object]:
+        """Variables that are made within it have a copy on every replica."""
         return self._strategy.scope()
 
-    def run(self, step: Callable[[int], Any]) -> Any:
-        """Part of a compiled step: calls `step` with the number of each replica of this process; what the first one gives is returned.
+    def run(self, step: Callable[[int], T]) -> T:
+        """Calls `step` with the number of each replica of this process; part of a compiled step.
 
-        What a replica is to learn of the others, it gets by `sum_over_replicas`, so that all give the same.
+        A replica learns of the others' values by `sum_over_replicas` only, so that every call returns the
+        same.
+
+        Returns:
+          What the first call returned, a tensor or a structure of tensors.
         """
 
-        def of_replica() -> Any:
+        def of_replica() -> T:
             return step(self._number_here())
 
         results = self._strategy.run(of_replica)
-        return tf.nest.map_structure(lambda result: self._strategy.experimental_local_results(result)[0], results)
+        return tf.nest.map_structure(
+            lambda result: self._strategy.experimental_local_results(result)[0], results
+        )
 
     def _number_here(self) -> int:
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -105,81 +114,110 @@ class Replicas:
 
     def gather(self, text: str) -> list[str]:
         """The text of each worker, in their order; all of them must call it, and wait for each other."""
-        if len(self.cluster.workers) == 1:
+        workers, index = len(self.cluster.workers), self.cluster.index
+        if workers == 1:
             return [text]
         data = text.encode()
-        longest = int(self._sum(tf.one_hot(self.cluster.index, len(self.cluster.workers), len(data), 0, dtype=tf.int64)).numpy().max())
-        mine = tf.pad(tf.constant(list(data), tf.int64) + 1, [[0, longest - len(data)]])
-        rows = tf.one_hot(self.cluster.index, len(self.cluster.workers), dtype=tf.int64)[:, None] * mine
-        return [bytes((row[row > 0] - 1).tolist()).decode() for row in self._sum(rows).numpy()]
+        lengths = self._sum(tf.one_hot(index, workers, len(data), 0, dtype=tf.int64))
+        longest = int(lengths.numpy().max())
+        # One row for each worker, of its bytes plus 1: 0 is padding.
+        own = tf.pad(tf.constant(list(data), tf.int64) + 1, [[0, longest - len(data)]])
+        rows = self._sum(tf.one_hot(index, workers, dtype=tf.int64)[:, None] * own)
+        return [bytes((row[row > 0] - 1).tolist()).decode() for row in rows.numpy()]
 
     def _sum(self, values: tf.Tensor) -> tf.Tensor:
-        # Of all workers: each counts once, by its first replica.
+        # Over workers: each counts once, by its first replica.
         @tf.function(autograph=False)
-        def exchange(values):
-            return self.run(lambda number: sum_over_replicas(values if number == self.local.start else tf.zeros_like(values)))
+        def exchange(values: tf.Tensor) -> tf.Tensor:
+            return self.run(
+                lambda number: sum_over_replicas(
+                    values if number == self.local.start else tf.zeros_like(values)
+                )
+            )
 
-        return exchange.get_concrete_function(values)(values)  # TensorFlow warns of one that is often traced in a call.
+        # A concrete function, because TensorFlow warns of a function that is traced often by calls.
+        return exchange.get_concrete_function(values)(values)
 
     def agree(self, facts: dict[str, str]) -> None:
-        """Waits for all workers; raises InputError on each of them, naming worker and difference, when their facts are not the chief's."""
-        said = [json.loads(text) for text in self.gather(json.dumps(facts))]
+        """Waits for all workers, and compares their facts with the chief's.
+
+        Raises:
+          InputError: on every worker, when they differ; names worker and difference.
+        """
+        of_chief, *others = [json.loads(text) for text in self.gather(json.dumps(facts))]
         differences = [
-            f"{name} is {said[0].get(name)} on worker 0 and {other.get(name)} on worker {worker}"
-            for worker, other in enumerate(said)
-            for name in sorted(said[0].keys() | other.keys())
-            if other.get(name) != said[0].get(name)
+            f"{name} is {of_chief.get(name)} on worker 0 and {other.get(name)} on worker {worker}"
+            for worker, other in enumerate(others, start=1)
+            for name in sorted(of_chief.keys() | other.keys())
+            if other.get(name) != of_chief.get(name)
         ]
         if differences:
-            raise InputError(f"All workers must be started alike, but {'; '.join(differences)}.")
+            raise InputError(
+                f"All workers must be started alike, but {'; '.join(differences)}; "
+                f"start all of them with the same command."
+            )
 
     def share(self, directory: pathlib.Path, token: str | None) -> None:
-        """Waits for all workers; raises InputError on each of them when not all see the chief's run directory.
+        """Waits for all workers, and checks that they share the chief's run directory.
 
         Args:
-          directory: where this worker looks for it; the path may be another one on each machine.
+          directory: where this worker looks for it; the path may differ between machines.
           token: what the chief wrote there at its start, as this worker reads it.
+
+        Raises:
+          InputError: on every worker, when one does not see it.
         """
-        said = [json.loads(text) for text in self.gather(json.dumps([str(directory), token]))]
-        strangers = [f"worker {number} does not see it in {path}" for number, (path, read) in enumerate(said) if read != said[0][1]]
-        if strangers:
+        answers = [json.loads(text) for text in self.gather(json.dumps([str(directory), token]))]
+        path_of_chief, token_of_chief = answers[0]
+        blind = [
+            f"worker {worker} does not see it in {path}"
+            for worker, (path, token_read) in enumerate(answers)
+            if token_read != token_of_chief
+        ]
+        if blind:
             raise InputError(
-                f"All workers must share the run directory of worker 0, {said[0][0]}, but {', and '.join(strangers)}; "
-                f"give each of them a --workdir that is this directory, on a filesystem that their machines share."
+                f"All workers must share the run directory of worker 0, {path_of_chief}, "
+                f"but {', and '.join(blind)}; "
+                f"give each a --workdir that is this directory, on a filesystem that their machines share."
             )
 
     @contextlib.contextmanager
     def peers(self) -> Iterator[None]:
-        """Within it a worker that is gone, or does not come, is a PeerLostError."""
+        """Within it, a worker that is gone or does not come raises PeerLostError."""
         try:
             yield
         except _EXCHANGE_ERRORS as error:
             if len(self.cluster.workers) == 1:
                 raise
             raise PeerLostError(
-                f"All {len(self.cluster.workers)} workers must train together, but one is gone ({type(error).__name__}); "
-                f"start all of them again by the same command."
+                f"All {len(self.cluster.workers)} workers must train together, but one is gone "
+                f"({type(error).__name__}); restart all of them with the same command."
             ) from error
 
 
-def sum_over_replicas(values: Any) -> Any:
+def sum_over_replicas(values: T) -> T:
     """The sum over all replicas of each tensor of a structure, on every replica; part of a compiled step."""
-    here = tf.nest.map_structure(tf.identity, values)  # TensorFlow asks on which device a value is, and one from outside is on none.
+    # TensorFlow asks for the device of each value, and one from outside the step has none.
+    here = tf.nest.map_structure(tf.identity, values)
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
 
 def _connect(cluster: Cluster, secs: int) -> tf.distribute.Strategy:
-    """The strategy of these workers; raises PeerLostError when not all have come within `secs`.
+    """The strategy of these workers; raises PeerLostError when not all of them connect within `secs`.
 
-    Left alone, TensorFlow starts a coordination service, whose wait for workers heeds neither a limit of time nor a signal, and which takes
-    SIGTERM for itself. Without it the strategy waits in an exchange, then looks after its peers in a thread. No public name tells it so.
+    By default TensorFlow starts a coordination service, whose wait for workers respects neither a limit of
+    time nor a signal, and which takes over SIGTERM. Without it the strategy waits in an exchange, then checks
+    its peers in a thread. No public API does this.
     """
     context.context().configure_coordination_service(service_type="")
     logging.getLogger("tensorflow").addFilter(_reword)
     CollectiveAllReduceExtended._check_health_initial_timeout = secs
-    CollectiveAllReduceExtended._check_health_interval = CollectiveAllReduceExtended._check_health_timeout = _HEALTH_SECS
-    # Of TF_CONFIG it takes what was checked alone: the workers, and nothing else that may stand there.
-    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver("worker", cluster.index, rpc_layer="grpc")
+    CollectiveAllReduceExtended._check_health_interval = _HEALTH_SECS
+    CollectiveAllReduceExtended._check_health_timeout = _HEALTH_SECS
+    # It uses only what was checked of TF_CONFIG: the list of workers.
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver(
+        "worker", cluster.index, rpc_layer="grpc"
+    )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_EXCHANGE_SECS)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
@@ -189,66 +227,22 @@ def _connect(cluster: Cluster, secs: int) -> tf.distribute.Strategy:
         raise port_error(cluster, "TensorFlow found it taken") from error
     except RuntimeError as error:
         raise PeerLostError(
-            f"All {len(cluster.workers)} workers must train together, but not all have come within {secs} s "
-            f"(--connect_secs); start all of them by the same command."
+            f"All {len(cluster.workers)} workers must train together, but not all have connected "
+            f"within {secs} s (--connect_secs); start all of them with the same command."
         ) from error
 
 
 def _reword(record: logging.LogRecord) -> bool:
-    # What TensorFlow's look after the others says; it names them by their devices, and repeats what gRPC said.
+    # What TensorFlow logs of its checks: it names workers by their devices, and repeats the errors of gRPC.
     message = str(record.msg)
     if message.startswith("Cluster check alive failed"):
-        return False  # The exchange that waits for the worker ends now, which is our own error; where none does, nothing is lost.
+        return False  # If this worker waits for it in an exchange, that raises, and we report it.
     if "seems down" in message and isinstance(record.args, tuple) and record.args:
-        record.msg, record.args = "Worker %s does not answer; it is asked again.", (str(record.args[0]).rpartition(":")[2],)
+        worker = str(record.args[0]).rpartition(":")[2]
+        record.msg, record.args = "Worker %s does not answer; checking again.", (worker,)
     return True
 
 
 def _split_cpu(count: int) -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-
-
-def conditions(*, numerics: dict[str, str], replicas: Replicas | None = None) -> dict[str, str]:
-    """What has to be equal for a resumed run to have the bits of an uninterrupted one.
-
-    Args:
-      numerics: the ids of our own code that decides bits, by name.
-      replicas: who trains together; None: one device.
-    """
-    devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
-    environment = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)]
-    return {
-        **{package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "numpy")},
-        **_cpu(),
-        "usable cores": str(len(os.sched_getaffinity(0))),
-        "devices": " ".join(devices),
-        "replicas": str(replicas.count if replicas else 1),
-        "environment": " ".join(environment),
-        **numerics,
-    }
-
-
-def differences(stored: str, now: dict[str, str]) -> list[str]:
-    """Each condition that is not what the run was begun under: its name, the run's value and today's."""
-    before = json.loads(stored)
-    return [
-        f"{name} was {before.get(name, 'not recorded')!r} and is {now.get(name, 'not recorded')!r} now"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-
-
-def _cpu() -> dict[str, str]:
-    """Model, features and caches: kernels choose their blocks, and with them the order of their sums, by these."""
-    facts = {}
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        facts.setdefault(name.strip(), value.strip())
-    features = " ".join(sorted((facts.get("flags") or facts.get("Features") or "").split()))
-    caches = [path.read_text().strip() for path in sorted(pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))]
-    return {
-        "cpu": facts.get("model name") or os.uname().machine,
-        "cpu features": hashlib.sha256(features.encode()).hexdigest()[:12],
-        "cpu caches": " ".join(caches),
-    }

@@ -1,10 +1,12 @@
-"""Everything that decides the future of a run, and the verdict after an evaluation."""
+"""Everything that decides the future of a run."""
 
-import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
+
+from trainer.run import early_stopping
+from trainer.run.early_stopping import MonitorState
 
 
 class Sums(NamedTuple):
@@ -18,10 +20,30 @@ class Sums(NamedTuple):
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam for gradients that are summed over the replicas before they are clipped; Keras would sum them once more."""
+    """Keras' Adam for gradients that are already summed over the replicas; Keras would sum them once more."""
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
+    def _all_reduce_sum_gradients(
+        self, grads_and_vars: list[tuple[tf.Tensor, keras.Variable]]
+    ) -> list[tuple[tf.Tensor, keras.Variable]]:
         return grads_and_vars
+
+
+class Model(Protocol):
+    """A trackable model: token_ids int32 [batch, time], lengths int32 [batch] -> logits float32 [batch]."""
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """The weights, always in the same order."""
+
+    def __call__(
+        self,
+        token_ids: tf.Tensor,
+        lengths: tf.Tensor,
+        *,
+        training_step: tf.Tensor | None = None,
+        position: tuple[int, int] = (0, 1),
+    ) -> tf.Tensor:
+        """The logits; in training, of slice `position` (its number, of how many) of a step's batch."""
 
 
 class TrainState(tf.Module):
@@ -30,22 +52,19 @@ class TrainState(tf.Module):
     Attributes:
       model: the classifier.
       optimizer: a Keras optimizer, built here so that its slots exist before they are restored.
-      step: int64 scalar, training steps done.
-      best_metric: float64 scalar, the best monitored value; before the first, what it has to beat.
-      best_step: int64 scalar, the step of `best_metric`; -1 before the first.
-      patience_reference: float64 scalar, the value that patience compares with.
-      waited: int64 scalar, evaluations since `patience_reference` improved (beyond the baseline, where there is one).
-      improved: bool scalar, whether the last evaluation improved `patience_reference`.
+      step: int64 scalar, the number of training steps done.
+      best_metric, patience_reference: float64 scalars; best_step, waited: int64 scalars; improved: bool
+        scalar; the variables of `monitor_state`.
       since_log, since_evaluation: float64 [5], training `Sums` since the last log and the last evaluation.
       frozen_flags, fingerprints, conditions: string scalars, what the run was begun with.
-      free_flags: string scalar, the settings that each start may change; empty in best checkpoints, of which they
-        decide nothing.
+      free_flags: string scalar, the settings that each start may change; empty in best checkpoints, because
+        they do not influence which state is best.
     """
 
     def __init__(
         self,
         *,
-        model: tf.Module,
+        model: Model,
         optimizer: keras.optimizers.Optimizer,
         lower_is_better: bool,
         initial_best: float | None,
@@ -56,15 +75,15 @@ class TrainState(tf.Module):
     ) -> None:
         super().__init__()
         optimizer.build(model.trainable_variables)
-        worst = math.inf if lower_is_better else -math.inf
+        monitor = early_stopping.initial(lower_is_better=lower_is_better, initial_best=initial_best)
         self.model = model
         self.optimizer = optimizer
         self.step = tf.Variable(0, dtype=tf.int64)
-        self.best_metric = tf.Variable(worst if initial_best is None else initial_best, dtype=tf.float64)
-        self.best_step = tf.Variable(-1, dtype=tf.int64)
-        self.patience_reference = tf.Variable(worst, dtype=tf.float64)
-        self.waited = tf.Variable(0, dtype=tf.int64)
-        self.improved = tf.Variable(False)
+        self.best_metric = tf.Variable(monitor.best_metric, dtype=tf.float64)
+        self.best_step = tf.Variable(monitor.best_step, dtype=tf.int64)
+        self.patience_reference = tf.Variable(monitor.patience_reference, dtype=tf.float64)
+        self.waited = tf.Variable(monitor.waited, dtype=tf.int64)
+        self.improved = tf.Variable(monitor.improved)
         self.since_log = tf.Variable(tf.zeros(len(Sums._fields), tf.float64))
         self.since_evaluation = tf.Variable(tf.zeros(len(Sums._fields), tf.float64))
         self.frozen_flags = tf.Variable(frozen_flags)
@@ -72,42 +91,27 @@ class TrainState(tf.Module):
         self.conditions = tf.Variable(conditions)
         self.free_flags = tf.Variable(free_flags)
 
+    @property
+    def monitor_state(self) -> MonitorState:
+        """The best metric and patience, read from the variables."""
+        return MonitorState(
+            best_metric=float(self.best_metric),
+            best_step=int(self.best_step),
+            patience_reference=float(self.patience_reference),
+            waited=int(self.waited),
+            improved=bool(self.improved),
+        )
+
+    def assign_monitor_state(self, value: MonitorState) -> None:
+        """Writes the best metric and patience into the variables, to be saved."""
+        for name, field in value._asdict().items():
+            getattr(self, name).assign(field)
+
     def add_sums(self, values: tf.Tensor) -> None:
-        """Counts a training step's `Sums`, float64 [5]; part of the compiled step."""
+        """Adds a training step's `Sums`, float64 [5]; part of the compiled step."""
         self.since_log.assign_add(values)
         self.since_evaluation.assign_add(values)
 
-    def record_evaluation(
-        self, metric: float, *, lower_is_better: bool, min_delta: float, baseline: float | None, counts_for_patience: bool
-    ) -> bool:
-        """Takes the verdict on a monitored value into the state; returns whether it is the best so far.
-
-        Best follows strict improvement. Patience has its own reference, as in keras.callbacks.EarlyStopping: a change below
-        `min_delta` is no improvement, and `waited` starts anew only at a value that is better than `baseline` too. NaN and infinity
-        never improve anything.
-        """
-        sign = -1.0 if lower_is_better else 1.0
-        finite = math.isfinite(metric)
-        is_best = finite and sign * metric > sign * float(self.best_metric)
-        if is_best:
-            self.best_metric.assign(metric)
-            self.best_step.assign(self.step)
-        if counts_for_patience:
-            threshold = sign * metric - min_delta
-            improved = finite and threshold > sign * float(self.patience_reference)
-            if improved:
-                self.patience_reference.assign(metric)
-            beats_baseline = improved and (baseline is None or threshold > sign * baseline)
-            self.waited.assign(0 if beats_baseline else self.waited + 1)
-            self.improved.assign(improved)
+    def reset_since_evaluation(self) -> None:
+        """Sets the sums since the last evaluation to zero, at an evaluation."""
         self.since_evaluation.assign(tf.zeros_like(self.since_evaluation))
-        return is_best
-
-
-def stop_reason(*, step: int, waited: int, improved: bool, epochs: int, steps_per_epoch: int, patience: int) -> str | None:
-    """Why a run ends at this step, or None when it goes on; derived, never stored."""
-    if patience and waited >= patience and not improved:
-        return f"no improvement in {waited} evaluations in a row, and --patience={patience}"
-    if step >= epochs * steps_per_epoch:
-        return f"--epochs={epochs} done"
-    return None

@@ -10,26 +10,35 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
-from trainer import InputError, StorageError, files
+from trainer import files
+from trainer.errors import InputError, StorageError
 
 FILES = ("config.flags", "manifest.json", "starts.jsonl", "vocabulary.txt", "result.json", "lock")
 FOLDERS = ("checkpoints", "best", "quarantine", "summaries", "export")
 
-# The disk's fault and not that of the path that was named.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
+_DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.EMFILE,
+    errno.ENFILE,
+}  # the fault of the disk or the system, not of the path that was given
+_LOCK_SECS = 0.3  # how long to wait for the lock, which `is_held` takes for an instant
 _held: dict[pathlib.Path, files.HeldDirectory] = {}  # the run directories that this process writes
-_LOCK_SECS = 0.3  # a look at the lock takes it for an instant, see `is_held`
 
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes the run directory where it is missing and holds it for this process.
-
-    The kernel lets go of it when the process dies.
+    """Makes the run directory if it is missing, and locks it; the lock ends with the process, if not before.
 
     Raises:
-      InputError: when it can't be made or written, holds something that is not a run, or is held by another process.
+      InputError: when it can't be made or written, holds something that is not a run, or is held by another
+        process.
       StorageError: when the disk is full or fails.
     """
     try:
@@ -37,15 +46,17 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
         entries = {entry.name for entry in workdir.iterdir()}
         if entries and entries.isdisjoint(FILES + FOLDERS):
             raise InputError(
-                f"--workdir must be new, empty or a run of this program, but {workdir} holds {min(entries)!r}; name another directory."
+                f"--workdir must be new, empty or a run of this program, but {workdir} "
+                f"holds {min(entries)!r}; give another directory."
             )
         held = files.HeldDirectory(workdir)
         lock = files.open_regular(workdir / "lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        if error.errno in _DISK:
+        if error.errno in _DISK_ERRORS:
             raise files.not_written(workdir, files.reason(error)) from error
         raise InputError(
-            f"--workdir must be a directory that can be written, but {error.filename or workdir} is not: {files.reason(error)}."
+            f"--workdir must be a directory that can be written, but {error.filename or workdir} is not "
+            f"({files.reason(error)}); give another directory."
         ) from error
     try:
         _take(lock, workdir)
@@ -53,19 +64,19 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         _held.pop(workdir, None)
-        with contextlib.suppress(OSError):  # A disk that went away must not hide why the program ends.
+        with contextlib.suppress(OSError):  # A disk that is gone must not hide why the program ends.
             os.close(lock)
 
 
 def is_run(workdir: pathlib.Path) -> bool:
-    """Whether there are checkpoints, whose settings count, as far as can be told without reading them."""
+    """Whether there may be checkpoints, whose settings a start takes; none of them is read."""
     with contextlib.suppress(OSError):
         return any((workdir / name).is_dir() for name in ("checkpoints", "best"))
     return True
 
 
 def held(workdir: pathlib.Path) -> files.HeldDirectory:
-    """The run directory as `hold` has opened it; where nobody has, it is made and opened now."""
+    """The run directory that `hold` has opened; if it has opened none, it is made and opened now."""
     if workdir not in _held:
         files.make_directory(workdir)
         return files.HeldDirectory(workdir)
@@ -81,15 +92,17 @@ def _take(lock: int, workdir: pathlib.Path) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise InputError(
-                    f"One process at a time may train in {workdir}, but {_holder(lock)} does; wait for it or stop it."
+                    f"Only one process at a time may train in {workdir}, but {_holder(lock)} does already; "
+                    f"wait for it or stop it."
                 ) from None
             time.sleep(0.05)
         except OSError as error:
             raise InputError(
-                f"--workdir must lie on a filesystem that can lock files, but {workdir} does not: {files.reason(error)}; name another."
+                f"--workdir must be on a filesystem that can lock files, but {workdir} is not "
+                f"({files.reason(error)}); give another directory."
             ) from None
     if _content(lock) is None:
-        return  # A file of someone else's serves as a lock, but is not written.
+        return  # A file that is not ours serves as a lock, but is not written.
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
     try:
         os.ftruncate(lock, 0)
@@ -99,12 +112,15 @@ def _take(lock: int, workdir: pathlib.Path) -> None:
         raise files.not_written(workdir / "lock", files.reason(error)) from error
 
 
-def _content(lock: int) -> dict | None:
-    # What a lock file of this program holds, {} when it is new or was torn by a power loss; None when it is not ours.
+def _content(lock: int) -> dict[str, Any] | None:
+    # What a lock file of this program holds; {} when it is new or was cut off by a power loss; None when it
+    # is not ours.
     try:
         text = os.pread(lock, 4096, 0)
     except OSError as error:
-        raise StorageError(f"The lock of the run could not be read ({files.reason(error)}).") from error
+        raise StorageError(
+            f"The lock of the run must be readable, but is not ({files.reason(error)}); check the disk."
+        ) from error
     if not text.strip(b"\0"):
         return {}
     with contextlib.suppress(ValueError, RecursionError):
@@ -122,7 +138,7 @@ def _holder(lock: int) -> str:
 
 
 def token(workdir: pathlib.Path) -> str | None:
-    """What the process that holds a run directory wrote there, to tell it from others; None where nothing is."""
+    """A text unique to the process that holds, or last held, a run directory; None if there is none."""
     with contextlib.suppress(OSError, StorageError):
         lock = files.open_regular(workdir / "lock")
         try:
@@ -136,8 +152,8 @@ def token(workdir: pathlib.Path) -> str | None:
 def is_held(workdir: pathlib.Path) -> bool:
     """Whether a process holds the run; changes nothing.
 
-    The kernel's list of locks leaves out the processes of other PID namespaces. Where it is silent, a shared lock
-    is taken for an instant, which `hold` waits out.
+    The kernel's list of locks omits the processes of other PID namespaces. When the run is not in it, a
+    shared lock is taken for an instant, for which `hold` waits.
     """
     with contextlib.suppress(OSError):
         lock = files.open_regular(workdir / "lock")

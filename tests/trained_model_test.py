@@ -1,28 +1,18 @@
-"""A trained model, read from a run that may be training."""
+"""A trained model, loaded from a run that may be training."""
 
 import json
 import shutil
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import InputError, StorageError
-from trainer.data.vocabulary import Vocabulary
-from trainer.model.classifier import Classifier
-from trainer.run import checkpoint
-from trainer.trained import BATCH_SIZE, logits, make_predict_step, open_trained, probabilities, write_answer
-
-VOCABULARY = Vocabulary(tokens=(b"", b"[UNK]", b"the", b"movie", b"was", b"good"))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return Classifier(vocab_size=50, embedding_dim=8, lstm_units=8, dense_units=8, dropout=0.5, seed=0)
+from trainer import trained_model
+from trainer.errors import InputError, StorageError
+from trainer.run import checkpoint_files, checkpoint_reading
 
 
 def step_of(workdir, **given):
-    return open_trained({"workdir": str(workdir), **given}).step
+    return trained_model.load({"workdir": str(workdir), **given}).step
 
 
 def test_best_latest_or_a_path(finished):
@@ -34,7 +24,7 @@ def test_best_latest_or_a_path(finished):
 
 
 def test_the_weights_are_those_of_the_checkpoint(finished):
-    trained = open_trained({"workdir": str(finished), "checkpoint": "latest"})
+    trained = trained_model.load({"workdir": str(finished), "checkpoint": "latest"})
     saved = tf.train.load_checkpoint(str(finished / "checkpoints" / "ckpt-24"))
     embeddings = saved.get_tensor("model/embedding/_embeddings/.ATTRIBUTES/VARIABLE_VALUE")
     assert trained.model.embedding.embeddings.numpy().tobytes() == embeddings.tobytes()
@@ -46,7 +36,7 @@ def test_reading_changes_nothing(finished):
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in finished.rglob("*")}
 
     before = files()
-    open_trained({"workdir": str(finished)})
+    trained_model.load({"workdir": str(finished)})
     assert files() == before
 
 
@@ -70,14 +60,14 @@ def test_a_run_without_a_best_says_so(copy):
 def test_a_damaged_checkpoint_is_named(copy):
     data = copy / "checkpoints" / "ckpt-24.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-100])
-    with pytest.raises(StorageError, match=r"ckpt-24 is damaged"):
+    with pytest.raises(StorageError, match=r"ckpt-24 is corrupt"):
         step_of(copy, checkpoint=str(copy / "checkpoints" / "ckpt-24"))
 
 
 def test_a_best_that_is_pruned_while_it_is_read_is_looked_up_again(copy, monkeypatch):
-    best = checkpoint.newest_best(copy)
+    best = checkpoint_files.newest_best(copy)
     newer = copy / "best" / "ckpt-24"
-    restore = checkpoint.restore_parts
+    restore = checkpoint_reading.restore_parts
 
     def prune_and_restore(prefix, **parts):
         if prefix == best:
@@ -87,7 +77,7 @@ def test_a_best_that_is_pruned_while_it_is_read_is_looked_up_again(copy, monkeyp
                 shutil.copy(path, newer.parent)
         restore(prefix, **parts)
 
-    monkeypatch.setattr(checkpoint, "restore_parts", prune_and_restore)
+    monkeypatch.setattr(checkpoint_reading, "restore_parts", prune_and_restore)
     assert step_of(copy) == 24
 
 
@@ -96,36 +86,5 @@ def test_a_vocabulary_that_is_not_the_runs_is_refused(copy, content):
     (copy / "vocabulary.txt").unlink()
     if content is not None:
         (copy / "vocabulary.txt").write_bytes(content)
-    with pytest.raises(StorageError, match="writes it anew"):
+    with pytest.raises(StorageError, match="writes it again"):
         step_of(copy)
-
-
-def test_a_text_has_the_logit_of_its_tokens(model):
-    expected = model(tf.constant([[2, 3, 4, 1]]), tf.constant([4])).numpy()
-    assert logits(model, VOCABULARY, ["The movie was ODD!"], max_length=0) == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_text_is_read_as_far_as_training_reads(model):
-    long, short = logits(model, VOCABULARY, ["the movie was good", "the movie"], max_length=2)
-    assert long == pytest.approx(short, rel=1e-5)
-
-
-def test_texts_without_a_token_have_a_probability(model):
-    assert all(0 < value < 1 for value in probabilities(logits(model, VOCABULARY, ["", "?!"], max_length=0)))
-
-
-def test_the_order_of_the_texts_is_that_of_the_logits(model):
-    random = np.random.default_rng(0)
-    texts = [" ".join(random.choice(["the", "movie", "was", "good"], random.integers(0, 30))) for _ in range(2 * BATCH_SIZE + 3)]
-    together = logits(make_predict_step(model), VOCABULARY, texts, max_length=0)
-    for at in (0, 1, BATCH_SIZE, len(texts) - 1):
-        assert logits(model, VOCABULARY, [texts[at]], max_length=0)[0] == pytest.approx(together[at], rel=1e-5)
-
-
-def test_an_answer_goes_where_output_says(tmp_path, capsys):
-    write_answer("", {"a": 1})
-    assert capsys.readouterr().out == ""
-    write_answer("-", {"a": 1})
-    assert json.loads(capsys.readouterr().out) == {"a": 1}
-    write_answer(str(tmp_path / "answer.json"), {"a": 1})
-    assert json.loads((tmp_path / "answer.json").read_text()) == {"a": 1}

@@ -1,0 +1,64 @@
+"""Settings as text, in a checkpoint and in config.flags."""
+
+import pytest
+from absl import flags as absl_flags
+
+from trainer import flagfile, flags
+from trainer.config import Config
+from trainer.fields import FIXED, FREE, INEXACT
+
+
+@pytest.fixture(autouse=True)
+def _fresh_flags():
+    absl_flags.FLAGS.unparse_flags()
+    yield
+    absl_flags.FLAGS.unparse_flags()
+
+
+def parse(*arguments):
+    return flags.parse(["trainer", *arguments])
+
+
+def test_the_text_of_a_config_is_a_flagfile_that_gives_the_same_config(tmp_path):
+    settings = Config(
+        workdir="w",
+        baseline=0.25,
+        learning_rate=1e-3,
+        sample_text=("one", "two = 2"),
+        train_split="train[:90%]",
+        seed=3,
+    )
+    path = tmp_path / "config.flags"
+    path.write_bytes(flagfile.to_file(settings))
+    assert (
+        Config(workdir="w", **flagfile.from_text(flagfile.to_text(settings, FIXED, INEXACT, FREE)))
+        == settings
+    )
+    assert Config(workdir="w", **flagfile.from_file(path.read_bytes())) == settings
+    assert Config(workdir="w", **parse(f"--flagfile={path}")) == settings
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rm -rf",
+        "--weight_decay=0.0",
+        "--output=/etc/passwd",
+        "--mode=export",
+        "--workdir=w",
+        "--cache_dir=c",
+        "--epochs=0",
+        "--seed=x",
+    ],
+)
+def test_a_text_with_anything_but_settings_of_a_run_is_refused_by_name(line):
+    with pytest.raises(ValueError, match=line.partition("=")[0] if "=x" not in line else "integer"):
+        flagfile.from_text(f"--epochs=3\n{line}\n")
+
+
+def test_a_damaged_copy_is_refused_wherever_it_is_cut_and_whatever_bit_is_flipped():
+    whole = flagfile.to_file(Config(workdir="w", epochs=20))
+    flips = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(len(whole))]
+    for content in [b"\xff\x00 garbage", *(whole[:size] for size in range(len(whole))), *flips]:
+        with pytest.raises(ValueError):
+            flagfile.from_file(content)

@@ -1,0 +1,110 @@
+"""The command line: every flag and flagfile is checked before anything else happens."""
+
+import pytest
+from absl import flags as absl_flags
+
+from trainer import config, flags
+from trainer.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _fresh_flags():
+    absl_flags.FLAGS.unparse_flags()
+    yield
+    absl_flags.FLAGS.unparse_flags()
+
+
+def parse(*arguments):
+    return flags.parse(["trainer", *arguments])
+
+
+def test_only_what_is_given_is_returned():
+    assert parse("--workdir=w", "--epochs=3") == {"workdir": "w", "epochs": 3}
+
+
+def test_a_flagfile_may_be_overruled_after_it(tmp_path):
+    flagfile = tmp_path / "some.flags"
+    flagfile.write_text("# a comment\n--epochs=3\n--seed=7\n")
+    assert parse(f"--flagfile={flagfile}", "--epochs=4") == {"epochs": 4, "seed": 7}
+
+
+def test_sample_text_may_be_given_several_times():
+    assert parse("--sample_text=good", "--sample_text=bad") == {"sample_text": ("good", "bad")}
+
+
+def test_what_tfds_calls_a_key_is_a_column():
+    assert parse("--text_key=sentence", "--label_key=stars") == {
+        "text_column": "sentence",
+        "label_column": "stars",
+    }
+    assert "Also --text_key." in flags.help_text()
+
+
+def test_a_bool_flag_needs_no_value():
+    assert parse("--allow_inexact_resume") == {"allow_inexact_resume": True}
+
+
+def test_help_is_asked_for_and_names_every_flag_with_its_default():
+    assert parse("--help") is None
+    text = flags.help_text()
+    for name in config.FIELDS:
+        assert f"--{name}=" in text
+    assert "--epochs=10" in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("--epoch=3", "Unknown command line flag 'epoch'"),
+        ("--epochs=many", "an integer from 1 to 2147483647"),
+        ("--epochs=2.5", "an integer from 1 to 2147483647"),
+        ("--learning_rate=fast", "a finite number above 0"),
+        ("--allow_inexact_resume=perhaps", "allow_inexact_resume"),
+        ("--flagfile=missing.flags", "missing.flags"),
+        ("--sample_text=two\nlines", "a single line"),
+        ("stray", "'stray'"),
+    ],
+)
+def test_what_is_no_flag_is_refused_in_one_sentence(argument, sentence):
+    with pytest.raises(InputError, match=sentence) as error:
+        parse(argument)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\xff\xfe--epochs=3", "UTF-8"),
+        (b"--flagfile={file}", "may not include itself"),
+        (b"--flagfile={folder}", "directory"),
+        (b"--workdir=a\0b", "a single line of text in UTF-8"),
+        (b"a line of prose", "a line of prose"),
+    ],
+)
+def test_a_flagfile_that_is_none_is_refused_in_one_sentence(tmp_path, content, sentence):
+    flagfile = tmp_path / "bad.flags"
+    flagfile.write_bytes(content.replace(b"{file}", bytes(flagfile)).replace(b"{folder}", bytes(tmp_path)))
+    with pytest.raises(InputError, match=sentence) as error:
+        parse(f"--flagfile={flagfile}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_flag_of_another_mode_is_refused():
+    with pytest.raises(InputError, match="--text is for --mode=predict, but the mode is train"):
+        parse("--workdir=w", "--text=good")
+
+
+def test_a_flag_of_other_modes_is_refused_with_all_of_them():
+    with pytest.raises(
+        InputError, match="--output is for --mode=evaluate or predict or inspect, but the mode is export"
+    ):
+        parse("--workdir=w", "--mode=export", "--output=-")
+
+
+def test_a_flag_of_the_mode_may_stand_before_it():
+    assert parse("--text=good", "--mode=predict") == {"mode": "predict", "text": ("good",)}
+
+
+def test_a_text_that_is_not_utf8_is_refused():
+    with pytest.raises(InputError, match="UTF-8"):
+        parse("--sample_text=\udcff")

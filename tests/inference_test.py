@@ -1,0 +1,49 @@
+"""The logits of texts."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import classes
+from trainer.data.vocabulary import Vocabulary
+from trainer.inference import BATCH_SIZE, logits_of, make_predict_step
+from trainer.model.classifier import Classifier, Dimensions
+
+VOCABULARY = Vocabulary(tokens=(b"", b"[UNK]", b"the", b"movie", b"was", b"good"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Classifier(Dimensions(50, 8, 8, 8), dropout=0.5, seed=0)
+
+
+def test_a_text_has_the_logit_of_its_tokens(model):
+    expected = model(tf.constant([[2, 3, 4, 1]]), tf.constant([4])).numpy()
+    assert logits_of(model, VOCABULARY, ["The movie was ODD!"], max_length=0) == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+def test_a_text_is_read_as_far_as_training_reads(model):
+    long, short = logits_of(model, VOCABULARY, ["the movie was good", "the movie"], max_length=2)
+    assert long == pytest.approx(short, rel=1e-5)
+
+
+def test_texts_without_a_token_have_a_probability(model):
+    assert all(
+        0 < value < 1
+        for value in classes.probabilities(logits_of(model, VOCABULARY, ["", "?!"], max_length=0))
+    )
+
+
+def test_the_order_of_the_texts_is_that_of_the_logits(model):
+    random = np.random.default_rng(0)
+    texts = [
+        " ".join(random.choice(["the", "movie", "was", "good"], random.integers(0, 30)))
+        for _ in range(2 * BATCH_SIZE + 3)
+    ]
+    together = logits_of(make_predict_step(model), VOCABULARY, texts, max_length=0)
+    for at in (0, 1, BATCH_SIZE, len(texts) - 1):
+        assert logits_of(model, VOCABULARY, [texts[at]], max_length=0)[0] == pytest.approx(
+            together[at], rel=1e-5
+        )

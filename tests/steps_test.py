@@ -1,0 +1,148 @@
+"""The compiled steps."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from fakes import NoStopRequests, tiny
+
+from trainer import classes, steps
+from trainer.data.input_pipeline import Batch
+from trainer.model.classifier import Classifier, Dimensions
+from trainer.run.distribution import Replicas
+from trainer.session import open_session
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Classifier(Dimensions(50, 8, 8, 8), dropout=0.5, seed=0)
+
+
+@pytest.fixture
+def opened(tmp_path, cache_dir):
+    return open_session(tiny(tmp_path / "run", cache_dir, dropout=0.0), stop_requests=NoStopRequests())
+
+
+def make_batch(*, time=6, weights=(1.0, 1.0, 1.0, 1.0)):
+    random = np.random.default_rng(time)
+    token_ids = random.integers(1, 50, (4, time)).astype(np.int32)
+    lengths = np.full(4, time, np.int32)
+    parts = (token_ids, lengths, np.float32([0, 1, 1, 0]), np.float32(weights), np.float32(sum(weights)))
+    return Batch(*(tf.constant(part) for part in parts))
+
+
+def make_train_step(opened, **kwargs):
+    """The compiled step of one device, from a batch to its loss and the gradients' norm."""
+    step = steps.make_train_step(opened.state, opened.replicas, batch_size=4, **kwargs)
+    return lambda batch: step((batch,), 0.0).numpy()[:2]
+
+
+def test_a_step_is_that_of_a_plain_adam(opened):
+    state = opened.state
+    before = [weight.numpy().astype(np.float64) for weight in state.model.trainable_variables]
+    batch = make_batch()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(classes.losses(state.model(batch.token_ids, batch.lengths), batch.labels))
+    gradients = tape.gradient(loss, [variable.value for variable in state.model.trainable_variables])
+    gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
+    reported_loss, norm = make_train_step(opened, clip_norm=0.0)(batch)
+    assert float(reported_loss) == pytest.approx(float(loss))
+    assert float(norm) == pytest.approx(
+        np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients)), rel=1e-5
+    )
+    epsilon = 1e-7 / np.sqrt(
+        1 - 0.999
+    )  # Adam's first step is the learning rate in the direction of each gradient's sign
+    rate = opened.config.learning_rate
+    for weight, old, gradient in zip(state.model.trainable_variables, before, gradients, strict=True):
+        np.testing.assert_allclose(
+            weight.numpy(), old - rate * gradient / (np.abs(gradient) + epsilon), rtol=0, atol=2e-3 * rate
+        )
+    assert int(state.step) == 1
+
+
+def test_the_sums_of_a_step_are_exact(opened):
+    batch = make_batch(weights=(1.0, 1.0, 1.0, 0.0))
+    logits = opened.state.model(batch.token_ids, batch.lengths)
+    expected = np.sum(classes.losses(logits, batch.labels).numpy()[:3], dtype=np.float64)
+    make_train_step(opened, clip_norm=0.0)(batch)
+    loss, correct, reviews, real, padded = opened.state.since_log.numpy()
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert correct == np.sum((logits.numpy() > 0)[:3] == np.array([False, True, True]))
+    assert (reviews, real, padded) == (3, 24, 24)
+    assert opened.state.since_evaluation.numpy().tolist() == opened.state.since_log.numpy().tolist()
+
+
+def test_a_row_of_weight_zero_has_no_influence(opened, tmp_path, cache_dir):
+    other = open_session(tiny(tmp_path / "other", cache_dir, dropout=0.0), stop_requests=NoStopRequests())
+    batch = make_batch(weights=(1.0, 1.0, 1.0, 0.0))
+    changed = batch._replace(labels=tf.constant([0.0, 1.0, 1.0, 1.0]))
+    make_train_step(opened, clip_norm=0.0)(batch)
+    make_train_step(other, clip_norm=0.0)(changed)
+    for one, two in zip(
+        opened.state.model.trainable_variables, other.state.model.trainable_variables, strict=True
+    ):
+        assert one.numpy().tobytes() == two.numpy().tobytes()
+
+
+def test_gradients_are_clipped_to_their_global_norm(opened):
+    seen = []
+    opened.state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
+    _, norm = make_train_step(opened, clip_norm=1e-3)(make_batch())
+    assert float(norm) > 1e-3
+    assert len(seen) == len(opened.state.model.trainable_variables)
+
+
+def test_the_step_is_traced_once_whatever_the_lengths(opened):
+    train_step = steps.make_train_step(opened.state, opened.replicas, batch_size=4, clip_norm=0.0)
+    for time in (1, 5, 40, 7, 200):
+        train_step((make_batch(time=time),), 0.0)
+    assert train_step.experimental_get_tracing_count() == 1
+
+
+def batches(examples):
+    random = np.random.default_rng(0)
+    for start in range(0, examples, steps.EVALUATION_BATCH_SIZE):
+        rows = min(steps.EVALUATION_BATCH_SIZE, examples - start)
+        weights = (np.arange(steps.EVALUATION_BATCH_SIZE) < rows).astype(np.float32)
+        token_ids = random.integers(1, 50, (steps.EVALUATION_BATCH_SIZE, 5)).astype(np.int32)
+        labels = random.integers(0, 2, steps.EVALUATION_BATCH_SIZE).astype(np.float32)
+        lengths = np.where(weights > 0, 5, 0).astype(np.int32)
+        yield (
+            Batch(
+                *(
+                    tf.constant(part)
+                    for part in (token_ids, lengths, labels, weights, np.float32(weights.sum()))
+                )
+            ),
+        )
+
+
+def test_each_review_counts_once_in_a_ragged_last_batch(model):
+    logits, labels = [], []
+    for (batch,) in batches(300):
+        real = batch.weights.numpy() > 0
+        logits.append(model(batch.token_ids, batch.lengths).numpy()[real])
+        labels.append(batch.labels.numpy()[real])
+    logits, labels = np.concatenate(logits), np.concatenate(labels)
+    metrics = steps.evaluate(
+        steps.make_eval_step(model, Replicas()), batches(300), stop=lambda: False, abandon=KeyboardInterrupt
+    )
+    assert metrics.reviews == 300
+    assert metrics.accuracy == np.mean((logits > 0) == (labels > 0.5))
+    assert metrics.loss == pytest.approx(
+        np.mean(classes.losses(logits, labels).numpy(), dtype=np.float64), rel=1e-6
+    )
+
+
+def test_evaluation_can_be_abandoned_between_two_batches(model):
+    looks = []
+
+    def stop():
+        looks.append(1)
+        return len(looks) == 2
+
+    with pytest.raises(KeyboardInterrupt):
+        steps.evaluate(
+            steps.make_eval_step(model, Replicas()), batches(1000), stop=stop, abandon=KeyboardInterrupt
+        )
+    assert len(looks) == 2

@@ -1,0 +1,66 @@
+"""The environment in which TensorFlow is imported."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from compare_runs import outcome
+from fakes import command, tiny
+
+
+def run(arguments, **kwargs):
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, cache_dir):
+    """The settings of a finished run, what it said, and its ending."""
+    given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
+    answer = run(command(given))
+    assert answer.returncode == 0
+    return given, answer.stderr, json.loads((pathlib.Path(given["workdir"]) / "result.json").read_text())
+
+
+@pytest.fixture
+def finished(first):
+    """The settings of a finished run."""
+    return first[0]
+
+
+@pytest.mark.parametrize(
+    ("keras_json", "environment"),
+    [
+        ({"floatx": "float64", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "jax"}, {}),
+        (
+            [],
+            {
+                "KERAS_BACKEND": "torch",
+                "KERAS_NNX_ENABLED": "1",
+                "KERAS_MAX_EPOCHS": "few",
+                "KERAS_HOME": "{home}/.keras",
+            },
+        ),
+    ],
+)
+def test_the_users_settings_of_keras_decide_nothing(tmp_path, cache_dir, finished, keras_json, environment):
+    home = tmp_path / "home"
+    (home / ".keras").mkdir(parents=True)
+    (home / ".keras" / "keras.json").write_text(json.dumps(keras_json))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
+    asked = {name: value.format(home=home) for name, value in environment.items()}
+    answer = run(command(tiny(tmp_path / "run", cache_dir)), env={**kept, "HOME": str(home), **asked})
+    assert answer.returncode == 0, answer.stderr
+    assert outcome(tmp_path / "run") == outcome(pathlib.Path(finished["workdir"]))
+    assert [path.name for path in (home / ".keras").iterdir()] == ["keras.json"]
+
+
+def test_nothing_of_keras_is_written_to_the_users_home(tmp_path):
+    program = (
+        "from trainer.tensorflow_setup import importing_tensorflow\nwith importing_tensorflow(): import keras"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
+    assert run([sys.executable, "-c", program], env={**kept, "HOME": str(tmp_path)}).returncode == 0
+    assert not (tmp_path / ".keras").exists()

@@ -1,0 +1,90 @@
+"""The best metric, patience and the stop of a run: plain values and pure functions."""
+
+import math
+from typing import NamedTuple
+
+from trainer.words import plural
+
+
+class MonitorState(NamedTuple):
+    """What the evaluations so far say about the monitored metric.
+
+    Attributes:
+      best_metric: the best value; before the first, what it has to beat.
+      best_step: the step of `best_metric`; -1 before the first.
+      patience_reference: the value that patience compares with.
+      waited: evaluations since `patience_reference` improved, and by more than the baseline where there is
+        one.
+      improved: whether the last evaluation improved `patience_reference`.
+    """
+
+    best_metric: float
+    best_step: int
+    patience_reference: float
+    waited: int
+    improved: bool
+
+
+def initial(*, lower_is_better: bool, initial_best: float | None) -> MonitorState:
+    """The state before the first evaluation; `initial_best` is what the first best has to beat, if any."""
+    worst = math.inf if lower_is_better else -math.inf
+    return MonitorState(
+        best_metric=worst if initial_best is None else initial_best,
+        best_step=-1,
+        patience_reference=worst,
+        waited=0,
+        improved=False,
+    )
+
+
+def verdict(
+    before: MonitorState,
+    metric: float,
+    *,
+    step: int,
+    lower_is_better: bool,
+    min_delta: float,
+    baseline: float | None,
+    counts_for_patience: bool,
+) -> MonitorState:
+    """The state after an evaluation; the evaluation is the best so far when `best_step` is `step`.
+
+    Best follows strict improvement. Patience has its own reference, as in keras.callbacks.EarlyStopping: a
+    change below `min_delta` is no improvement, and `waited` restarts only at a value that also beats
+    `baseline`. NaN and infinity never improve anything.
+
+    Args:
+      before: the state after the previous evaluation.
+      metric: the monitored value.
+      step: the training step of the evaluation.
+      lower_is_better: whether a lower metric is better.
+      min_delta: the least change that patience takes for an improvement.
+      baseline: the value that has to be beaten for `waited` to restart; None: any.
+      counts_for_patience: whether this evaluation counts; one before `start_from_epoch` does not.
+    """
+    sign = -1.0 if lower_is_better else 1.0
+    finite = math.isfinite(metric)
+    after = before
+    if finite and sign * metric > sign * before.best_metric:
+        after = after._replace(best_metric=metric, best_step=step)
+    if counts_for_patience:
+        threshold = sign * metric - min_delta
+        improved = finite and threshold > sign * before.patience_reference
+        beats_baseline = improved and (baseline is None or threshold > sign * baseline)
+        after = after._replace(
+            patience_reference=metric if improved else before.patience_reference,
+            waited=0 if beats_baseline else before.waited + 1,
+            improved=improved,
+        )
+    return after
+
+
+def stop_reason(
+    *, step: int, waited: int, improved: bool, epochs: int, steps_per_epoch: int, patience: int
+) -> str | None:
+    """Why a run ends at this step, or None when it continues; derived, never stored."""
+    if patience and waited >= patience and not improved:
+        return f"no improvement in {plural(waited, 'evaluation')} in a row, and --patience={patience}"
+    if step >= epochs * steps_per_epoch:
+        return f"--epochs={epochs} done"
+    return None
