@@ -1,4 +1,4 @@
-"""The floor of a train step: what its parts cost alone, in cache, each done twice at once as the two directions do."""
+"""The floor of a train step: what its parts cost alone, in cache, each twice at once as in two directions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
