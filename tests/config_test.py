@@ -9,23 +9,32 @@ from trainer.config import Config
 from trainer.errors import InputError
 from trainer.fields import FIXED, FREE, INEXACT, NOT_STORED
 
-NAMES = (
-    "mode workdir dataset data_dir train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units "
-    "dropout batch_size epochs learning_rate clip_norm seed monitor monitor_mode patience min_delta baseline start_from_epoch initial_best "
-    "eval_every_steps validation_steps checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text cache_dir "
-    "allow_inexact_resume on_nan intra_op_threads inter_op_threads checkpoint split input text bad_rows output init_from init_optimizer "
-    "init_best_metric profile_steps text_column label_column held_out_fraction strategy logical_devices connect_secs"
-)
-
-
+NAMES = """
+    mode workdir dataset data_dir train_split validation_split test_split vocab_size max_length
+    embedding_dim lstm_units dense_units dropout batch_size epochs learning_rate clip_norm seed monitor
+    monitor_mode patience min_delta baseline start_from_epoch initial_best eval_every_steps
+    validation_steps checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text
+    cache_dir allow_inexact_resume on_nan intra_op_threads inter_op_threads checkpoint split input text
+    bad_rows output init_from init_optimizer init_best_metric profile_steps text_column label_column
+    held_out_fraction strategy logical_devices connect_secs
+"""
 ON_RESUME = {
-    FIXED: "seed dataset train_split validation_split test_split vocab_size max_length embedding_dim lstm_units dense_units batch_size "
-    "text_column label_column held_out_fraction",
-    INEXACT: "dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta baseline start_from_epoch "
-    "on_nan intra_op_threads inter_op_threads strategy logical_devices",
-    FREE: "epochs eval_every_steps patience checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text",
-    NOT_STORED: "mode workdir allow_inexact_resume data_dir cache_dir checkpoint split input text bad_rows output init_from init_optimizer "
-    "init_best_metric profile_steps connect_secs",
+    FIXED: """
+        seed dataset train_split validation_split test_split vocab_size max_length embedding_dim
+        lstm_units dense_units batch_size text_column label_column held_out_fraction
+    """,
+    INEXACT: """
+        dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta
+        baseline start_from_epoch on_nan intra_op_threads inter_op_threads strategy logical_devices
+    """,
+    FREE: """
+        epochs eval_every_steps patience checkpoint_every_steps checkpoint_every_secs max_to_keep
+        log_every_steps sample_text
+    """,
+    NOT_STORED: """
+        mode workdir allow_inexact_resume data_dir cache_dir checkpoint split input text bad_rows
+        output init_from init_optimizer init_best_metric profile_steps connect_secs
+    """,
 }
 
 
@@ -67,7 +76,10 @@ def test_what_a_resumed_run_may_change_is_an_interface(on_resume):
             {"validation_split": "", "monitor": "loss", "validation_steps": 3},
             "--validation_steps=3 needs validation reviews",
         ),
-        ({"text": ("good",), "input": "a.txt", "mode": "predict"}, r"--text and --input both"),
+        (
+            {"text": ("good",), "input": "a.txt", "mode": "predict"},
+            "Only one of --text and --input can be read",
+        ),
         *(
             ({"profile_steps": steps}, "as in 10:20, but")
             for steps in ("10", "20:10", "0:1", "a:b", "-1:2", "1:2:3", "\u0661:\u0662")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fakes import NoStopRequests, tiny
-from trainer.trained import logits
+from trainer.inference import logits_of
 
 from trainer import export, predict, train, trained_model
 from trainer.data import datasets
@@ -32,7 +32,7 @@ def finished(tmp_path_factory, cache_dir):
 
 def expected(given):
     trained = trained_model.load(given)
-    return logits(trained.model, trained.vocabulary, TEXTS, max_length=trained.config.max_length)
+    return logits_of(trained.model, trained.vocabulary, TEXTS, max_length=trained.config.max_length)
 
 
 def elsewhere(tmp_path, program, *arguments):

@@ -38,7 +38,7 @@ def run(given: Settings) -> None:
     output.write_json(config.output, facts)
 
 
-def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes], np.ndarray]]]:
+def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes] | np.ndarray, np.ndarray]]]:
     # The name of the reviews, and batches of them: texts and labels.
     if config.input:
         rows = review_files.read(
@@ -124,7 +124,7 @@ def table(report: Report) -> str:
         (positive, f"{report.true_positives:,}", f"{report.false_negatives:,}"),
         (negative, f"{report.false_positives:,}", f"{report.true_negatives:,}"),
     ]
-    return "\n".join([*lines, "", *(f"{row[0]:<10} {row[1]:>18} {row[2]:>18}" for row in rows)])
+    return "\n".join([*lines, "", *(f"{row[0]:<10} {row[1]:>19} {row[2]:>19}" for row in rows)])
 
 
 def _cell(value: float | None) -> str:

@@ -121,7 +121,8 @@ def _load_keras(path: str) -> tf.Tensor:
 
 
 def _load_saved_model(path: str) -> tf.Tensor:
-    return tf.saved_model.load(path).serve(tf.constant(_PROBES))["logit"]
+    loaded = tf.saved_model.load(path)  # held: it owns the variables
+    return loaded.serve(tf.constant(_PROBES))["logit"]
 
 
 def _publish(

@@ -65,7 +65,7 @@ def is_within_bounds(value: Any, metadata: Mapping[str, Any]) -> bool:
     return is_large_enough and (upper is None or value <= upper)
 
 
-def requirement(field: dataclasses.Field) -> str:
+def requirement(field: dataclasses.Field[Any]) -> str:
     """What a value of a field must be, as in "an integer from 0 to 256"."""
     lower, above, upper, choices = (field.metadata[bound] for bound in ("lower", "above", "upper", "choices"))
     if choices is not None:

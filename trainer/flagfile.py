@@ -12,7 +12,7 @@ _SEAL = "# Written by the trainer; sha256 of the lines above: "
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
-def parse_value(field: dataclasses.Field, argument: str) -> Any:
+def parse_value(field: dataclasses.Field[Any], argument: str) -> Any:
     """Converts a text to the type of a field, or of an item of it if it is a tuple.
 
     An empty text is None where the field may be None.

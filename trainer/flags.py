@@ -27,10 +27,10 @@ needs --allow_inexact_resume for an [inexact] one, and is accepted for a [free] 
 """
 
 
-class _Parser(flags.ArgumentParser):
+class _Parser(flags.ArgumentParser[Any]):
     """Text to the type of one field."""
 
-    def __init__(self, field: dataclasses.Field) -> None:
+    def __init__(self, field: dataclasses.Field[Any]) -> None:
         self._field = field
 
     def parse(self, argument: Any) -> Any:

@@ -22,7 +22,11 @@ def make_predict_step(model: Classifier) -> PredictStep:
 
 
 def logits_of(
-    predict_step: PredictStep, vocabulary: Vocabulary, texts: Sequence[bytes | str], *, max_length: int
+    predict_step: PredictStep,
+    vocabulary: Vocabulary,
+    texts: Sequence[bytes] | Sequence[str] | np.ndarray,
+    *,
+    max_length: int,
 ) -> np.ndarray:
     """The logit of each text, computed in batches sorted by length so that there is little padding.
 

@@ -196,7 +196,7 @@ def facts_of(inspection: Inspection) -> dict[str, Any]:
         "steps_recomputed_at_least": recomputed,
         "goodput_at_most": step / (step + recomputed) if step else None,
         "stores": {
-            split: {"path": str(path), "damage": _damage_of_store(path, settings.cache_dir)}
+            split: {"path": path, "damage": _damage_of_store(pathlib.Path(path), settings.cache_dir)}
             for split, path in (starts[-1]["stores"] if starts else {}).items()
         },
         "next": next_action(inspection),

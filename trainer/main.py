@@ -8,7 +8,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from trainer import config, flags, streams
 from trainer.config import Settings
@@ -42,21 +42,21 @@ def _machine_errors() -> Iterator[None]:
         raise
 
 
-def entry_of(mode: str) -> Callable[..., None]:
-    """The function that runs a mode; imported only now, because importing TensorFlow takes seconds."""
+def start(mode: str, given: Settings, signals: Signals) -> None:
+    """Runs a mode; it is imported only now, because importing TensorFlow takes seconds."""
     with importing_tensorflow():
-        match mode:
-            case "train":
-                from trainer.train import run
-            case "evaluate":
-                from trainer.evaluate import run
-            case "predict":
-                from trainer.predict import run
-            case "export":
-                from trainer.export import run
-            case "inspect":
-                from trainer.inspect_run import run
-    return run
+        from trainer import evaluate, export, inspect_run, predict, train
+    match mode:
+        case "train":
+            train.run(given, stop_requests=signals)
+        case "evaluate":
+            evaluate.run(given)
+        case "predict":
+            predict.run(given)
+        case "export":
+            export.run(given)
+        case "inspect":
+            inspect_run.run(given)
 
 
 def cluster_of(given: Settings) -> Cluster:
@@ -77,14 +77,10 @@ def main(argv: Sequence[str]) -> int:
             return 0
         directory, mode = pathlib.Path(given.get("workdir", "")), given.get("mode", "train")
         config.check(given, is_run=workdir.is_run(directory))
-        if mode == "train":
-            signals.hint = "; the same command continues"
-            lock = workdir.hold(directory) if cluster_of(given).is_chief else contextlib.nullcontext()
-            with signals, _machine_errors(), lock:
-                entry_of(mode)(given, stop_requests=signals)
-        else:
-            with signals, _machine_errors():
-                entry_of(mode)(given)
+        signals.hint = "; the same command continues" if mode == "train" else ""
+        is_writer = mode == "train" and cluster_of(given).is_chief
+        with signals, _machine_errors(), workdir.hold(directory) if is_writer else contextlib.nullcontext():
+            start(mode, given, signals)
     except TrainerError as error:
         logging.getLogger("absl").error("%s", error)
         if isinstance(error, PeerLostError):

@@ -194,10 +194,10 @@ def _check(start: Start, data: Data, texts: Mapping[str, str], replicas: Replica
     plan = data.plan
     padded = input_pipeline.padded_ratio(plan, steps=min(plan.steps_per_epoch, input_pipeline.WINDOW_BATCHES))
     logging.info(
-        "Batches   %d per epoch, of %d reviews, with %.3f tokens after padding for each before",
+        "Batches   %d per epoch, of %d reviews; padding adds %.1f%%",
         plan.steps_per_epoch,
         plan.batch_size,
-        padded,
+        100 * (padded - 1),
     )
     replicas.agree(compatibility.facts_of(settings, texts, newest))
 

@@ -8,9 +8,8 @@ from trainer import classes
 from trainer.data import input_pipeline
 from trainer.data.input_pipeline import Batch, batch_spec
 from trainer.metrics import Metrics
-from trainer.model.classifier import Classifier
 from trainer.run.distribution import Replicas, sum_over_replicas
-from trainer.run.state import Sums, TrainState
+from trainer.run.state import Model, Sums, TrainState
 
 EVALUATION_BATCH_SIZE = 256  # reviews per replica
 
@@ -19,7 +18,7 @@ TrainStep = Callable[[Slices, float], tf.Tensor]
 EvalStep = Callable[[Slices, float], tf.Tensor]
 
 
-def _signature(rows: int, replicas: Replicas) -> list:
+def _signature(rows: int, replicas: Replicas) -> list[object]:
     # Of any length of time, so that a step is traced once.
     return [(batch_spec(rows),) * len(replicas.local), tf.TensorSpec([], tf.float64)]
 
@@ -74,7 +73,7 @@ def _sums(batch: Batch, logits: tf.Tensor, losses: tf.Tensor) -> Sums:
     )
 
 
-def make_eval_step(model: Classifier, replicas: Replicas) -> EvalStep:
+def make_eval_step(model: Model, replicas: Replicas) -> EvalStep:
     """Compiles the step (slices of a batch, stop request) -> float64 [4].
 
     What is returned is summed over the whole batch: loss, correct reviews, reviews and stop requests.

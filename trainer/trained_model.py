@@ -131,13 +131,13 @@ def check_size(prefix: pathlib.Path, settings: Config, vocab_size: int) -> None:
 
 def _find(directory: pathlib.Path, name: str) -> pathlib.Path:
     if name not in ("best", "latest"):
-        prefix = pathlib.Path(name.removesuffix(".index"))
-        if not checkpoint_files.exists(prefix):
+        named = pathlib.Path(name.removesuffix(".index"))
+        if not checkpoint_files.exists(named):
             raise InputError(
                 f"--checkpoint must be best, latest or a checkpoint, but {name} does not exist; "
                 f"--mode=inspect lists them."
             )
-        return prefix
+        return named
     is_best = name == "best"
     prefix = checkpoint_files.newest_best(directory) if is_best else checkpoint_files.find(directory).newest
     if prefix is None and is_best and checkpoint_files.find(directory).newest:

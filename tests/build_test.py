@@ -1,0 +1,35 @@
+"""What a config describes."""
+
+import numpy as np
+from fakes import tiny
+
+from trainer import build
+from trainer.config import Config
+from trainer.model.classifier import count_weights
+from trainer.run.distribution import Replicas
+
+TEXTS = {"frozen_flags": "", "fingerprints": "{}", "conditions": "{}"}
+
+
+def test_the_model_has_the_dimensions_of_the_config(cache_dir):
+    config = Config(**tiny("run", cache_dir))
+    dimensions = build.dimensions_of(config, vocab_size=77)
+    model = build.make_model(config, vocab_size=77)
+    assert model.embedding.embeddings.shape == (77, config.embedding_dim)
+    assert count_weights(dimensions) == sum(
+        int(np.prod(weight.shape)) for weight in model.trainable_variables
+    )
+
+
+def test_the_state_is_that_of_step_0_with_every_slot_built(cache_dir):
+    config = Config(**tiny("run", cache_dir, initial_best=0.25))
+    state = build.make_state(config, 77, TEXTS, Replicas())
+    assert (int(state.step), int(state.best_step), float(state.best_metric)) == (0, -1, 0.25)
+    assert float(state.optimizer.learning_rate.numpy()) == np.float32(config.learning_rate)
+    assert len(state.optimizer.variables) == 2 + 2 * len(state.model.trainable_variables)
+
+
+def test_the_corpus_has_the_splits_of_the_config(cache_dir):
+    corpus = build.open_corpus(Config(**tiny("run", cache_dir)))
+    assert corpus.name == "sample_reviews"
+    assert corpus.examples("train[:31]") == 31

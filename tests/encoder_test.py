@@ -1,0 +1,39 @@
+"""The encoder."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.model import encoder, lstm
+from trainer.model.encoder import Encoder
+
+DIMENSIONS = {"vocab_size": 30, "embedding_dim": 6, "lstm_units": 5}
+
+
+def test_it_has_the_weights_that_are_counted():
+    layers = Encoder(**DIMENSIONS, seed=0).layers
+    weights = [weight for layer in layers for weight in layer.trainable_variables]
+    assert encoder.count_weights(**DIMENSIONS) == sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def test_the_stock_layers_encode_the_same():
+    ours, stock = Encoder(**DIMENSIONS, seed=0), encoder.stock_layers(**DIMENSIONS)
+    token_ids = tf.constant([[3, 4, 5, 0], [7, 8, 9, 10]])
+    vectors = stock[1](stock[0](token_ids))
+    for layer, our_layer in zip(stock, ours.layers, strict=True):
+        layer.set_weights(our_layer.get_weights())
+    vectors = stock[1](stock[0](token_ids))
+    np.testing.assert_allclose(ours(token_ids, tf.constant([3, 4]), training=False), vectors, atol=1e-6)
+    assert vectors.shape == (2, ours.width)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_empty_text_is_all_zeros(training):
+    vector = Encoder(**DIMENSIONS, seed=0)(
+        tf.zeros([1, 1], tf.int32), tf.zeros([1], tf.int32), training=training
+    )
+    assert not np.any(vector.numpy())
+
+
+def test_its_numerics_are_those_of_the_kernel():
+    assert encoder.NUMERICS_ID == lstm.KERNEL_ID
