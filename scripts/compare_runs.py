@@ -3,9 +3,9 @@
 
     python scripts/compare_runs.py runs/a runs/b
 
-Prints each difference; exits with 1 if there are any. Left out are what says how a run was started, not what
-it is: starts.jsonl, the rates of the curves, and the free flags in a checkpoint, which config.flags holds as
-well.
+Prints each difference; exits with 1 if there are any. Not compared is what depends on how often and how fast
+a run was started: starts.jsonl and the reviews per second. The free flags in a checkpoint are not compared
+either, because config.flags holds them.
 """
 
 import argparse
@@ -17,12 +17,13 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from trainer import files
+from trainer.run.records import RESULT
 from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
     import tensorflow as tf
 
-_COPIES = ("config.flags", "manifest.json", "vocabulary.txt", "result.json")
+_COPIES = ("config.flags", "manifest.json", "vocabulary.txt", RESULT)
 _FREE_FLAGS = "free_flags/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -49,10 +50,15 @@ def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float | 
     return points
 
 
-def outcome(workdir: pathlib.Path) -> dict:
-    """Everything that a run leaves and that a kill must not change, as a nested dictionary."""
+def newest_checkpoint(workdir: pathlib.Path) -> pathlib.Path:
+    """The prefix of the newest periodic checkpoint, readable or not; raises ValueError when there is none."""
     indices = (workdir / "checkpoints").glob("ckpt-*.index")
-    newest = max(indices, key=lambda path: int(path.stem.removeprefix("ckpt-"))).with_suffix("")
+    return max(indices, key=lambda path: int(path.stem.removeprefix("ckpt-"))).with_suffix("")
+
+
+def outcome(workdir: pathlib.Path) -> dict[str, object]:
+    """Everything that a run leaves and that a kill must not change, as a nested dictionary."""
+    newest = newest_checkpoint(workdir)
     state = tensors(newest)
     state.pop(_FREE_FLAGS, None)
     points = scalars(workdir / "summaries")

@@ -1,12 +1,13 @@
-"""Kills a run again and again at random instants, resumes it, and compares every bit with a run that was left alone.
+"""Kills a run at random instants, resumes it, and compares every bit with an uninterrupted reference run.
 
     python scripts/kill_and_resume.py [--kills=20] [--seed=0] [--signal=KILL] [-- FLAGS OF THE TRAINER]
-    python scripts/kill_and_resume.py --strategy=mirrored [--replicas=2]        # the CPU split into that many devices
-    python scripts/kill_and_resume.py --strategy=multi_worker [--replicas=2]    # that many processes, of which one is killed
+    python scripts/kill_and_resume.py --strategy=mirrored [--replicas=2]      # several CPU devices
+    python scripts/kill_and_resume.py --strategy=multi_worker [--replicas=2]  # several processes, one killed
 
-Each process is killed at an instant between its start and a little beyond its end. The same command resumes. A run that has come to its
-end is compared with its undisturbed twin, every tensor, file and logged value but rates, and a new one is begun. TERM or INT in the place
-of KILL show how long the trainer takes to end by itself. Of several workers all have to end when one is killed, within 30 seconds.
+Each process is killed at an instant between its start and a little after its expected end; the same command
+resumes. A finished run is compared with the reference run (all tensors, files and logged values but rates),
+and a new one is started. With --signal=TERM or INT, the output shows how long the trainer takes to stop. Of
+several workers one is killed, and all must end within 30 seconds.
 """
 
 import argparse
@@ -19,147 +20,219 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-import numpy as np
-from local_cluster import SECS_TO_END, start_workers
+from compare_runs import differences, outcome
+from local_cluster import ROOT, SECS_TO_END, start_workers
 from tqdm import tqdm
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-from trainer import files
-from trainer.tensorflow_setup import importing_tensorflow
-
-with importing_tensorflow():
-    import tensorflow as tf
-
-ROOT = pathlib.Path(__file__).parent.parent
 SMALL_RUN = [
-    *("--train_split=train[:640]", "--validation_split=validation[:512]", "--test_split=test[:512]", "--batch_size=8", "--epochs=2"),
-    *("--embedding_dim=16", "--lstm_units=16", "--dense_units=16", "--dropout=0.2", "--learning_rate=0.005", "--patience=3"),
+    *("--train_split=train[:640]", "--validation_split=validation[:512]", "--test_split=test[:512]"),
+    *("--batch_size=8", "--epochs=2", "--learning_rate=0.005", "--dropout=0.2", "--patience=3"),
+    *("--embedding_dim=16", "--lstm_units=16", "--dense_units=16"),
     *("--eval_every_steps=20", "--checkpoint_every_steps=3", "--log_every_steps=5"),
 ]
-COPIES = ("config.flags", "manifest.json", "vocabulary.txt", "result.json")
+
+Processes = list[subprocess.Popen]
+Seconds = dict[str, list[float]]  # from each disturbance to the end of all processes, by kind and phase
 
 
-def tensors(prefix: pathlib.Path | str) -> dict[str, bytes]:
-    """Every tensor of a checkpoint, as bytes."""
-    with files.plain_name(pathlib.Path(prefix)) as name:
-        reader = tf.train.load_checkpoint(name)
-        values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    return {name: value if isinstance(value, bytes) else np.asarray(value).tobytes() for name, value in values.items()}
+class Disturbance(NamedTuple):
+    """What was done to running processes.
+
+    Attributes:
+      kind: part of the name under which it is counted.
+      codes: exit codes that it excuses.
+      undo: called when all processes have ended.
+    """
+
+    kind: str
+    codes: frozenset[int]
+    undo: Callable[[], None] = lambda: None
 
 
-def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float | bytes]]:
-    """What the event log below `directory` holds: (run, tag, step) -> its values or texts, as TensorBoard's readers would find them."""
-    points: dict[tuple[str, str, int], list[float | bytes]] = {}
-    for path in sorted(path for path in directory.glob("*/events.out.tfevents.*") if path.is_file()):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = tf.compat.v1.Event.FromString(record)
-            for value in event.summary.value:
-                points.setdefault((path.parent.name, value.tag, event.step), []).append(tf.make_ndarray(value.tensor).item())
-    return points
-
-
-def outcome(workdir: pathlib.Path) -> dict:
-    """All that a run leaves and that a kill must not change; rates are the one value that may differ."""
-    newest = max((workdir / "checkpoints").glob("ckpt-*.index"), key=lambda path: int(path.stem.removeprefix("ckpt-"))).with_suffix("")
-    best = {path.stem: tensors(path.with_suffix("")) for path in (workdir / "best").glob("ckpt-*.index")}
-    points = {key: values for key, values in scalars(workdir / "summaries").items() if key[1] != "reviews_per_second"}
-    state = tensors(newest)
-    state.pop("free_flags/.ATTRIBUTES/VARIABLE_VALUE", None)  # config.flags has them too
-    return {"newest": newest.name, "state": state, "best": best, "points": points} | {
-        name: (workdir / name).read_bytes() for name in COPIES
-    }
-
-
-def differences(expected: dict, actual: dict, name: str = "") -> list[str]:
-    """The names of the values that are not the same."""
-    if not isinstance(expected, dict) or not isinstance(actual, dict):
-        return [] if expected == actual else [name]
-    keys = sorted(expected.keys() | actual.keys(), key=str)
-    return [difference for key in keys for difference in differences(expected.get(key), actual.get(key), f"{name} {key}".strip())]
-
-
-def start(workdir: pathlib.Path, flags: list[str], log: pathlib.Path, *, workers: int = 0) -> list[subprocess.Popen]:
-    """Starts the trainer, in one process or as many workers; what it says goes to `log`."""
+def start(workdir: pathlib.Path, flags: list[str], log: pathlib.Path, *, workers: int = 0) -> Processes:
+    """Starts the trainer in one process, or in several workers; its output goes to `log`."""
     flags = [*flags, f"--workdir={workdir}"]
     with log.open("wb") as output:
         if workers:
             return start_workers(workers, flags, stdout=output, stderr=output)
-        return [subprocess.Popen([sys.executable, "-m", "trainer.main", *flags], cwd=ROOT, stdout=output, stderr=output)]
+        command = [sys.executable, "-m", "trainer.main", *flags]
+        return [subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)]
 
 
-def wait(processes: list[subprocess.Popen], secs: float | None = None) -> list[int]:
-    """The exit codes; raises subprocess.TimeoutExpired when not all have ended within `secs`."""
+def wait(processes: Processes, secs: float | None = None) -> list[int]:
+    """The exit codes; raises subprocess.TimeoutExpired when not all processes have ended within `secs`."""
     deadline = time.monotonic() + secs if secs is not None else None
     return [process.wait(max(0, deadline - time.monotonic()) if deadline else None) for process in processes]
 
 
-def phase(workdir: pathlib.Path, said: str) -> str:
-    """Where a process was when it was killed, as far as it can be told from what it said and left."""
-    leftovers = [path for pattern in ("*/*_temp", "*/checkpoint.tmp*", "**/.*.tmp") for path in workdir.glob(pattern)]
-    if "Ended at step" in said:
-        return "ending"
-    if "is abandoned" in said:  # by a signal; a kill leaves no word
+def phase(workdir: pathlib.Path, output: str) -> str:
+    """The phase in which a process was killed, judged by its output and by the files that it left."""
+    temporary_files = ("*/*_temp", "*/checkpoint.tmp*", "**/.*.tmp")
+    if "Ended at step" in output:
+        return "final evaluation"
+    if "is abandoned" in output:  # logged after a signal; a kill leaves no trace of an evaluation
         return "evaluation"
-    if leftovers:
-        return "in a save"
-    # The first thing said in training, of a new and of a resumed run.
-    return "training" if "with probability" in said or "Resumed at step" in said else "start-up"
+    if any(path for pattern in temporary_files for path in workdir.glob(pattern)):
+        return "save"
+    # The first lines that training logs, in a new run and in a resumed one.
+    return "training" if "with probability" in output or "Resumed at step" in output else "start-up"
 
 
 def kill_and_resume(
     *, kills: int, seed: int, signum: int, flags: list[str], folder: pathlib.Path, workers: int = 0
-) -> tuple[dict, list[str]]:
-    """Kills `kills` times; returns the seconds from each signal to the end of all processes, by phase, and what went wrong."""
+) -> tuple[Seconds, list[str]]:
+    """Kills a run `kills` times at random instants; the rest is as in `disturb_and_resume`."""
     rng = random.Random(seed)
-    began = time.monotonic()
-    if any(wait(start(folder / "twin", flags, folder / "twin.log", workers=workers))):
-        raise SystemExit((folder / "twin.log").read_text())
-    lifetime = time.monotonic() - began
-    twin = outcome(folder / "twin")
-    seconds = collections.defaultdict(list)
+    # Other workers lose a peer, or receive its stop request, which they report as SIGTERM.
+    codes = {-signum, 128 + signum} | ({5, 128 + signal.SIGTERM} if workers else set())
+
+    def disturb(processes: Processes) -> Disturbance:
+        rng.choice(processes).send_signal(signum)
+        return Disturbance("", frozenset(codes))
+
+    return disturb_and_resume(
+        times=kills,
+        rng=rng,
+        start=lambda workdir, log: start(workdir, flags, log, workers=workers),
+        disturb=disturb,
+        secs_to_end=SECS_TO_END,
+        folder=folder,
+    )
+
+
+def disturb_and_resume(
+    *,
+    times: int,
+    rng: random.Random,
+    start: Callable[[pathlib.Path, pathlib.Path], Processes],
+    disturb: Callable[[Processes], Disturbance],
+    secs_to_end: float,
+    folder: pathlib.Path,
+) -> tuple[Seconds, list[str]]:
+    """Disturbs a run at random instants and resumes it, until it was disturbed `times` times.
+
+    Each finished run is compared with the reference run, then a new one is started. The last start is not
+    disturbed, so that there is at least one comparison.
+
+    Args:
+      times: the number of disturbances.
+      rng: chooses the instants.
+      start: (run directory, log file) -> the started processes.
+      disturb: does it to running processes.
+      secs_to_end: the seconds within which all processes must end after it.
+      folder: an empty directory for the runs and their logs.
+
+    Returns:
+      The seconds from each disturbance to the end of all processes, and what went wrong: the differences of
+      a finished run, or one message.
+    """
+    lifetime, reference = _reference_run(start, folder)
     workdir, log = folder / "run", folder / "run.log"
-    with tqdm(total=kills, unit="kill", disable=None) as bar:
-        while kills >= 0:
-            processes = start(workdir, flags, log, workers=workers)
-            allowed = {0}
-            try:
-                codes = wait(processes, 1.1 * lifetime * rng.random() if kills else None)
-                kills -= not kills  # the last start was left alone
-            except subprocess.TimeoutExpired:
-                sent = time.monotonic()
-                rng.choice(processes).send_signal(signum)
-                try:
-                    codes = wait(processes, SECS_TO_END)
-                except subprocess.TimeoutExpired:
-                    return seconds, [f"{SECS_TO_END} s after the signal not all have ended: {log.read_text()}"]
-                finally:
-                    for process in processes:
-                        process.kill()
-                seconds[phase(workdir, log.read_text())].append(time.monotonic() - sent)
-                # Other workers lose their peer, or are told of its signal, which they call SIGTERM.
-                allowed |= {-signum, 128 + signum} | ({5, 128 + signal.SIGTERM} if workers else set())
-                kills -= 1
+    seconds: Seconds = collections.defaultdict(list)
+    is_last = False
+    with tqdm(total=times, disable=None) as bar:
+        while not is_last:
+            is_last = sum(map(len, seconds.values())) == times
+            instant = None if is_last else 1.1 * lifetime * rng.random()
+            end = _disturb_at(instant, start(workdir, log), disturb, secs_to_end)
+            output = log.read_text(errors="replace")
+            if end.disturbance:
+                seconds[f"{end.disturbance.kind} {phase(workdir, output)}".strip()].append(end.seconds)
+                end.disturbance.undo()
                 bar.update()
-            if not allowed.issuperset(codes) or "Traceback" in log.read_text():
-                return seconds, [f"exit codes {codes}: {log.read_text()}"]
-            if not any(codes):
-                wrong = differences(twin, outcome(workdir))
-                if wrong:
-                    return seconds, wrong
+            wrong = _faults(end, output)
+            if not wrong and end.codes is not None and not any(end.codes):
+                wrong = differences(reference, outcome(workdir))
                 shutil.rmtree(workdir)
+            if wrong:
+                return seconds, wrong
     return seconds, []
+
+
+def _reference_run(
+    start: Callable[[pathlib.Path, pathlib.Path], Processes], folder: pathlib.Path
+) -> tuple[float, Mapping[str, object]]:
+    # How many seconds an undisturbed run takes, and its outcome.
+    log, started_at = folder / "reference.log", time.monotonic()
+    if any(wait(start(folder / "reference", log))):
+        raise SystemExit(log.read_text())
+    return time.monotonic() - started_at, outcome(folder / "reference")
+
+
+class _End(NamedTuple):
+    # How a start ended: its exit codes, None when it had to be killed, and what disturbed it.
+    codes: list[int] | None
+    disturbance: Disturbance | None = None
+    seconds: float = 0.0
+
+
+def _disturb_at(
+    instant: float | None,
+    processes: Processes,
+    disturb: Callable[[Processes], Disturbance],
+    secs_to_end: float,
+) -> _End:
+    # Disturbs processes that still run after `instant` seconds; all have ended when this returns.
+    try:
+        try:
+            return _End(wait(processes, instant))
+        except subprocess.TimeoutExpired:
+            disturbance, disturbed_at = disturb(processes), time.monotonic()
+        try:
+            codes = wait(processes, secs_to_end)
+        except subprocess.TimeoutExpired:
+            codes = None
+        return _End(codes, disturbance, time.monotonic() - disturbed_at)
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def _faults(end: _End, output: str) -> list[str]:
+    kind = end.disturbance.kind if end.disturbance else ""
+    if end.codes is None:
+        return [f"{end.seconds:.0f} s after a disturbance {kind} not all processes had ended: {output}"]
+    allowed = {0} | (end.disturbance.codes if end.disturbance else set())
+    if not allowed.issuperset(end.codes) or "Traceback" in output:
+        return [f"exit codes {end.codes} {kind}: {output}"]
+    return []
+
+
+def report(seconds: Seconds, wrong: list[str], noun: str) -> int:
+    """Prints the result of `disturb_and_resume`; returns the exit code.
+
+    Args:
+      seconds: its first part.
+      wrong: its second part.
+      noun: what the disturbances are, in the plural.
+    """
+    for name in sorted(seconds):
+        longest = f"the longest took {max(seconds[name]):.2f} s to end"
+        print(f"{name:<22} {len(seconds[name]):>4} {noun}, {longest}")
+    print(*wrong, f"{sum(map(len, seconds.values()))} {noun}, {len(wrong)} differences", sep="\n")
+    return int(bool(wrong))
 
 
 def main() -> int:
     """Prints how many kills fell into which phase, and whether anything differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="decides the instants")
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
-    parser.add_argument("--strategy", choices=("one_device", "mirrored", "multi_worker"), default="one_device")
-    parser.add_argument("--replicas", type=int, default=2, help="devices of mirrored, or workers of multi_worker")
-    parser.add_argument("flags", nargs="*", help="flags of the trainer, after --; without: a small run on sample_reviews")
+    parser.add_argument(
+        "--strategy", choices=("one_device", "mirrored", "multi_worker"), default="one_device"
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=2, help="devices of mirrored, workers of multi_worker"
+    )
+    parser.add_argument(
+        "flags", nargs="*", help="flags of the trainer, after --; default: a small run on sample_reviews"
+    )
     given = parser.parse_args()
     flags = [*(given.flags or SMALL_RUN), f"--strategy={given.strategy}"]
     flags += [f"--logical_devices={given.replicas}"] if given.strategy == "mirrored" else []
@@ -173,10 +246,7 @@ def main() -> int:
             workers=given.replicas if given.strategy == "multi_worker" else 0,
             folder=pathlib.Path(folder),
         )
-    for name in sorted(seconds):
-        print(f"{name:<10} {len(seconds[name]):>4} kills, each ended within {max(seconds[name]):.2f} s")
-    print(*wrong, f"{sum(map(len, seconds.values()))} kills, {len(wrong)} differences", sep="\n")
-    return bool(wrong)
+    return report(seconds, wrong, "kills")
 
 
 if __name__ == "__main__":

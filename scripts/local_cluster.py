@@ -1,11 +1,12 @@
-"""Trains with several workers on this machine, to try what a cluster does.
+"""Trains with several workers on this machine, to see how a cluster behaves.
 
-    python scripts/local_cluster.py --workers=2 [--max_restarts=3] -- --flagfile=trainer/configs/quickstart.flags
+    python scripts/local_cluster.py --workers=2 [--max_restarts=3] --
+    --flagfile=trainer/configs/quickstart.flags
 
-Each worker is a process with a TF_CONFIG of its own and --strategy=multi_worker. What they say is printed with their number before it.
-When one of them dies or loses another, all are started again, since they train together or not at all; any other failure is for people,
-and ends the job with its exit code. Ctrl-C, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU go to all, and they end with a save; SIGUSR1 asks for a
-save alone.
+Each worker is a process with its own TF_CONFIG and --strategy=multi_worker; its number precedes its log
+lines. When a worker dies or loses another, all are restarted, since they can only train together; any other
+failure needs a human and ends the job with its exit code. Ctrl-C, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU are
+passed on to all workers, which save and stop; SIGUSR1 requests a save alone.
 """
 
 import argparse
@@ -20,27 +21,35 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
 
 ROOT = pathlib.Path(__file__).parent.parent
 SECS_TO_END = 30  # that a worker has after another one has ended
-AGAIN = {5, -signal.SIGKILL, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS}  # what a start may mend: a lost peer, a death
-SIGNALS = [signal.Signals[f"SIG{name}"] for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "XCPU")]  # passed on
+# Exit codes after which a restart may help: a lost peer, a death.
+RESTARTABLE = {5, -signal.SIGKILL, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS}
+SIGNALS = [  # passed on
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+]
 
 
 @contextlib.contextmanager
-def held_ports(count: int):
-    """Sockets bound to ports of this machine; while one is open, the kernel gives its port to nobody who does not ask for it."""
+def held_ports(count: int) -> Iterator[list[socket.socket]]:
+    """Sockets bound to free ports of this machine.
+
+    While one is open, the kernel assigns its port to nobody; only a process that names the port can bind it.
+    """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for held in sockets:
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a worker may bind it too
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a worker can bind it as well
             held.bind(("", 0))
         yield sockets
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens at."""
+    """Ports of this machine on which nobody listens."""
     with held_ports(count) as sockets:
         return [held.getsockname()[1] for held in sockets]
 
@@ -48,36 +57,54 @@ def free_ports(count: int) -> list[int]:
 def tf_configs(ports: Sequence[int]) -> list[str]:
     """A TF_CONFIG for each worker on this machine, by its port."""
     cluster = {"worker": [f"localhost:{port}" for port in ports]}
-    return [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(len(ports))]
+    tasks = [{"type": "worker", "index": index} for index in range(len(ports))]
+    return [json.dumps({"cluster": cluster, "task": task}) for task in tasks]
 
 
-def start_workers(count: int, flags: list[str], *, unlike: Sequence[str] = (), **kwargs) -> list[subprocess.Popen]:
-    """Starts the workers, the last one with more flags where `unlike` has any; other keyword arguments are those of Popen."""
+def start_workers(
+    count: int, flags: list[str], *, unlike: Sequence[str] = (), **kwargs: object
+) -> list[subprocess.Popen]:
+    """Starts workers on this machine.
+
+    Args:
+      count: how many.
+      flags: flags of the trainer.
+      unlike: more flags, for the last worker alone.
+      kwargs: arguments of Popen.
+    """
     command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker", *flags]
     commands = [command] * (count - 1) + [[*command, *unlike]]
-    with held_ports(count) as sockets:  # Each worker inherits its own, and so holds the port from here to its end.
+    # Each worker inherits the socket of its port, and so holds the port until it ends.
+    with held_ports(count) as sockets:
         configs = tf_configs([held.getsockname()[1] for held in sockets])
         return [
-            subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TF_CONFIG": config}, pass_fds=[held.fileno()], **kwargs)
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "TF_CONFIG": config},
+                pass_fds=[held.fileno()],
+                **kwargs,
+            )
             for command, config, held in zip(commands, configs, sockets, strict=True)
         ]
 
 
-def say(text: bytes) -> None:
-    """Prints, unbuffered; that nobody reads it, or that it cannot be written, is no reason to stop a job."""
-    if sys.stdout:  # It is None when the descriptor was closed, and may then be that of something else.
+def write(text: bytes) -> None:
+    """Prints, unbuffered; a failure to print does not stop the job."""
+    # Standard output is None when its descriptor was closed; the number may be that of another file by now.
+    if sys.stdout:
         with contextlib.suppress(OSError):
             os.write(sys.stdout.fileno(), text)
 
 
-def say_lines(number: int, worker: subprocess.Popen) -> None:
-    """Prints what a worker says, line by line."""
+def copy_output(number: int, worker: subprocess.Popen) -> None:
+    """Prints what a worker prints, with its number before each line."""
     for line in worker.stdout:
-        say(b"[%d] %s" % (number, line))
+        write(b"[%d] %s" % (number, line))
 
 
 def wait_for_all(workers: list[subprocess.Popen]) -> list[int]:
-    """The exit codes, in the order of the ends; whoever is not gone some time after another one has failed is killed."""
+    """The exit codes in the order of the ends; SECS_TO_END after a failure, whoever still runs is killed."""
     ends: queue.SimpleQueue[int] = queue.SimpleQueue()
     for worker in workers:
         threading.Thread(target=lambda worker=worker: ends.put(worker.wait()), daemon=True).start()
@@ -95,56 +122,80 @@ def wait_for_all(workers: list[subprocess.Popen]) -> list[int]:
     return codes
 
 
-def outcome_of(codes: list[int]) -> int:
-    """The exit code that the first failure gives the job; one that a new start does not mend goes before any that it may mend."""
+def outcome_of(codes: Sequence[int]) -> int:
+    """The job's exit code: that of the first failure that no restart can help, else of the first failure."""
     failures = [code for code in codes if code]
-    code = next((code for code in failures if code not in AGAIN), failures[0] if failures else 0)
+    code = next((code for code in failures if code not in RESTARTABLE), failures[0] if failures else 0)
     return 128 - code if code < 0 else code
 
 
-def train_together(workers: int, flags: list[str], max_restarts: int) -> int:
-    """Starts the workers, again where that may mend what ended them; returns the job's exit code."""
-    running: list[subprocess.Popen] = []
-    received: list[int] = []
+class _Job:
+    # The running workers, and the signals that stop them.
 
-    def pass_on(signum: int, frame=None) -> None:
+    def __init__(self) -> None:
+        self.workers: list[subprocess.Popen] = []
+        self.received: list[int] = []
+        for signum in SIGNALS:
+            # As nohup has it, SIGHUP stays ignored where it was.
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, self._pass_on)
+
+    def _pass_on(self, signum: int, frame: FrameType | None = None) -> None:
         del frame
         if signum != signal.SIGUSR1:
-            received.append(signum)
-        for worker in running:
+            self.received.append(signum)
+        for worker in self.workers:
             worker.send_signal(signum)
 
-    for signum in SIGNALS:
-        if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(signum, pass_on)
-    for restarts_left in range(max_restarts, -1, -1):
+    def run(self, workers: int, flags: list[str]) -> list[int]:
+        """Starts the workers and waits for them; returns their exit codes in the order of the ends."""
         # In a session of their own, so that a Ctrl-C reaches each of them once.
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
-        running[:] = start_workers(workers, flags, **pipes)
-        if received:  # while they were started
-            pass_on(received[0])
-        readers = [threading.Thread(target=say_lines, args=item) for item in enumerate(running)]
+        pipes: Mapping[str, object] = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "start_new_session": True,
+        }
+        self.workers[:] = start_workers(workers, flags, **pipes)
+        if self.received:  # while they were started
+            self._pass_on(self.received[0])
+        readers = [threading.Thread(target=copy_output, args=item) for item in enumerate(self.workers)]
         for reader in readers:
             reader.start()
-        codes = wait_for_all(running)
+        codes = wait_for_all(self.workers)
         for reader in readers:
             reader.join()
-        if received or not AGAIN.issuperset(filter(None, codes)) or not any(codes) or not restarts_left:
+        return codes
+
+
+def train_together(workers: int, flags: list[str], max_restarts: int) -> int:
+    """Starts the workers, and restarts them where that may help; returns the job's exit code."""
+    job = _Job()
+    for restarts_left in range(max_restarts, -1, -1):
+        codes = job.run(workers, flags)
+        failures = [code for code in codes if code]
+        is_restartable = failures and RESTARTABLE.issuperset(failures) and not job.received
+        if not is_restartable or not restarts_left:
             break
-        say(f"A worker died (exit codes {codes}): all are started again; restarts left: {restarts_left - 1}.\n".encode())
+        left = restarts_left - 1
+        write(f"A worker died (exit codes {codes}): all are restarted; restarts left: {left}.\n".encode())
     return outcome_of(codes)
 
 
 def main() -> int:
-    """Runs the job to its end; returns the exit code that its first failure gives it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Runs the job to its end; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--max_restarts", type=int, default=3)
     parser.add_argument("flags", nargs="*", help="flags of the trainer, after --")
     given = parser.parse_args()
     for name, lowest in (("workers", 1), ("max_restarts", 0)):
         if getattr(given, name) < lowest:
-            parser.error(f"--{name} must be at least {lowest}, but --{name}={getattr(given, name)} was given.")
+            parser.error(
+                f"--{name} must be at least {lowest}, but --{name}={getattr(given, name)} was given; "
+                f"give a larger number."
+            )
     return train_together(given.workers, given.flags, given.max_restarts)
 
 

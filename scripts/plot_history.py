@@ -4,13 +4,14 @@
     pip install -r scripts/requirements.txt
     python scripts/plot_history.py runs/imdb [runs/other ...] [--output=history.png]
 
-All of it comes from the event files, but for the stop, which result.json tells.
+Everything is read from the event files, except the stop, which is read from result.json.
 """
 
 import argparse
 import json
 import pathlib
 import sys
+from typing import NamedTuple
 
 import matplotlib
 
@@ -23,21 +24,34 @@ from trainer.run.records import RESULT, read_starts
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 
 METRICS = ("loss", "accuracy")
+_STYLES = {
+    "train": {"linewidth": 0.8, "alpha": 0.6},
+    "validation": {"linewidth": 2, "marker": "o", "markersize": 4},
+}
+
+
+class _Run(NamedTuple):
+    # What is drawn of a run. Best and stop are those of the result; without one, best is the best so far.
+    curves: event_files.Curves
+    steps_per_epoch: int
+    best_step: int  # -1: none
+    stop_step: int | None
+    colour: str
+    prefix: str  # of its labels
 
 
 def plot(workdirs: list[pathlib.Path], output: pathlib.Path) -> None:
-    """Writes one picture with a panel for each metric; each run has a colour, its training is thin and its validation thick."""
+    """Writes a picture with a panel for each metric; a run has one colour, and a bold line for validation."""
     figure, panels = pyplot.subplots(1, len(METRICS), figsize=(11, 4.2), layout="constrained")
     for number, workdir in enumerate(workdirs):
-        curves, starts = event_files.read(workdir / "summaries"), read_starts(workdir)
-        if not curves or not starts:
-            raise SystemExit(f"Each argument must be a run directory with an event log, but {workdir} is not.")
-        name = f"{workdir.name} " if len(workdirs) > 1 else ""
+        run = _read(workdir, f"C{number}", f"{workdir.name} " if len(workdirs) > 1 else "")
         for panel, metric in zip(panels, METRICS, strict=True):
-            _draw(panel, metric, curves, starts[-1]["steps_per_epoch"], f"C{number}", name)
-            _mark(panel, metric, curves, starts[-1]["steps_per_epoch"], f"C{number}", name, workdir)
+            _draw_curves(panel, metric, run)
+            _mark_best(panel, metric, run)
+            _mark_stop(panel, run)
     for panel, metric in zip(panels, METRICS, strict=True):
         panel.set(xlabel="epoch", title=metric, xlim=(0, None))
         panel.grid(alpha=0.3)
@@ -45,32 +59,61 @@ def plot(workdirs: list[pathlib.Path], output: pathlib.Path) -> None:
     figure.savefig(output, dpi=110)
 
 
-def _draw(panel, metric: str, curves: event_files.Curves, steps_per_epoch: int, colour: str, name: str) -> None:
-    styles = {"train": {"linewidth": 0.8, "alpha": 0.6}, "validation": {"linewidth": 2, "marker": "o", "markersize": 4}}
-    for run, style in styles.items():
-        points = curves.get((run, metric), [])
-        epochs, values = [step / steps_per_epoch for step, _ in points], [value for _, value in points]
-        panel.plot(epochs, values, color=colour, label=f"{name}{run}", **style)
-
-
-def _mark(panel, metric: str, curves: event_files.Curves, steps_per_epoch: int, colour: str, name: str, workdir: pathlib.Path) -> None:
-    # Best and stop are the ending's; of a run that goes on, the best so far.
-    ending = json.loads((workdir / RESULT).read_text()) if (workdir / RESULT).exists() else {}
+def _read(workdir: pathlib.Path, colour: str, prefix: str) -> _Run:
+    curves, starts = event_files.read(workdir / "summaries"), read_starts(workdir)
+    if not curves or not starts:
+        raise SystemExit(
+            f"Each argument must be a run directory with an event log, but {workdir} is not; name another."
+        )
     best_steps = curves.get(("best", "best_step"), [])
-    best = ending.get("best_step", int(best_steps[-1][1]) if best_steps else -1)
-    validation = dict(curves.get(("validation", metric), []))
-    if best in validation:
-        label = f"{name}best: step {best}, {validation[best]:.4f}"
-        style = {"color": colour, "markersize": 15, "markeredgecolor": "black", "linestyle": "", "zorder": 3}
-        panel.plot(best / steps_per_epoch, validation[best], marker="*", label=label, **style)
-    if ending:
-        stop = f"{name}stop: step {ending['stop_step']}"
-        panel.axvline(ending["stop_step"] / steps_per_epoch, color=colour, linestyle=":", label=stop)
+    best_so_far = int(best_steps[-1][1]) if best_steps else -1
+    result = json.loads((workdir / RESULT).read_text()) if (workdir / RESULT).exists() else {}
+    return _Run(
+        curves=curves,
+        steps_per_epoch=starts[-1]["steps_per_epoch"],
+        best_step=result.get("best_step", best_so_far),
+        stop_step=result.get("stop_step"),
+        colour=colour,
+        prefix=prefix,
+    )
+
+
+def _draw_curves(panel: Axes, metric: str, run: _Run) -> None:
+    for name, style in _STYLES.items():
+        points = run.curves.get((name, metric), [])
+        epochs = [step / run.steps_per_epoch for step, _ in points]
+        values = [value for _, value in points]
+        panel.plot(epochs, values, color=run.colour, label=f"{run.prefix}{name}", **style)
+
+
+def _mark_best(panel: Axes, metric: str, run: _Run) -> None:
+    value = dict(run.curves.get(("validation", metric), [])).get(run.best_step)
+    if value is None:
+        return
+    panel.plot(
+        run.best_step / run.steps_per_epoch,
+        value,
+        color=run.colour,
+        marker="*",
+        markersize=15,
+        markeredgecolor="black",
+        linestyle="",
+        zorder=3,
+        label=f"{run.prefix}best: step {run.best_step}, {value:.4f}",
+    )
+
+
+def _mark_stop(panel: Axes, run: _Run) -> None:
+    if run.stop_step is not None:
+        label = f"{run.prefix}stop: step {run.stop_step}"
+        panel.axvline(run.stop_step / run.steps_per_epoch, color=run.colour, linestyle=":", label=label)
 
 
 def main() -> int:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Draws the runs that the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("workdirs", nargs="+", type=pathlib.Path)
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("history.png"))
     given = parser.parse_args()

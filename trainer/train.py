@@ -20,7 +20,7 @@ from trainer.run import early_stopping, event_files, records, summaries
 from trainer.run.state import Sums
 from trainer.session import Session, open_session
 from trainer.signals import StopRequests
-from trainer.steps import EVALUATION_BATCH_SIZE, Slices, evaluate, make_train_step
+from trainer.steps import EVALUATION_BATCH_SIZE, Slices, TrainStep, evaluate, make_train_step
 from trainer.words import plural
 
 
@@ -52,15 +52,19 @@ def train_to_the_end(session: Session) -> None:
     finish(session, reason or train_and_evaluate(session))
 
 
-def train_and_evaluate(session: Session) -> str:
+def train_and_evaluate(session: Session, *, train_step: TrainStep | None = None) -> str:
     """Trains from the state's step to the end of the run; returns why it stopped.
 
     At step N: update, log, evaluate, commit the event log, save, save the best. A checkpoint of step N
     includes the verdict of N's evaluation, and a kill anywhere before it repeats the steps since the one
     before, to the same bits.
+
+    Args:
+      session: what to train; its directory is prepared.
+      train_step: takes the steps, for example to time them; None: a new one.
     """
     config, state = session.config, session.state
-    train_step = make_train_step(
+    train_step = train_step or make_train_step(
         state, session.replicas, batch_size=config.batch_size, clip_norm=config.clip_norm
     )
     step = int(state.step)

@@ -1,6 +1,6 @@
-"""What a stranger, or an accident, can do to the files of a run directory; each attack returns what it did.
+"""What somebody else, or an accident, can do to the files of a run directory.
 
-An attack takes a `Place` and a source of chance; what it links to lies in `place.outside`.
+An attack takes a `Place` and a random generator, and returns what it did. Its links point to `place.outside`.
 """
 
 import hashlib
@@ -10,16 +10,20 @@ import os
 import pathlib
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from chaos_start import in_fork, steps_of
-from kill_and_resume import tf
+
+from trainer.tensorflow_setup import importing_tensorflow
+
+with importing_tensorflow():
+    import tensorflow as tf
 
 
 class Place(NamedTuple):
-    """The run that is attacked, and a folder of precious files that is none of its."""
+    """The run that is attacked, and a folder of files that are not part of it."""
 
     run: pathlib.Path
     outside: pathlib.Path
@@ -49,7 +53,7 @@ def _flags(place: Place) -> list[str]:
 
 
 def config_flags(place: Place, rng: random.Random) -> str:
-    """Writes other flags into config.flags, with or without its sum."""
+    """Writes other flags into config.flags, with or without its checksum."""
     path = place.run / "config.flags"
     *lines, last = path.read_text().splitlines()
     extra = rng.sample(_flags(place), rng.choice((1, 1, 2, 5)))
@@ -80,27 +84,20 @@ _CONTENTS = {
 }
 
 
-def _mutated(value, rng: random.Random, place: Place):
-    # A JSON value in which one part, at any depth, is another.
+def _mutated(value: object, rng: random.Random, place: Place) -> object:
+    # A JSON value in which one part, at any depth, is replaced.
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(sorted(value))
         rest = {name: part for name, part in value.items() if name != key}
         return rest if rng.random() < 0.1 else {**rest, key: _mutated(value[key], rng, place)}
     if isinstance(value, str) and rng.random() < 0.3:
-        return rng.choice(
-            [
-                str(place.outside / "precious.txt"),
-                str(place.outside),
-                "/dev/zero",
-                "/dev/full",
-                str(place.outside / "fifo"),
-            ]
-        )
+        outside = [str(place.outside / "precious.txt"), str(place.outside)]
+        return rng.choice([*outside, "/dev/zero", "/dev/full", str(place.outside / "fifo")])
     return rng.choice(_VALUES)
 
 
 def texts(place: Place, rng: random.Random) -> str:
-    """Writes other content into one of the readable files."""
+    """Writes other content into one of the files that people can read."""
     names = ("manifest.json", "starts.jsonl", "result.json", "vocabulary.txt", "lock")
     path = place.run / rng.choice([name for name in names if (place.run / name).exists()])
     if path.suffix in (".json", ".jsonl") and rng.random() < 0.6:
@@ -116,15 +113,14 @@ def texts(place: Place, rng: random.Random) -> str:
 
 MADE = """
     lock .lock config.flags .config.flags.tmp .manifest.json.tmp .result.json.tmp .starts.jsonl.tmp
-    .vocabulary.txt.tmp
-    result.json checkpoints/checkpoint checkpoints/.checkpoint.tmp checkpoints/checkpoint.tmp123
-    best/checkpoint best/.checkpoint.tmp checkpoints/ckpt-{next}_temp checkpoints/ckpt-{next}.index best/ckpt-{next}.index
-    checkpoints/ckpt-{next}.data-00000-of-00001 checkpoints/ckpt-1_temp quarantine quarantine/checkpoints
-    profile
-    summaries/test summaries/train/.x.tmp summaries/train/x summaries/train/events.out.tfevents.1.x.1.0.v2
-    summaries/validation summaries/best summaries/train/plugins export/model.keras export/new.model.keras
-    export/old.model.keras export/saved_model export/saved_model/{best} export/saved_model/new.{best}
-    export/saved_model/old.{best}
+    .vocabulary.txt.tmp result.json checkpoints/checkpoint checkpoints/.checkpoint.tmp
+    checkpoints/checkpoint.tmp123 best/checkpoint best/.checkpoint.tmp checkpoints/ckpt-{next}_temp
+    checkpoints/ckpt-{next}.index best/ckpt-{next}.index checkpoints/ckpt-{next}.data-00000-of-00001
+    checkpoints/ckpt-1_temp quarantine quarantine/checkpoints profile summaries/test
+    summaries/train/.x.tmp summaries/train/x summaries/train/events.out.tfevents.1.x.1.0.v2
+    summaries/validation summaries/best summaries/train/plugins export/model.keras
+    export/new.model.keras export/old.model.keras export/saved_model export/saved_model/{best}
+    export/saved_model/new.{best} export/saved_model/old.{best}
 """
 
 
@@ -144,7 +140,7 @@ _THINGS: dict[str, Callable[[pathlib.Path, Place], object]] = {
 
 
 def replaced(place: Place, rng: random.Random) -> str:
-    """Puts something else in the place of a file, or of one that the program will make."""
+    """Replaces a file, or one that the program will create, by something else."""
     files = [path for path in place.run.rglob("*") if path.is_file() and not path.is_symlink()]
     files = sorted(str(path.relative_to(place.run)) for path in files)
     steps = {"next": steps_of(place.run)[-1] + 1, "best": steps_of(place.run, "best")[-1]}
@@ -170,7 +166,7 @@ THEIRS = "serving run empty run/checkpoints run/best run/summaries run/summaries
 
 
 def linked(place: Place, rng: random.Random) -> str:
-    """Puts a link to somebody's folder in the place of one of the run's."""
+    """Replaces a folder of the run by a link to a folder outside."""
     name, target = rng.choice(FOLDERS.split()), rng.choice(THEIRS.split())
     path = place.run / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,8 +176,8 @@ def linked(place: Place, rng: random.Random) -> str:
 
 
 TENSORS = """
-    frozen_flags frozen_flags frozen_flags frozen_flags fingerprints conditions step best_step waited best_metric
-    graph any any
+    frozen_flags frozen_flags frozen_flags frozen_flags fingerprints conditions step best_step waited
+    best_metric graph any any
 """
 _INTEGERS = [np.int64(number) for number in (-1, 0, 10**6, 2**62, -(2**62))]
 _REALS = [np.float64(number) for number in (math.nan, 1e308)]
@@ -189,47 +185,20 @@ _WRONG = [np.float16(1), np.zeros(2, np.int64), b"text", None]
 
 
 def checkpoints(place: Place, rng: random.Random) -> str:
-    """Writes one, or all, of the checkpoints anew, with a tensor that is not what it was."""
+    """Rewrites the newest or all checkpoints with one tensor replaced."""
     found = [*(place.run / "checkpoints").glob("ckpt-*.index"), *(place.run / "best").glob("ckpt-*.index")]
     prefixes = sorted((path.with_suffix("") for path in found), key=lambda path: int(path.name[5:]))
     prefixes = prefixes if rng.random() < 0.6 else prefixes[-1:]
     name, seed = rng.choice(TENSORS.split()), rng.random()
     for prefix in prefixes:
-        said = in_fork(_rewrite, prefix, name, random.Random(seed), place)
-    return f"{len(prefixes)} checkpoints: {said}"
+        change = in_fork(_rewrite, prefix, name, random.Random(seed), place)
+    return f"{len(prefixes)} checkpoints: {change}"
 
 
 def _rewrite(prefix: pathlib.Path, name: str, rng: random.Random, place: Place) -> str:
     reader = tf.train.load_checkpoint(str(prefix))
     tensors = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
-    key = f"{name}/.ATTRIBUTES/VARIABLE_VALUE"
-    if name == "graph":
-        key, value = "_CHECKPOINTABLE_OBJECT_GRAPH", rng.choice([b"", b"garbage", rng.randbytes(3000)])
-    elif name == "frozen_flags":
-        extra = rng.choice(_flags(place))
-        lines = tensors[key].decode().splitlines()
-        kept = [line for line in lines if line.partition("=")[0] != extra.partition("=")[0]]
-        text = "\n".join([*kept, extra, ""]).encode()
-        value = rng.choice([text] * 4 + [b"", rng.randbytes(200), b"--seed", b"\n\n"])
-    elif name in ("fingerprints", "conditions"):
-        mutated = json.dumps(_mutated(json.loads(tensors[key]), rng, place)).encode()
-        value = rng.choice([mutated, mutated, *_CONTENTS.values()])[: 10**6]
-    elif name == "any":
-        key = rng.choice(sorted(tensors))
-        shape = np.shape(tensors[key])
-        value = rng.choice(
-            [
-                np.zeros(shape, np.float16),
-                np.zeros((2, *shape), np.float32),
-                np.int32(7),
-                b"text",
-                np.zeros(0),
-                None,
-            ]
-        )
-    else:
-        integers = name in ("step", "best_step", "waited")
-        value = rng.choice([*(_INTEGERS if integers else _REALS), *_WRONG])
+    key, value = _replacement(name, tensors, rng, place)
     tensors[key] = value
     tensors = {key: value for key, value in tensors.items() if value is not None}
     tf.raw_ops.SaveV2(
@@ -241,8 +210,31 @@ def _rewrite(prefix: pathlib.Path, name: str, rng: random.Random, place: Place) 
     return f"{key} is {str(value)[-150:]}"
 
 
+def _replacement(name: str, tensors: Mapping, rng: random.Random, place: Place) -> tuple[str, object]:
+    # The full name of a tensor, and a wrong value for it; None: it is missing.
+    key = f"{name}/.ATTRIBUTES/VARIABLE_VALUE"
+    if name == "graph":
+        return "_CHECKPOINTABLE_OBJECT_GRAPH", rng.choice([b"", b"garbage", rng.randbytes(3000)])
+    if name == "frozen_flags":
+        extra = rng.choice(_flags(place))
+        lines = tensors[key].decode().splitlines()
+        kept = [line for line in lines if line.partition("=")[0] != extra.partition("=")[0]]
+        text = "\n".join([*kept, extra, ""]).encode()
+        return key, rng.choice([text] * 4 + [b"", rng.randbytes(200), b"--seed", b"\n\n"])
+    if name in ("fingerprints", "conditions"):
+        mutated = json.dumps(_mutated(json.loads(tensors[key]), rng, place)).encode()
+        return key, rng.choice([mutated, mutated, *_CONTENTS.values()])[: 10**6]
+    if name == "any":
+        key = rng.choice(sorted(tensors))
+        shape = np.shape(tensors[key])
+        arrays = [np.zeros(shape, np.float16), np.zeros((2, *shape), np.float32), np.int32(7)]
+        return key, rng.choice([*arrays, b"text", np.zeros(0), None])
+    is_integer = name in ("step", "best_step", "waited")
+    return key, rng.choice([*(_INTEGERS if is_integer else _REALS), *_WRONG])
+
+
 def events(place: Place, rng: random.Random) -> str:
-    """Appends records with a valid checksum and a hostile content to an event file."""
+    """Appends records with valid checksums and hostile content to an event file."""
     path = rng.choice(sorted((place.run / "summaries").glob("*/events.*")))
     return f"{path.parent.name}: {in_fork(_append_events, path, rng)}"
 
@@ -252,26 +244,10 @@ def _append_events(path: pathlib.Path, rng: random.Random) -> str:
     event = tf.compat.v1.Event(wall_time=wall_time, step=step)
     tags = ("loss", "accuracy", "best_step", "loss_since_evaluation", "settings", "\x1b[2J", "x" * 10**5, "")
     tag = rng.choice(tags)
-    tensors = {
-        "a huge shape": tf.make_tensor_proto(1.0),
-        "text": tf.make_tensor_proto("text"),
-        "a matrix": tf.make_tensor_proto(np.zeros((3, 3), np.float32)),
-        "nothing": tf.make_tensor_proto(np.zeros(0, np.float32)),
-        "no content": tf.compat.v1.make_tensor_proto(np.zeros(4, np.float64)),
-        "no type": tf.make_tensor_proto(1.0),
-        "NaN": tf.make_tensor_proto(math.nan),
-        "a resource": tf.make_tensor_proto(1.0),
-    }
+    tensors = _hostile_tensors()
     kind = rng.choice([*tensors, "garbage", "no value", "an old scalar"])
     if kind in tensors:
-        value = event.summary.value.add(tag=tag)
-        value.tensor.CopyFrom(tensors[kind])
-        if kind == "a huge shape":
-            value.tensor.tensor_shape.dim.add(size=2**40)
-        if kind == "no content":
-            value.tensor.tensor_content = b"123"
-        if kind in ("no type", "a resource"):
-            value.tensor.dtype = 0 if kind == "no type" else 20
+        event.summary.value.add(tag=tag).tensor.CopyFrom(tensors[kind])
     if kind == "an old scalar":
         event.summary.value.add(tag=tag, simple_value=1.0)
     record = rng.randbytes(100) if kind == "garbage" else event.SerializeToString()
@@ -280,6 +256,24 @@ def _append_events(path: pathlib.Path, rng: random.Random) -> str:
         for each in (*kept, *[record] * rng.choice((1, 3, 300))):
             writer.write(each)
     return f"{kind} as {tag[:20]!r} at step {event.step}"
+
+
+def _hostile_tensors() -> dict[str, tf.compat.v1.TensorProto]:
+    tensors = {
+        "a huge shape": tf.make_tensor_proto(1.0),
+        "text": tf.make_tensor_proto("text"),
+        "a matrix": tf.make_tensor_proto(np.zeros((3, 3), np.float32)),
+        "nothing": tf.make_tensor_proto(np.zeros(0, np.float32)),
+        "no content": tf.make_tensor_proto(np.zeros(4, np.float64)),
+        "no type": tf.make_tensor_proto(1.0),
+        "NaN": tf.make_tensor_proto(math.nan),
+        "a resource": tf.make_tensor_proto(1.0),
+    }
+    tensors["a huge shape"].tensor_shape.dim.add(size=2**40)
+    tensors["no content"].tensor_content = b"123"
+    tensors["no type"].dtype = 0
+    tensors["a resource"].dtype = 20
+    return tensors
 
 
 ATTACKS = [config_flags] * 3 + [texts] * 3 + [replaced] * 5 + [linked] * 2 + [checkpoints] * 4 + [events] * 2

@@ -1,4 +1,4 @@
-"""Runs, reviews, caches and answers with names that are patterns or flags, beside siblings they match."""
+"""Runs, reviews, caches and outputs with names that are patterns or flags, next to files that they match."""
 
 import json
 import pathlib
@@ -6,10 +6,13 @@ import random
 import re
 import shutil
 import signal
+from typing import NamedTuple
 
 from chaos_start import (
     TINY_RUN,
     Answer,
+    Case,
+    Start,
     faults_of,
     outcome_of,
     snapshot,
@@ -18,90 +21,25 @@ from chaos_start import (
     touched,
     wait_for_step,
 )
-from kill_and_resume import differences
+from compare_runs import differences
 
 PRINTABLE = [character for character in map(chr, range(32, 127)) if character != "/"]
 ODD = [
-    *(
-        "imdb [final]",
-        "sib*",
-        "s?b",
-        "back\\slash",
-        "{a,b}",
-        "%s",
-        "%(step)d",
-        "$HOME",
-        "${HOME}",
-        "it's",
-        '"quoted"',
-        " before",
-    ),
-    *(
-        "after ",
-        " ",
-        "-dash",
-        "--mode=export",
-        "-",
-        "~",
-        "~root",
-        "#1",
-        "a:b",
-        "gs:",
-        "csv:x",
-        "ckpt-5.index",
-        "ckpt-24",
-        "checkpoint",
-    ),
-    *(
-        "checkpoints",
-        "best",
-        "*",
-        "**",
-        "?",
-        "[!a]",
-        "[a-z]*",
-        "[a",
-        "a]",
-        "[]]",
-        "\\*",
-        "\\",
-        "a\\",
-        "a=b",
-        "%2F",
-        "`ls`",
-        "$(ls)",
-    ),
-    *(
-        "a;b",
-        "a|b",
-        "a&b",
-        "<a>",
-        "...",
-        ".hidden",
-        "e\u0301",
-        "\u00e9",
-        "\u05e9\u05dc\u05d5\u05dd",
-        "\U0001f3ac film",
-        "\u0130stanbul",
-    ),
-    *(
-        "new.model.keras",
-        "saved_model",
-        "ckpt-1_temp",
-        "events.out.tfevents.1",
-        "train@2",
-        "None",
-        "nan",
-        "0",
-        "x" * 200,
-    ),
+    *("imdb [final]", "sib*", "s?b", "back\\slash", "{a,b}", "%s", "%(step)d", "$HOME"),
+    *("${HOME}", "it's", '"quoted"', " before", "after ", " ", "-dash", "--mode=export", "-"),
+    *("~", "~root", "#1", "a:b", "gs:", "csv:x", "ckpt-5.index", "ckpt-24", "checkpoint"),
+    *("checkpoints", "best", "*", "**", "?", "[!a]", "[a-z]*", "[a", "a]", "[]]", "\\*", "\\"),
+    *("a\\", "a=b", "%2F", "`ls`", "$(ls)", "a;b", "a|b", "a&b", "<a>", "...", ".hidden"),
+    *("e\u0301", "\xe9", "\u05e9\u05dc\u05d5\u05dd", "\U0001f3ac film", "\u0130stanbul"),
+    *("new.model.keras", "saved_model", "ckpt-1_temp", "events.out.tfevents.1", "train@2"),
+    *("None", "nan", "0", "x" * 200),
 ]
 SECS = 60
 FEW = ["--epochs=1", "--eval_every_steps=0"]
 
 
 def odd_name(number: int, rng: random.Random) -> str:
-    """A name; over 300 numbers every printable character of ASCII occurs."""
+    """A name; over 300 numbers every printable ASCII character occurs."""
     if number % 2:
         return ODD[number // 2 % len(ODD)]
     must = PRINTABLE[number // 2 % len(PRINTABLE)]
@@ -112,7 +50,7 @@ def odd_name(number: int, rng: random.Random) -> str:
 
 
 def matched_by(name: str) -> list[str]:
-    """Names of siblings that `name` stands for when it is read as a pattern, and one that any `*` matches."""
+    """Names that `name` matches when it is read as a pattern, and one that any `*` matches."""
 
     def one_of(match: re.Match) -> str:
         inside = match.group(1)
@@ -121,13 +59,42 @@ def matched_by(name: str) -> list[str]:
     glob = re.sub(r"\[(.[^\]]*)\]", one_of, name).replace("?", "y")
     brace = re.search(r"\{([^{},]*),([^{}]*)\}", name)
     names = [name.replace(brace.group(0), part) for part in brace.groups()] if brace else []
-    names += [glob.replace("*", "1"), name.replace("\\", ""), glob.replace("*", ""), f"{name}1", name[:-1], "1"]
+    names += [
+        glob.replace("*", "1"),
+        name.replace("\\", ""),
+        glob.replace("*", ""),
+        f"{name}1",
+        name[:-1],
+        "1",
+    ]
     names = dict.fromkeys(each[:200] for each in names)
     return [each for each in names if each not in ("", ".", "..", name)][:4]
 
 
+class _Place(NamedTuple):
+    # Where a case takes place, and how.
+    rng: random.Random
+    base: pathlib.Path  # the working directory
+    run: pathlib.Path  # the run directory, in `base`
+    log: pathlib.Path
+    is_relative: bool  # whether flags give paths relative to `base`
+    is_fresh: bool  # whether the trainer is started in a new interpreter
+
+    def given(self, path: pathlib.Path) -> pathlib.Path:
+        """The path as a flag gives it."""
+        return path.relative_to(self.base) if self.is_relative else path
+
+    def beside(self, suffix: str) -> pathlib.Path:
+        """A path next to the run directory."""
+        return self.base / f"{self.run.name}.{suffix}"
+
+    def start(self, argv: list[str]) -> Start:
+        """Starts the trainer in `base`."""
+        return start(argv, log=self.log, cwd=self.base, is_fresh=self.is_fresh)
+
+
 class Names:
-    """A case is a new run, killed and resumed; a damaged one; one that is read; or one taken from."""
+    """A new run, killed and resumed; a damaged run; a run that is read; or one that another run uses."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder / "names"
@@ -138,12 +105,14 @@ class Names:
         rows = [f"{' '.join(words[i % 8 :])} {words[i * 3 % 8]},{('neg', 'pos')[i % 2]}\n" for i in range(60)]
         self.reviews.write_text("text,label\n" + "".join(rows))
         self.kept = self._run("kept", "--max_to_keep=100")
-        self.twins = {keep: outcome_of(self._run(f"twin{keep}", f"--max_to_keep={keep}")) for keep in (1, 3)}
+        references = {keep: self._run(f"reference{keep}", f"--max_to_keep={keep}") for keep in (1, 3)}
+        self.references = {keep: outcome_of(run) for keep, run in references.items()}
         self.halfway = self._halfway()
-        self.offspring = outcome_of(self._run("offspring", *FEW, f"--init_from={self.kept}"))
-        self.own = self._learned(self._run("own", *self._of_own(self.reviews)))
-        plain = self.folder / "plain.json"
-        _, self.figures = self._evaluate(self.kept, plain, self.reviews, self.folder / "log", self.folder)
+        self.warm_started = outcome_of(self._run("warm-start", *FEW, f"--init_from={self.kept}"))
+        self.own = self._learned(self._run("own", *self._own_dataset(self.reviews)))
+        _, self.figures = self._evaluate(
+            self.kept, self.folder / "plain.json", self.reviews, self.folder / "log", self.folder
+        )
 
     def _run(self, name: str, *flags: str) -> pathlib.Path:
         workdir = self.folder / name
@@ -162,20 +131,15 @@ class Names:
         started.wait(SECS)
         return workdir
 
-    def _of_own(self, reviews: pathlib.Path | str) -> list[str]:
-        return [
-            f"--dataset=csv:{reviews}",
-            "--train_split=train",
-            "--validation_split=validation",
-            "--test_split=test",
-            *FEW,
-        ]
+    def _own_dataset(self, reviews: pathlib.Path) -> list[str]:
+        splits = [f"--{use}_split={use}" for use in ("train", "validation", "test")]
+        return [f"--dataset=csv:{reviews}", *splits, *FEW]
 
-    def _learned(self, workdir: pathlib.Path) -> dict:
+    def _learned(self, workdir: pathlib.Path) -> dict[str, object]:
         state = outcome_of(workdir)["state"]
         return {name: value for name, value in state.items() if name.startswith(("model", "optimizer"))}
 
-    def one(self, number: int, folder: pathlib.Path) -> dict:
+    def one(self, number: int, folder: pathlib.Path) -> Case:
         """One name, or several at several levels; in every third case relative to the working directory."""
         rng = random.Random(number)
         name = odd_name(number, rng)
@@ -187,101 +151,103 @@ class Names:
             shutil.copytree(self.kept, base / sibling)
         (base / "plain file").write_text("precious")
         before = snapshot(base)
-        said = (lambda path: path.relative_to(base)) if number % 3 == 0 else (lambda path: path)
+        place = _Place(rng, base, base / name, folder / "log", number % 3 == 0, number % 25 == 7)
         way = (self._new, self._damaged, self._readers, self._users)[number // 2 % 4]
-        self.is_fresh = number % 25 == 7
         try:
-            wrong = way(rng, base, base / name, said, folder)
+            wrong = way(place)
         except (RuntimeError, OSError, ValueError) as error:
             wrong = [f"no outcome: {str(error)[-500:]}"]
-        ours = (name, f"{name}.cache", f"{name}.csv", f"{name}.json", f"{name}.txt", f"{name}.new")
-        after = {
-            path: value
-            for path, value in snapshot(base).items()
-            if path.split("/")[0] not in ours or path.split("/")[0] in (*siblings, "plain file")
-        }
+        suffixes = ("", ".cache", ".csv", ".json", ".txt", ".new")
+        ours = {f"{name}{suffix}" for suffix in suffixes} - {*siblings, "plain file"}
+        after = {path: value for path, value in snapshot(base).items() if path.split("/")[0] not in ours}
         wrong += touched(before, after)
-        told = {"name": name, "siblings": siblings, "relative": number % 3 == 0}
-        return {"outcome": way.__name__.strip("_"), "cases": 1, **told, "wrong": wrong}
+        details = {"name": name, "siblings": siblings, "relative": place.is_relative}
+        return {"outcome": way.__name__.strip("_"), "cases": 1, **details, "wrong": wrong}
 
-    def _start(self, argv: list[str], base: pathlib.Path, folder: pathlib.Path):
-        return start(argv, log=folder / "log", cwd=base, is_fresh=self.is_fresh)
-
-    def _new(self, rng, base, run, said, folder) -> list[str]:
-        keep, cache = rng.choice((1, 3)), base / f"{run.name}.cache"
+    def _new(self, place: _Place) -> list[str]:
+        # A new run, killed once and resumed.
+        keep, cache = place.rng.choice((1, 3)), place.beside("cache")
         shutil.copytree(self.cache, cache)
-        argv = [*TINY_RUN, f"--max_to_keep={keep}", f"--cache_dir={said(cache)}", f"--workdir={said(run)}"]
-        signum = rng.choice((signal.SIGTERM, signal.SIGKILL))
-        started = self._start(argv, base, folder)
-        wait_for_step(started, run, rng.randrange(1, 20))
+        directories = [f"--cache_dir={place.given(cache)}", f"--workdir={place.given(place.run)}"]
+        argv = [*TINY_RUN, f"--max_to_keep={keep}", *directories]
+        signum = place.rng.choice((signal.SIGTERM, signal.SIGKILL))
+        started = place.start(argv)
+        wait_for_step(started, place.run, place.rng.randrange(1, 20))
         started.send(signum)
         wrong = faults_of(started.wait(SECS), (0, 128 + signum))
-        wrong += [] if wrong else faults_of(self._start(argv, base, folder).wait(SECS), (0,))
-        return wrong or differences(self.twins[keep], outcome_of(run))
+        wrong += [] if wrong else faults_of(place.start(argv).wait(SECS), (0,))
+        return wrong or differences(self.references[keep], outcome_of(place.run))
 
-    def _damaged(self, rng, base, run, said, folder) -> list[str]:
-        shutil.copytree(self.halfway, run)
-        newest, is_hurt = f"ckpt-{steps_of(run)[-1]}", rng.random() < 0.6
-        if is_hurt:
-            path = run / "checkpoints" / f"{newest}.data-00000-of-00001"
+    def _damaged(self, place: _Place) -> list[str]:
+        # A run whose newest checkpoint may be damaged: then it is moved to quarantine/, else it is used.
+        shutil.copytree(self.halfway, place.run)
+        newest, is_damaged = f"ckpt-{steps_of(place.run)[-1]}", place.rng.random() < 0.6
+        if is_damaged:
+            path = place.run / "checkpoints" / f"{newest}.data-00000-of-00001"
             path.write_bytes(path.read_bytes()[:-40])
-        argv = [*TINY_RUN, "--max_to_keep=1", f"--cache_dir={self.cache}", f"--workdir={said(run)}"]
-        answer = self._start(argv, base, folder).wait(SECS)
+        directories = [f"--cache_dir={self.cache}", f"--workdir={place.given(place.run)}"]
+        answer = place.start([*TINY_RUN, "--max_to_keep=1", *directories]).wait(SECS)
         wrong = faults_of(answer, (0,))
-        kept = [path for path in (run / "quarantine").rglob("*") if path.name.startswith(f"{newest}.")]
-        if bool(kept) != is_hurt:
-            wrong.append("a healthy checkpoint is in quarantine" if kept else "the damaged one is not in quarantine")
-        return wrong or differences(self.twins[1], outcome_of(run))
+        quarantined = (place.run / "quarantine").rglob("*")
+        kept = [path for path in quarantined if path.name.startswith(f"{newest}.")]
+        if bool(kept) != is_damaged:
+            wrong.append(
+                "a valid checkpoint is in quarantine" if kept else "the damaged one is not in quarantine"
+            )
+        return wrong or differences(self.references[1], outcome_of(place.run))
 
-    def _readers(self, rng, base, run, said, folder) -> list[str]:
-        shutil.copytree(self.kept, run)
-        before = snapshot(run)
-        table, texts, output = (base / f"{run.name}.{kind}" for kind in ("csv", "txt", "json"))
+    def _readers(self, place: _Place) -> list[str]:
+        # Modes that read a run: inspect, and evaluate or predict.
+        shutil.copytree(self.kept, place.run)
+        before = snapshot(place.run)
+        table, texts, output = (place.beside(kind) for kind in ("csv", "txt", "json"))
         shutil.copy(self.reviews, table)
         texts.write_text("a good film\n")
-        answer = self._start(["--mode=inspect", f"--workdir={said(run)}"], base, folder).wait(SECS)
-        wrong = faults_of(answer, (0,)) + ["inspect sees damage"] * (answer.out.count("verified") < 24)
-        latest = f"--checkpoint={said(run) / 'checkpoints' / 'ckpt-24'}"
-        which = rng.choice(([latest], ["--checkpoint=best"]))
-        if rng.random() < 0.5:
-            answer, figures = self._evaluate(said(run), said(output), said(table), folder / "log", base)
+        run, output_name = place.given(place.run), place.given(output)
+        answer = place.start(["--mode=inspect", f"--workdir={run}"]).wait(SECS)
+        wrong = faults_of(answer, (0,)) + ["inspect reports damage"] * (answer.out.count("verified") < 24)
+        latest = f"--checkpoint={run / 'checkpoints' / 'ckpt-24'}"
+        which = place.rng.choice((latest, "--checkpoint=best"))
+        if place.rng.random() < 0.5:
+            answer, figures = self._evaluate(run, output_name, place.given(table), place.log, place.base)
             wrong += faults_of(answer, (0,))
             wrong += ["other figures than in a plain place"] * (figures != self.figures)
         else:
-            argv = [
-                "--mode=predict",
-                f"--workdir={said(run)}",
-                f"--input={said(texts)}",
-                f"--output={said(output)}",
-                *which,
-            ]
-            wrong += faults_of(self._start(argv, base, folder).wait(SECS), (0,))
-            wrong += [] if output.exists() else ["no answer was written"]
-        return wrong + touched(before, snapshot(run))
+            paths = [f"--workdir={run}", f"--input={place.given(texts)}", f"--output={output_name}"]
+            wrong += faults_of(place.start(["--mode=predict", *paths, which]).wait(SECS), (0,))
+            wrong += [] if output.exists() else ["no output was written"]
+        return wrong + touched(before, snapshot(place.run))
 
-    def _evaluate(self, run, output, reviews, log, cwd) -> tuple[Answer, dict]:
+    def _evaluate(
+        self,
+        run: pathlib.Path,
+        output: pathlib.Path,
+        reviews: pathlib.Path,
+        log: pathlib.Path,
+        cwd: pathlib.Path,
+    ) -> tuple[Answer, dict[str, float]]:
         argv = ["--mode=evaluate", f"--workdir={run}", f"--input={reviews}", f"--output={output}"]
         answer = start(argv, log=log, cwd=cwd).wait(SECS)
         path = cwd / output
         figures = json.loads(path.read_text()) if path.exists() else {}
         return answer, {name: value for name, value in figures.items() if isinstance(value, float | int)}
 
-    def _users(self, rng, base, run, said, folder) -> list[str]:
-        # What takes a name from elsewhere: export into it, weights of it, reviews in it.
-        new, table = base / f"{run.name}.new", base / f"{run.name}.csv"
-        way = rng.choice(("export", "init_from", "own reviews"))
+    def _users(self, place: _Place) -> list[str]:
+        # What uses such a name from elsewhere: an export, a warm start from it, training on reviews in it.
+        new, table = place.beside("new"), place.beside("csv")
+        way = place.rng.choice(("export", "init_from", "own reviews"))
         if way == "own reviews":
             shutil.copy(self.reviews, table)
-            flags = [*self._of_own(said(table)), f"--workdir={said(new)}"]
+            flags = self._own_dataset(place.given(table))
         else:
-            shutil.copytree(self.kept, run)
-            flags = [*FEW, f"--workdir={said(new)}", f"--init_from={said(run)}"]
-        argv = [*TINY_RUN, f"--cache_dir={self.cache}", *flags]
-        argv = ["--mode=export", f"--workdir={said(run)}"] if way == "export" else argv
-        answer = self._start(argv, base, folder).wait(SECS)
-        wrong = faults_of(answer, (0,))
+            shutil.copytree(self.kept, place.run)
+            flags = [*FEW, f"--init_from={place.given(place.run)}"]
+        argv = [*TINY_RUN, f"--cache_dir={self.cache}", *flags, f"--workdir={place.given(new)}"]
+        argv = ["--mode=export", f"--workdir={place.given(place.run)}"] if way == "export" else argv
+        wrong = faults_of(place.start(argv).wait(SECS), (0,))
         if wrong or way == "export":
-            return wrong or ["nothing was exported"] * (not (run / "export" / "model.keras").exists())
+            is_exported = (place.run / "export" / "model.keras").exists()
+            return wrong or ["nothing was exported"] * (not is_exported)
         if way == "init_from":
-            return differences(self.offspring, outcome_of(new))
+            return differences(self.warm_started, outcome_of(new))
         return differences(self.own, self._learned(new))

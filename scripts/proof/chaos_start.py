@@ -1,7 +1,8 @@
-"""Starts of the trainer for the long proof, in fresh processes and in forks, and what they may not touch.
+"""Starts of the trainer for the long proof, in fresh processes and in forks, and checks of how they end.
 
-TensorFlow is imported here once and never used in this process: a fork that trains has the threads that it
-makes itself, and no others. A fork costs seconds less than a fresh process, and runs the same `__main__` block.
+TensorFlow is imported here once and never used in this process, so that a fork that trains has only the
+threads that it starts itself. A fork takes seconds less than a fresh process and runs the same `__main__`
+block.
 """
 
 import atexit
@@ -20,52 +21,40 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
-from kill_and_resume import ROOT, outcome
+from compare_runs import outcome
+from local_cluster import ROOT
 
 import trainer.main
 from trainer import evaluate, export, inspect_run, predict, train
 
+P, R = ParamSpec("P"), TypeVar("R")
+
 assert all((evaluate, export, inspect_run, predict, train))  # imported for the forks
 TINY_RUN = [
-    *(
-        "--train_split=train[:31]",
-        "--validation_split=validation[:20]",
-        "--test_split=test[:20]",
-        "--vocab_size=100",
-        "--seed=2",
-    ),
-    *(
-        "--embedding_dim=8",
-        "--lstm_units=8",
-        "--dense_units=8",
-        "--dropout=0.25",
-        "--batch_size=4",
-        "--learning_rate=0.03",
-    ),
-    *(
-        "--epochs=3",
-        "--eval_every_steps=5",
-        "--patience=2",
-        "--checkpoint_every_steps=1",
-        "--log_every_steps=3",
-    ),
+    *("--train_split=train[:31]", "--validation_split=validation[:20]", "--test_split=test[:20]"),
+    *("--vocab_size=100", "--embedding_dim=8", "--lstm_units=8", "--dense_units=8", "--dropout=0.25"),
+    *("--seed=2", "--batch_size=4", "--learning_rate=0.03", "--epochs=3", "--patience=2"),
+    *("--eval_every_steps=5", "--checkpoint_every_steps=1", "--log_every_steps=3"),
 ]
-# That of this process before its imports changed it.
+# The environment of this process before its imports changed it.
 _ENTRIES = pathlib.Path("/proc/self/environ").read_text().split("\0")
 PLAIN_ENVIRONMENT = dict(entry.split("=", 1) for entry in _ENTRIES if "=" in entry)
-MEMORY = 8 * 2**30
-FILE_SIZE = 2 * 2**30
+MEMORY = 8 * 2**30  # bytes
+FILE_SIZE = 2 * 2**30  # bytes
+
+Snapshot = dict[str, tuple[object, ...]]
+Case = dict[str, object]  # a line of the report: outcome, cases, wrong, and details
 
 
 def crowding() -> float:
-    """How many processes want each core, at least 1: what takes a second on a quiet machine takes as many."""
+    """Runnable processes per core, at least 1: by this factor everything takes longer."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 class Answer(NamedTuple):
-    """How a start ended; `code` is as a shell shows it, None when it had to be killed."""
+    """How a start ended; `code` is as a shell shows it, or None when the process had to be killed."""
 
     code: int | None
     out: str
@@ -75,7 +64,7 @@ class Answer(NamedTuple):
 
 
 class Start:
-    """A start of the trainer, in a session of its own; what it writes goes to two files."""
+    """A running trainer, in a session of its own; its output is written to two files."""
 
     def __init__(self, pid: int, log: pathlib.Path) -> None:
         self.pid, self.log, self.began = pid, log, time.monotonic()
@@ -98,16 +87,16 @@ class Start:
                 os.kill(self.pid, signum)
 
     def wait(self, secs: float) -> Answer:
-        """Waits for the end, at most `secs` of a quiet machine; then kills it, and in any case what it has left."""
+        """Waits for the end, at most `secs` of an idle machine; then kills the process and its children."""
         deadline = time.monotonic() + secs * crowding()
         while not self.is_over() and time.monotonic() < deadline:
             time.sleep(0.005)
         seconds, code = time.monotonic() - self.began, self.code
-        left_behind = self.end() and code is not None
+        left_behind = self.kill() and code is not None
         return Answer(code, read(self.log, "out"), read(self.log, "err"), round(seconds, 2), left_behind)
 
-    def end(self) -> bool:
-        """Kills whatever is left of the group; returns whether anything was."""
+    def kill(self) -> bool:
+        """Kills whatever is left of the process group; returns whether anything was."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -118,69 +107,80 @@ class Start:
 
 
 def read(log: pathlib.Path, name: str) -> str:
-    """What a start wrote to its standard output ("out") or standard error ("err")."""
+    """The end of what a start wrote to its standard output ("out") or standard error ("err")."""
     path = log.with_name(f"{log.name}.{name}")
     return path.read_bytes()[-(10**6) :].decode(errors="replace") if path.exists() else ""
 
 
 def start(
-    argv: Iterable[str],
+    argv: Iterable[object],
     *,
     log: pathlib.Path,
     cwd: pathlib.Path = ROOT,
     environment: Mapping[str, str | None] | None = None,
     is_fresh: bool = False,
-    prepare: Callable[[], None] = lambda: None,
+    prepare: Callable[[], object] = lambda: None,
 ) -> Start:
     """Starts the trainer.
 
     Args:
       argv: its flags.
-      log: where its output goes, with .out and .err appended.
-      cwd: where it runs.
+      log: where its output is written, with .out and .err appended.
+      cwd: its working directory.
       environment: what differs from the environment of this process; None removes a variable.
-      is_fresh: a new interpreter, as `python -m trainer.main`, in the place of a fork.
-      prepare: called in the child last of all, as to close a descriptor.
+      is_fresh: whether to start a new interpreter, as `python -m trainer.main`, instead of a fork.
+      prepare: called in the child last of all, for example to close a descriptor.
     """
-    argv = [str(argument) for argument in argv]
+    flags = [str(argument) for argument in argv]
     pid = os.fork()
     if pid:
         return Start(pid, log)
     code = 1
     try:
-        atexit._clear()  # what this process has registered is not the child's to do
-        os.setsid()
-        for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
-            signal.signal(signum, signal.SIG_IGN if signum == signal.SIGPIPE else signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if is_fresh:
-            os.environ.clear()
-            os.environ.update(PLAIN_ENVIRONMENT)
-        for name, value in {"PYTHONPATH": str(ROOT), **(environment or {})}.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-        tempfile.tempdir = None
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for descriptor, name in ((1, "out"), (2, "err")):
-            os.dup2(
-                os.open(log.with_name(f"{log.name}.{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
-                descriptor,
-            )
-        os.closerange(3, 256)
+        _detach()
+        _set_environment({"PYTHONPATH": str(ROOT), **(environment or {})}, is_fresh)
+        _redirect(log)
         os.chdir(cwd)
         prepare()
         if is_fresh:
-            os.execv(sys.executable, [sys.executable, "-m", "trainer.main", *argv])
-        code = _run(argv)
+            os.execv(sys.executable, [sys.executable, "-m", "trainer.main", *flags])
+        code = _run(flags)
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
+def _detach() -> None:
+    # Into a session of its own, with the exit handlers and signal handlers of a new process.
+    atexit._clear()
+    os.setsid()
+    for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(signum, signal.SIG_IGN if signum == signal.SIGPIPE else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _set_environment(changes: Mapping[str, str | None], is_fresh: bool) -> None:
+    if is_fresh:
+        os.environ.clear()
+        os.environ.update(PLAIN_ENVIRONMENT)
+    for name, value in changes.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    tempfile.tempdir = None
+
+
+def _redirect(log: pathlib.Path) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for descriptor, name in ((1, "out"), (2, "err")):
+        path = log.with_name(f"{log.name}.{name}")
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
+    os.closerange(3, 256)
+
+
 def _run(argv: list[str]) -> int:
-    # As the interpreter does it: the __main__ block, its exit code, and 120 when the last flush fails.
+    # What the interpreter does: the __main__ block, its exit code, and 120 when the last flush fails.
     sys.argv = ["trainer.main", *argv]
     code = 0
     try:
@@ -199,19 +199,19 @@ def _run(argv: list[str]) -> int:
 
 
 def limit_memory() -> None:
-    """For the child: a start that reads what has no end fails, before the machine does."""
+    """Limits the child, so that reading an endless file exhausts its own memory, not the machine's."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def in_fork(function: Callable, *arguments: Any) -> Any:
-    """The result of a function that uses TensorFlow; raises RuntimeError with its traceback when it fails."""
+def in_fork(function: Callable[P, R], *arguments: P.args, **more: P.kwargs) -> R:
+    """Calls a function that uses TensorFlow in a fork; raises RuntimeError with its traceback if it fails."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            result = (True, function(*arguments))
+            result = (True, function(*arguments, **more))
         except BaseException:
             result = (False, traceback.format_exc())
         with os.fdopen(writer, "wb") as file:
@@ -226,8 +226,8 @@ def in_fork(function: Callable, *arguments: Any) -> Any:
     return result
 
 
-def outcome_of(workdir: pathlib.Path) -> dict:
-    """What a run leaves, read from a copy that has a plain name: TensorFlow takes some names for patterns."""
+def outcome_of(workdir: pathlib.Path) -> dict[str, object]:
+    """The outcome of a run, read from a copy with a plain name: TensorFlow takes some names for patterns."""
     with tempfile.TemporaryDirectory() as folder:
         return in_fork(outcome, pathlib.Path(shutil.copytree(workdir, pathlib.Path(folder, "run"))))
 
@@ -241,15 +241,15 @@ def steps_of(workdir: pathlib.Path, name: str = "checkpoints") -> list[int]:
 
 
 def wait_for_step(started: Start, workdir: pathlib.Path, step: int, secs: float = 60.0) -> None:
-    """Waits until a run has saved a step, or its process has ended."""
+    """Waits until a run has saved a step, its process has ended, or `secs` have passed."""
     deadline = time.monotonic() + secs
     while not started.is_over() and time.monotonic() < deadline and max(steps_of(workdir), default=-1) < step:
         time.sleep(0.002)
 
 
-def snapshot(folder: pathlib.Path) -> dict[str, tuple]:
-    """What is below a folder, links not followed: relative path -> kind and mode, size, time and content."""
-    found = {}
+def snapshot(folder: pathlib.Path) -> Snapshot:
+    """What is below a folder, links not followed: relative path -> mode, size, time and content."""
+    found: Snapshot = {}
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = pathlib.Path(parent, name)
@@ -258,7 +258,7 @@ def snapshot(folder: pathlib.Path) -> dict[str, tuple]:
     return found
 
 
-def _content(path: pathlib.Path, status: os.stat_result) -> tuple:
+def _content(path: pathlib.Path, status: os.stat_result) -> tuple[object, ...]:
     if stat.S_ISLNK(status.st_mode):
         return (str(path.readlink()),)
     if not stat.S_ISREG(status.st_mode):
@@ -267,8 +267,8 @@ def _content(path: pathlib.Path, status: os.stat_result) -> tuple:
     return (status.st_size, status.st_mtime_ns, digest)
 
 
-def touched(before: Mapping, after: Mapping, *, may_grow: Iterable[str] = ()) -> list[str]:
-    """What was changed, removed or made between two snapshots; below `may_grow`, files may be made."""
+def touched(before: Snapshot, after: Snapshot, *, may_grow: Iterable[str] = ()) -> list[str]:
+    """What was changed, removed or created between two snapshots; below `may_grow`, files may be created."""
     wrong = [f"{path} is gone" for path in before if path not in after]
     wrong += [f"{path} was changed" for path in before if path in after and before[path] != after[path]]
     growing = tuple(f"{folder}/" for folder in may_grow)
@@ -277,12 +277,16 @@ def touched(before: Mapping, after: Mapping, *, may_grow: Iterable[str] = ()) ->
 
 
 def faults_of(answer: Answer, allowed: Iterable[int]) -> list[str]:
-    """What is wrong with an end: a hang, its exit code, a traceback, not one sentence, a process left behind."""
+    """What is wrong with an end: a hang, exit code, traceback, number of errors, or a surviving child."""
     if answer.code is None:
         return [f"killed after {answer.seconds} s: {answer.err[-300:]}"]
     wrong = [f"exit code {answer.code}: {answer.err[-500:]}"] if answer.code not in allowed else []
     wrong += [f"a traceback: {answer.err[-300:]}"] if "Traceback" in answer.err + answer.out else []
-    expected = {0} if answer.code == 0 else {0, 1} if answer.code > 128 else {1}  # a signal may come before all words
-    sentences = sum(line.startswith("error: ") for line in answer.err.splitlines())
-    wrong += [f"not one sentence: {answer.err[-500:]}"] if sentences not in expected and not wrong else []
+    expected = {1}
+    if answer.code == 0:
+        expected = {0}
+    elif answer.code > 128:
+        expected = {0, 1}  # a signal may come before anything can be logged
+    errors = sum(line.startswith("error: ") for line in answer.err.splitlines())
+    wrong += [f"not one sentence: {answer.err[-500:]}"] if errors not in expected and not wrong else []
     return wrong + (["a process was left behind"] if answer.left_behind else [])

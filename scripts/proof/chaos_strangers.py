@@ -1,4 +1,4 @@
-"""Commands on run directories that somebody else has made: none harms other files, hangs or breaks."""
+"""Commands on run directories that somebody else has changed: none harms other files, hangs or crashes."""
 
 import os
 import pathlib
@@ -7,7 +7,20 @@ import shutil
 import signal
 
 from chaos_attacks import ATTACKS, Place, linked, replaced
-from chaos_start import TINY_RUN, Answer, crowding, faults_of, limit_memory, snapshot, start, touched, wait_for_step
+from chaos_start import (
+    TINY_RUN,
+    Answer,
+    Case,
+    Snapshot,
+    Start,
+    crowding,
+    faults_of,
+    limit_memory,
+    snapshot,
+    start,
+    touched,
+    wait_for_step,
+)
 
 SECS, MORE_SECS, FRESH_SECS = 20.0, 5.0, 10.0
 FLAGS = {
@@ -18,7 +31,7 @@ FLAGS = {
     "export": ["--mode=export"],
 }
 MODES = ["train"] * 5 + ["inspect"] * 6 + ["evaluate"] * 2 + ["predict"] * 3 + ["export"]
-# Only a size that the run asks for may be answered so; a file that is too long is not to be read at its length.
+# Allowed only if the run's own sizes were changed: a file must not be read to the end because it is long.
 BLAMES_MEMORY = "The memory must hold"
 SIZES = ("lstm_units", "batch_size", "embedding_dim", "vocab_size", "logical_devices", "10 GB")
 OURS = ("run", "cache", "outside", "homes", "log.out", "log.err")
@@ -26,7 +39,7 @@ OTHER_LIBRARIES = ("HOME/.keras", "HOME/.config", "XDG_CACHE_HOME/matplotlib")
 
 
 class Strangers:
-    """Attacks copies of a finished run and of one that was killed halfway, and gives a command there."""
+    """Attacks copies of a finished run and of one that was killed halfway, and runs a command on them."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder / "strangers"
@@ -47,97 +60,93 @@ class Strangers:
         self._usual: dict[str, float] = {}
 
     def usual(self, mode: str) -> float:
-        """The seconds of a mode on a run that nobody has touched."""
+        """The seconds that a mode takes on a run that was not attacked."""
         if mode not in self._usual:
             kind = "halfway" if mode == "train" else "finished"
             run = shutil.copytree(self.folder / kind, self.folder / mode)
             self._usual[mode] = self._start(mode, run, self.cache, self.folder / "log").wait(3 * SECS).seconds
         return self._usual[mode]
 
-    def _start(self, mode, run, cache, log, **kwargs):
+    def _start(
+        self, mode: str, run: pathlib.Path, cache: pathlib.Path, log: pathlib.Path, **kwargs: object
+    ) -> Start:
         argv = [*FLAGS[mode], f"--workdir={run}", *([f"--cache_dir={cache}"] if mode != "inspect" else [])]
         return start(argv, log=log, prepare=limit_memory, **kwargs)
 
     def _outside(self, folder: pathlib.Path) -> pathlib.Path:
-        # Somebody's files: a text, a run, its encoded corpus, models that are served, and an empty folder.
+        # Files that are not the run's: a text, another run, a cache, models in use, and an empty folder.
         outside = folder / "outside"
         for model in ("1", "15", "not a number"):
             (outside / "serving" / model).mkdir(parents=True)
             (outside / "serving" / model / "saved_model.pb").write_text("precious")
         (outside / "empty").mkdir()
-        for name in (
-            "precious.txt",
-            "serving/ckpt-1.index",
-            "serving/checkpoint.txt",
-            "serving/.x.tmp",
-            "serving/ckpt-9_temp",
-        ):
-            (outside / name).write_text("text,label\nprecious,1\n")
+        names = ("ckpt-1.index", "checkpoint.txt", ".x.tmp", "ckpt-9_temp")
+        for path in (outside / "precious.txt", *(outside / "serving" / name for name in names)):
+            path.write_text("text,label\nprecious,1\n")
         os.mkfifo(outside / "fifo")
         shutil.copytree(self.folder / "exported", outside / "run")
         shutil.copytree(self.cache, outside / "cache")
         return outside
 
-    def one(self, number: int, folder: pathlib.Path) -> dict:
+    def one(self, number: int, folder: pathlib.Path) -> Case:
         """One or two attacks, then one command."""
         rng = random.Random(number)
         kind = rng.choice(("finished", "halfway", "exported"))
         run = pathlib.Path(shutil.copytree(self.folder / kind, folder / "run"))
         cache = pathlib.Path(shutil.copytree(self.cache, folder / "cache"))
-        outside, homes = self._outside(folder), folder / "homes"
+        homes, place = folder / "homes", Place(run, self._outside(folder))
         for name in ("HOME/.keras", "TMPDIR", "XDG_CACHE_HOME", "cwd"):
             (homes / name).mkdir(parents=True)
-        place, done = Place(run, outside), []
-        # Those come last that put something in the place of a file that the others read.
-        attacks = rng.sample(ATTACKS, rng.choice((1, 1, 1, 2)))
-        for attack in sorted(attacks, key=lambda attack: attack in (linked, replaced)):
-            try:
-                done.append(attack(place, rng))
-            except (OSError, IndexError, ValueError, RuntimeError):
-                continue  # the attack before has left nothing to attack
-        mode = rng.choice(MODES)
-        before, before_homes, links = snapshot(outside), _homes(homes), _links(place)
+        attacks = _attack(place, rng)
+        mode, is_fresh = rng.choice(MODES), number % 40 == 3
+        before, before_homes, links = snapshot(place.outside), _homes(homes), _links(place)
         environment = {name: str(homes / name) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
-        started = self._start(
-            mode,
-            run,
-            cache,
-            folder / "log",
-            environment=environment,
-            cwd=homes / "cwd",
-            is_fresh=number % 40 == 3,
-        )
-        answer = started.wait(SECS)
-        wrong = self._faults(answer, mode, " ".join(done), is_fresh=number % 40 == 3)
-        wrong += [f"outside: {what}" for what in _touched_outside(before, snapshot(outside), links)]
+        where = {"environment": environment, "cwd": homes / "cwd", "is_fresh": is_fresh}
+        answer = self._start(mode, run, cache, folder / "log", **where).wait(SECS)
+        wrong = self._faults(answer, mode, " ".join(attacks), is_fresh=is_fresh)
+        after = snapshot(place.outside)
+        wrong += [f"outside: {change}" for change in _touched_outside(before, after, links)]
         wrong += touched(before_homes, _homes(homes))
         beside = [path.name for path in folder.iterdir() if path.name not in OURS]
         wrong += [f"{name} was made beside the run" for name in beside]
-        told = {"mode": mode, "attacks": done, "said": answer.err.splitlines()[-1:], "took": answer.seconds}
-        return {"outcome": f"{mode}: exit code {answer.code}", "cases": 1, **told, "wrong": wrong}
+        last_line = answer.err.splitlines()[-1:]
+        details = {"mode": mode, "attacks": attacks, "last_line": last_line, "took": answer.seconds}
+        return {"outcome": f"{mode}: exit code {answer.code}", "cases": 1, **details, "wrong": wrong}
 
-    def _faults(self, answer: Answer, mode: str, done: str, *, is_fresh: bool) -> list[str]:
+    def _faults(self, answer: Answer, mode: str, attacks: str, *, is_fresh: bool) -> list[str]:
         wrong = faults_of(answer, (0, 2, 3))
         usual = self.usual(mode) + FRESH_SECS * is_fresh
         slow = answer.code is not None and answer.seconds > (usual + MORE_SECS) * crowding()
         wrong += [f"{answer.seconds} s, usually {usual}"] if slow else []
-        is_size = any(name in done for name in SIZES)
+        is_size = any(name in attacks for name in SIZES)
         return wrong + ["the memory is blamed"] * (BLAMES_MEMORY in answer.err and not is_size)
 
 
-def _homes(homes: pathlib.Path) -> dict[str, tuple]:
+def _attack(place: Place, rng: random.Random) -> list[str]:
+    # What was done. Attacks that replace files come last: the others read them.
+    done = []
+    attacks = rng.sample(ATTACKS, rng.choice((1, 1, 1, 2)))
+    for attack in sorted(attacks, key=lambda attack: attack in (linked, replaced)):
+        try:
+            done.append(attack(place, rng))
+        except (OSError, IndexError, ValueError, RuntimeError):
+            continue  # the attack before has left nothing to attack
+    return done
+
+
+def _homes(homes: pathlib.Path) -> Snapshot:
     return {path: value for path, value in snapshot(homes).items() if not path.startswith(OTHER_LIBRARIES)}
 
 
 def _links(place: Place) -> list[str]:
-    # The folders outside that the run links to: what is made through such a link, its user asked for.
+    # The folders outside that the run links to: the user of such a link wants files to be made there.
     links = [path for path in place.run.rglob("*") if path.is_symlink() and path.is_dir()]
     targets = [link.readlink() for link in links]
     inside = [target for target in targets if target.is_relative_to(place.outside)]
     return [str(target.relative_to(place.outside)) for target in inside]
 
 
-def _touched_outside(before: dict, after: dict, links: list[str]) -> list[str]:
-    # A folder that is linked takes new files, and TensorFlow's state file in it is the run's own.
+def _touched_outside(before: Snapshot, after: Snapshot, links: list[str]) -> list[str]:
+    # A linked folder may get new files, and TensorFlow's state file in it belongs to the run.
     state_files = tuple(f"{link}/checkpoint {what}" for link in links for what in ("was changed", "is gone"))
     return [what for what in touched(before, after, may_grow=links) if not what.startswith(state_files)]

@@ -25,9 +25,17 @@ class Classifier(tf.Module):
 
     Each layer is an attribute: TensorFlow's checkpoints do not see Keras layers inside a list, and their
     names in a checkpoint are those of the attributes.
+
+    Args:
+      dimensions: those of the layers.
+      dropout: the probability with which a state behind the encoder is set to 0 in training.
+      seed: decides the initial weights and the dropout.
+      encoder: one of these dimensions; None: a new `Encoder`.
     """
 
-    def __init__(self, dimensions: Dimensions, *, dropout: float, seed: int) -> None:
+    def __init__(
+        self, dimensions: Dimensions, *, dropout: float, seed: int, encoder: Encoder | None = None
+    ) -> None:
         super().__init__()
         vocab_size, embedding_dim, lstm_units, dense_units, logits = dimensions
 
@@ -35,7 +43,7 @@ class Classifier(tf.Module):
             kernel = keras.initializers.GlorotUniform(seed_of(seed, name))
             return keras.layers.Dense(units, kernel_initializer=kernel, name=name, **kwargs)
 
-        self._encoder = Encoder(
+        self._encoder = encoder or Encoder(
             vocab_size=vocab_size, embedding_dim=embedding_dim, lstm_units=lstm_units, seed=seed
         )
         self.embedding, self.bidirectional = self._encoder.layers
