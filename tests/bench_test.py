@@ -1,18 +1,100 @@
-"""The trainer as a contender of the benchmarks; the figures themselves are no matter of a test."""
+"""The contenders of the benchmarks; the figures themselves are not tested."""
 
-import bench
-from fakes import TINY
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import variants
+from fakes import TINY, NoStopRequests, tiny
+from local_cluster import ROOT
+from timing import running, seconds_until
+from turns import PROGRAM, contending
+
+from trainer import config, train
+from trainer.run import event_files
+
+FLAGS = [
+    f"--{name}={value}"
+    for name, value in TINY.items()
+    if name not in ("seed", "eval_every_steps", "checkpoint_every_secs")
+]
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_our_contender_trains_evaluates_and_saves_in_turns(cache_dir):
-    flags = [
-        f"--{name}={value}"
-        for name, value in TINY.items()
-        if name not in ("seed", "eval_every_steps", "checkpoint_every_secs")
-    ]
-    contender = bench.Contender("ours", cache_dir, *flags)
-    assert [step["length"] > 0 for step in contender.order("train 3")["steps"]] == [True] * 3
-    assert contender.order("repeat 2")["steps"][-1]["repeated"] > 0
-    assert contender.order("evaluate")["seconds"] > 0
-    assert contender.order("end")["seconds"] > 0
-    contender.order("end")
+    with contending("ours", cache_dir, *FLAGS) as contender:
+        steps = contender.order("train 3")["steps"]
+        assert [0 < step["in_step"] <= step["seconds"] for step in steps] == [True] * 3
+        assert all(step["length"] > 0 and step["repeated"] is None for step in steps)
+        assert contender.order("repeat 2")["steps"][-1]["repeated"] > 0
+        assert contender.order("evaluate")["seconds"] > 0
+        assert contender.order("end")["seconds"] > 0
+        assert contender.order("end")["peak_mib"] > 0
+
+
+def test_a_contender_does_not_outlive_the_block(cache_dir):
+    with pytest.raises(KeyboardInterrupt), contending("ours", cache_dir, *FLAGS) as contender:
+        assert is_running(contender.pid)
+        raise KeyboardInterrupt
+    assert not is_running(contender.pid)
+
+
+def test_a_contender_ends_when_the_benchmark_is_killed(tmp_path, cache_dir):
+    options = [f"--cache_dir={cache_dir}", f"--folder={tmp_path}"]
+    program = [sys.executable, str(PROGRAM), *options, "--", "ours"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with running([*program, *FLAGS, "--epochs=100000"], **pipes) as process:
+        assert process.stdout.readline()
+        print("train 100000", file=process.stdin, flush=True)
+        process.stdin.close()  # as the kernel does for a process that is gone
+        assert process.wait(60) == 128 + signal.SIGPIPE
+
+
+def test_sigterm_ends_a_benchmark_and_what_it_has_started():
+    program = """
+import sys
+sys.path[:0] = ["scripts/bench", "scripts"]
+from timing import exit_on_sigterm, running
+exit_on_sigterm()
+with running(["sleep", "1000"]) as process:
+    print(process.pid, flush=True)
+    process.wait()
+"""
+    benchmark = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pid = int(benchmark.stdout.readline())
+    assert is_running(pid)
+    benchmark.send_signal(signal.SIGTERM)
+    assert benchmark.wait(60) == 128 + signal.SIGTERM
+    assert not is_running(pid)
+
+
+def test_a_program_that_ends_before_the_awaited_line_is_an_error():
+    with pytest.raises(SystemExit, match="too early"):
+        seconds_until([sys.executable, "-c", "import sys; sys.exit('no')"], lambda line: "yes" in line)
+
+
+def test_the_variant_with_nothing_exchanged_is_the_trainer(tmp_path, cache_dir):
+    given = tiny(tmp_path / "run", cache_dir, validation_split="test[:20]", eval_every_steps=0, patience=0)
+    train.run(given, stop_requests=NoStopRequests())
+    curve = event_files.read(tmp_path / "run" / "summaries")["validation", "loss"]
+    metrics = variants.train(config.resolve(given, {}), "ours")
+    assert [np.float32(epoch.loss) for epoch in metrics] == [loss for _, loss in curve]
+
+
+@pytest.mark.parametrize("variant", ["Keras", "unsorted"])
+def test_a_variant_trains_to_other_metrics(tmp_path, cache_dir, variant):
+    settings = config.resolve(tiny(tmp_path / "run", cache_dir, epochs=2), {})
+    ours, other = (list(variants.train(settings, name)) for name in ("ours", variant))
+    assert [epoch.reviews for epoch in other] == [epoch.reviews for epoch in ours]
+    assert other != ours
+    assert [epoch.loss for epoch in other] == pytest.approx([epoch.loss for epoch in ours], rel=0.2)

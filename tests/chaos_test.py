@@ -23,7 +23,7 @@ PARTS = ("names", "strangers", "pipes", "signals", "environments", "inputs", "da
 def test_a_case_is_done_once_and_summed_up(tmp_path, monkeypatch, capsys):
     report = tmp_path / "report"
     counts = [f"--{part}={int(part in ('strangers', 'inputs'))}" for part in PARTS]
-    command = [sys.executable, "scripts/chaos.py", f"--report={report}", *counts]
+    command = [sys.executable, "scripts/proof/chaos.py", f"--report={report}", *counts]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     cases = chaos.read_report(report)
     assert [(case["part"], case["number"]) for case in cases] == [("strangers", 0), ("inputs", 0)], said
@@ -103,14 +103,14 @@ def test_an_end_that_is_not_as_promised_is_seen(answer, fault):
 
 def test_a_save_that_was_promised_and_is_not_there_is_seen(tmp_path):
     trained = "train      | step  5/24 | loss 0.7\n"
-    assert lost(f"{trained}error: Ended by SIGTERM: saved at step 5; the same command goes on.\n", tmp_path)
-    assert lost(f"{trained}Ended by SIGTERM; the same command goes on.\n", tmp_path)
+    assert lost(f"{trained}error: Ended by SIGTERM: saved at step 5; the same command continues.\n", tmp_path)
+    assert lost(f"{trained}Ended by SIGTERM; the same command continues.\n", tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "ckpt-5.index").touch()
     assert not lost(
-        f"{trained}error: Ended by SIGTERM: saved at step 5; the same command goes on.\n", tmp_path
+        f"{trained}error: Ended by SIGTERM: saved at step 5; the same command continues.\n", tmp_path
     )
-    assert not lost("Ended by SIGTERM; the same command goes on.\n", tmp_path)
+    assert not lost("Ended by SIGTERM; the same command continues.\n", tmp_path)
 
 
 def test_a_save_that_a_dead_log_could_not_promise_is_missed(tmp_path):

@@ -69,7 +69,7 @@ def test_when_one_dies_all_are_started_again_and_on_ctrl_c_all_end_with_a_save(t
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
     assert re.search(
-        r"A worker died \(exit codes \[(5, -9|-9, 5)\]\): all are started again; restarts left: 0\.", said
+        r"A worker died \(exit codes \[(5, -9|-9, 5)\]\): all are restarted; restarts left: 0\.", said
     ), said
     for worker in (0, 1):
         assert f"[{worker}] error: Ended by SIGINT: saved at step " in said
@@ -106,7 +106,7 @@ def test_a_mistake_of_the_user_is_not_started_again(tmp_path, cache_dir):
     said = process.communicate()[0]
     assert process.returncode == 2, said
     assert said.count("error: --workdir must be a directory") == 1
-    assert "started again" not in said
+    assert "restarted" not in said
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_what_a_new_start_may_mend_is_started_again_until_the_restarts_are_spent
     said = process.communicate()[0]
     assert process.returncode == code, said
     assert said.count("[1] here") == 3
-    assert said.count("all are started again") == 2
+    assert said.count("all are restarted") == 2
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR2", "XCPU", "QUIT"])
@@ -177,7 +177,7 @@ def test_sigusr1_goes_to_all_workers_and_ends_nothing():
         assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
         process.send_signal(signal.SIGUSR1)
         assert sorted(process.stdout.readline() for _ in range(2)) == ["[0] saved\n", "[1] saved\n"]
-        assert not restarts or "all are started again" in process.stdout.readline()
+        assert not restarts or "all are restarted" in process.stdout.readline()
     assert process.wait(20) == 5
 
 

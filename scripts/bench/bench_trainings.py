@@ -55,7 +55,7 @@ def compare_trainings(seeds: int, report: pathlib.Path | None) -> dict:
 def times_to_target(seed: int) -> tuple[float, float]:
     """Seconds that the usual script and this trainer take to the target, with nothing cached."""
     began = time.perf_counter()
-    program = [sys.executable, str(_FOLDER / "contenders.py"), "usual_until_target", f"--seed={seed}"]
+    program = [sys.executable, str(_FOLDER / "contenders.py"), f"--seed={seed}", "usual_until_target"]
     with running(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         if process.wait():
             raise SystemExit(f"The usual script has failed; see: {' '.join(program)}")

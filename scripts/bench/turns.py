@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,7 @@ class Turns:
         with open(0, "rb", buffering=0, closefd=False) as orders:
             while order := orders.readline():
                 self._orders.put(order.decode().strip())
-        os._exit(1)  # The benchmark has ended.
+        os._exit(128 + signal.SIGPIPE)  # the benchmark has ended
 
     def answer(self, **values: object) -> None:
         """Answers an order and waits for the next one."""
@@ -107,11 +108,12 @@ def contending(name: str, cache_dir: str | pathlib.Path, *flags: str) -> Iterato
     """
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder, "log")
-        program = [sys.executable, str(PROGRAM), name, f"--cache_dir={cache_dir}", f"--folder={folder}"]
+        options = [f"--cache_dir={cache_dir}", f"--folder={folder}"]
+        program = [sys.executable, str(PROGRAM), *options, "--", name, *flags]
         with (
             log.open("wb") as output,
             running(
-                [*program, "--", *flags],
+                program,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,

@@ -20,6 +20,7 @@ from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
     import tensorflow as tf
+    from tensorflow.core.framework import tensor_pb2
 
 
 class Place(NamedTuple):
@@ -258,7 +259,7 @@ def _append_events(path: pathlib.Path, rng: random.Random) -> str:
     return f"{kind} as {tag[:20]!r} at step {event.step}"
 
 
-def _hostile_tensors() -> dict[str, tf.compat.v1.TensorProto]:
+def _hostile_tensors() -> dict[str, tensor_pb2.TensorProto]:
     tensors = {
         "a huge shape": tf.make_tensor_proto(1.0),
         "text": tf.make_tensor_proto("text"),

@@ -70,7 +70,7 @@ ENVIRONMENTS = [
     ),
     Environment("keras.json float16", keras_json=_KERAS % ("float16", "tensorflow")),
     Environment("keras.json of another backend", keras_json=_KERAS % ("float32", "jax")),
-    Case(
+    Environment(
         "keras.json of channels_first",
         keras_json=(_KERAS % ("float32", "tensorflow")).replace("last", "first"),
     ),
