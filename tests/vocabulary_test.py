@@ -8,11 +8,43 @@ import pytest
 import tensorflow as tf
 
 from trainer import InputError
-from trainer.data import datasets
+from trainer.data.corpus import open_corpus
 from trainer.data.vocabulary import Vocabulary, build_vocabulary, on_all_cores, tokenize
 
-LETTERS = ["a", "Z", "É", "é", "ß", "İ", "\u0131", "\u212a", "ǅ", "\u03c3", "Σ", "ж", "Ж", "中", "\U0001f600", "\u0301"]
-SPACES = [" ", "\t", "\n", "\v", "\f", "\r", "\x1c", "\x1f", "\x00", "\x85", "\xa0", "\u2028", "\u3000", "\ufeff"]
+LETTERS = [
+    "a",
+    "Z",
+    "É",
+    "é",
+    "ß",
+    "İ",
+    "\u0131",
+    "\u212a",
+    "ǅ",
+    "\u03c3",
+    "Σ",
+    "ж",
+    "Ж",
+    "中",
+    "\U0001f600",
+    "\u0301",
+]
+SPACES = [
+    " ",
+    "\t",
+    "\n",
+    "\v",
+    "\f",
+    "\r",
+    "\x1c",
+    "\x1f",
+    "\x00",
+    "\x85",
+    "\xa0",
+    "\u2028",
+    "\u3000",
+    "\ufeff",
+]
 MARKS = ["'", "-", "_", "[UNK]", "[unk]", "<br />", "$", "^", "`", "|", "¿", "«", "\u2019", "\u2014"]
 BROKEN = [b"\xff", b"\xc3", b"\xe4\xb8", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\x80A"]
 
@@ -21,7 +53,9 @@ def awkward_texts(count):
     rng = random.Random(0)
     pieces = [piece.encode() for piece in LETTERS + SPACES + MARKS] + BROKEN
     every_byte = [b"Xx" + bytes([byte]) + b"yY x" + bytes([byte]) for byte in range(256)]
-    return np.array(every_byte + [b"".join(rng.choices(pieces, k=rng.randrange(30))) for _ in range(count)], object)
+    return np.array(
+        every_byte + [b"".join(rng.choices(pieces, k=rng.randrange(30))) for _ in range(count)], object
+    )
 
 
 @pytest.fixture
@@ -45,12 +79,15 @@ def test_ids_of_awkward_bytes_are_those_of_keras(vocab_size):
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_the_vocabulary_of_imdb_is_that_of_keras(tmp_path):
-    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
+    corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
     vocabulary = build_vocabulary(batches=(texts for texts, _ in corpus.reviews("train")), vocab_size=1000)
     layer = keras.layers.TextVectorization(max_tokens=1000)
     layer.adapt(tf.constant(texts) for texts, _ in corpus.reviews("train"))
     assert vocabulary.tokens == tuple(token.encode() for token in layer.get_vocabulary())
-    assert b" ".join(vocabulary.tokens[:20]) == b" [UNK] the and a of to is in it i this that br was as for with movie but"
+    assert (
+        b" ".join(vocabulary.tokens[:20])
+        == b" [UNK] the and a of to is in it i this that br was as for with movie but"
+    )
 
 
 def test_only_ascii_letters_are_lowered_and_only_ascii_marks_are_dropped():
@@ -67,17 +104,19 @@ def test_no_texts_have_no_tokens():
     assert tokenize(np.array([], object)).to_list() == []
 
 
-def test_frequent_tokens_come_first_and_ties_backwards():
+def test_frequent_tokens_come_first_and_ties_in_descending_order():
     vocabulary = build_vocabulary(batches=[["b a c"], ["c d", "a"]], vocab_size=5)
     assert vocabulary.tokens == (b"", b"[UNK]", b"c", b"a", b"d")
 
 
 def test_the_vocabulary_does_not_depend_on_how_the_reviews_are_batched():
     texts = awkward_texts(300)
-    assert build_vocabulary(batches=[texts], vocab_size=99) == build_vocabulary(batches=np.array_split(texts, 11), vocab_size=99)
+    assert build_vocabulary(batches=[texts], vocab_size=99) == build_vocabulary(
+        batches=np.array_split(texts, 11), vocab_size=99
+    )
 
 
-def test_what_all_cores_compute_comes_in_order(cores):
+def test_results_of_all_cores_come_in_order(cores):
     last = threading.Event()
 
     def late(number):
@@ -90,7 +129,10 @@ def test_what_all_cores_compute_comes_in_order(cores):
 
 
 def test_all_cores_work_at_a_time_whatever_the_threads_of_training(cores):
-    threads = tf.config.threading.get_inter_op_parallelism_threads(), tf.config.threading.get_intra_op_parallelism_threads()
+    threads = (
+        tf.config.threading.get_inter_op_parallelism_threads(),
+        tf.config.threading.get_intra_op_parallelism_threads(),
+    )
     assert threads == (2, 1)
     all_at_work = threading.Barrier(cores, timeout=20)
 
@@ -99,7 +141,10 @@ def test_all_cores_work_at_a_time_whatever_the_threads_of_training(cores):
         return tokenize([text]).to_list()
 
     assert list(on_all_cores(meet, ["a b", "c"] * cores)) == [[[b"a", b"b"]], [[b"c"]]] * cores
-    assert threads == (tf.config.threading.get_inter_op_parallelism_threads(), tf.config.threading.get_intra_op_parallelism_threads())
+    assert threads == (
+        tf.config.threading.get_inter_op_parallelism_threads(),
+        tf.config.threading.get_intra_op_parallelism_threads(),
+    )
 
 
 def test_no_more_is_read_than_the_cores_can_take(cores):
@@ -108,7 +153,7 @@ def test_no_more_is_read_than_the_cores_can_take(cores):
         assert len(read) <= taken + cores + 1
 
 
-def test_what_fails_on_a_core_fails_here(cores):
+def test_an_error_on_a_core_is_raised_here(cores):
     with pytest.raises(ZeroDivisionError):
         list(on_all_cores(lambda number: 1 // number, range(3)))
 
