@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-from trainer.data.datasets import open_corpus
+from trainer.data.corpus import open_corpus
 from trainer.data.token_store import TokenStore, prepare
 
 VOCAB_SIZE = 1000

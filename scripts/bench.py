@@ -97,10 +97,11 @@ def fair(turns: Turns, seed: int, cache_dir: str) -> None:
     import keras
     import tensorflow as tf
 
-    from trainer.data import datasets, input_pipeline, token_store
+    from trainer.data import input_pipeline, token_store
+    from trainer.data.corpus import open_corpus
 
     keras.utils.set_random_seed(seed)
-    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache_dir)
+    corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache_dir)
     _, stores = token_store.prepare(corpus=corpus, splits=["train"], vocab_size=1000, cache_dir=cache_dir)
     plan = input_pipeline.BatchPlan(lengths=stores["train"].lengths, batch_size=BATCH_SIZE, seed=seed)
     batches = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=0, last_step=10**6)

@@ -38,11 +38,13 @@ def make_corpus(size: int, work: pathlib.Path) -> str:
     from trainer.main import importing_tensorflow
 
     with importing_tensorflow():
-        from trainer.data import datasets
+        from trainer.data import tfds_builder
+        from trainer.data.corpus import open_corpus
 
-    source = "imdb_reviews" if os.environ.get("TFDS_DATA_DIR") else datasets.SAMPLE_REVIEWS
-    datasets.open_corpus(name=source, data_dir=None, cache_dir=str(work))  # prepares it
-    builder = datasets._make_builder(source, None, str(work))
+    source = "imdb_reviews" if os.environ.get("TFDS_DATA_DIR") else tfds_builder.SAMPLE_REVIEWS
+    open_corpus(name=source, data_dir=None, cache_dir=str(work))  # prepares it
+    prepared = tfds_builder.Folder(tfds_builder.path_of_prepared(source, None, str(work)))
+    builder = tfds_builder.make_builder(source, prepared)
     copies = {"train": -(-size // builder.info.splits["train"].num_examples), "test": 1}
     folder = work / f"{name}.tmp" / str(builder.version)
     shutil.rmtree(folder.parent, ignore_errors=True)
@@ -155,11 +157,12 @@ def make_batches(sizes: Sequence[int], work: pathlib.Path) -> dict[str, float]:
     from trainer.main import importing_tensorflow
 
     with importing_tensorflow():
-        from trainer.data import datasets, input_pipeline, token_store
+        from trainer.data import input_pipeline, token_store
+        from trainer.data.corpus import open_corpus
 
     batches, seconds = {}, dict.fromkeys(sizes, 0.0)
     for size in sizes:
-        corpus = datasets.open_corpus(name=make_corpus(size, work), data_dir=str(work), cache_dir=str(cache_of(size, work)))
+        corpus = open_corpus(name=make_corpus(size, work), data_dir=str(work), cache_dir=str(cache_of(size, work)))
         split, folder = f"train[:{size}]", token_store.folder_of(str(cache_of(size, work)))
         _, stores = token_store.prepare(corpus=corpus, splits=[split], vocab_size=1000, cache_dir=folder)
         plan = input_pipeline.BatchPlan(lengths=stores[split].lengths, batch_size=64, seed=0)

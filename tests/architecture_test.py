@@ -56,7 +56,7 @@ def test_only_the_front_door_and_the_programs_know_the_config():
 
 GATEKEEPERS = {
     "absl.flags": {"trainer.config"},
-    "tensorflow_datasets": {"trainer.data.datasets", "trainer.data.own_reviews", "trainer.data.sample_reviews"},
+    "tensorflow_datasets": {"trainer.data.tfds_builder", "trainer.data.splits", "trainer.data.sample_reviews"},
     "tf.train.Checkpoint": {"trainer.run.checkpoint"},
     "tf.train.CheckpointManager": {"trainer.run.checkpoint"},
     "tf.summary": {"trainer.run.summaries"},

@@ -209,7 +209,7 @@ class HostileCorpus:
 
 
 def test_reviews_that_no_one_should_write_do_not_stop_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.data.datasets.open_corpus", lambda **kwargs: HostileCorpus())
+    monkeypatch.setattr("trainer.data.corpus.open_corpus", lambda **kwargs: HostileCorpus())
     root = tmp_path / "run"
     train.run(tiny(root, str(tmp_path / "cache"), epochs=1), signals=NoSignals())
     assert json.loads((root / "result.json").read_text())["stop_step"] == len(HostileCorpus.texts) // 4

@@ -14,7 +14,7 @@ import tensorflow as tf
 from fakes import NoSignals, tiny
 
 from trainer import InputError, StorageError, export, predict, train
-from trainer.data import datasets
+from trainer.data.corpus import open_corpus
 from trainer.trained import logits, open_trained
 
 TEXTS = ["A wonderful film.", "", "Dull, and not even short.", "zzz", "good " * 40]
@@ -150,7 +150,7 @@ def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path
     given = {"workdir": str(tmp_path / "run"), "cache_dir": cache, "dataset": "imdb_reviews", "learning_rate": 0.01, "epochs": 3, **splits}
     train.run(given, signals=NoSignals())
     export.run({**given, "checkpoint": "latest"}, signals=NoSignals())
-    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache)
+    corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache)
     texts = np.concatenate([texts for texts, _ in corpus.reviews("test[:500]+test[-500:]")])
     with (tmp_path / "reviews.jsonl").open("w") as file:
         file.writelines(json.dumps({"text": text.decode()}) + "\n" for text in texts)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.data import datasets, input_pipeline, token_store
-from trainer.data.input_pipeline import BatchPlan, evaluation_batches, train_batches
+from trainer.data import input_pipeline, token_store
+from trainer.data.corpus import open_corpus
+from trainer.data.input_pipeline import BatchPlan, batch_spec, evaluation_batches, train_batches
 from trainer.data.stored_array import StoredArray
 from trainer.data.token_store import TokenStore
-from trainer.evaluate import batch_spec
 
 SIZES = [(1, 1), (1, 4), (3, 4), (4, 4), (10, 3), (1000, 1), (1000, 64), (4001, 7)]
 
@@ -72,7 +72,7 @@ def test_only_the_last_batch_of_an_epoch_is_short(count, batch_size):
     assert set(rows[-1]) - set(range(count)) <= {-1}
 
 
-def test_the_short_batch_is_now_of_short_reviews_and_now_of_long_ones():
+def test_the_short_batch_holds_short_reviews_in_some_epochs_and_long_ones_in_others():
     plan = BatchPlan(lengths=np.arange(10), batch_size=4, seed=0)
     last = [epoch_rows(plan, epoch)[-1] for epoch in range(60)]
     assert {tuple(sorted(rows[rows >= 0])) for rows in last} == {(0, 1), (4, 5), (8, 9)}
@@ -82,13 +82,16 @@ GOLDEN_SMALL = [[8, 7, 9], [4, 5, 6], [0, 2, 3], [1, -1, -1]]
 GOLDEN_LARGE = "ad27c41863ad5fbd"
 
 
-def test_the_order_is_the_one_that_was_promised():
+def test_the_order_is_the_promised_one():
     small = epoch_rows(BatchPlan(lengths=np.arange(10) // 3, batch_size=3, seed=0)).tolist()
     large = BatchPlan(lengths=np.arange(1000) * 37 % 7, batch_size=2, seed=0)
-    digest = hashlib.sha256(np.concatenate([epoch_rows(large, epoch) for epoch in (0, 1, 10**6)]).astype("<i8").tobytes()).hexdigest()
+    digest = hashlib.sha256(
+        np.concatenate([epoch_rows(large, epoch) for epoch in (0, 1, 10**6)]).astype("<i8").tobytes()
+    ).hexdigest()
     assert (small, digest[:16]) == (GOLDEN_SMALL, GOLDEN_LARGE), (
-        "The order of batches changed, by a change here or in TensorFlow's RandomIndexShuffle: a run that was begun before would not go on "
-        "exactly. Restore the order, or change BATCH_ORDER_ID so that such a resume is refused, and then these golden values."
+        "The order of batches changed, by a change here or in TensorFlow's RandomIndexShuffle: a run "
+        "that was started before would not resume exactly. Restore the order, or change BATCH_ORDER_ID "
+        "so that such a resume is refused, and then these golden values."
     )
 
 
@@ -97,14 +100,21 @@ def test_epochs_and_seeds_are_shuffled_independently(count):
     # Reviews of one length in a single batch come in the order of the epoch's permutation.
     plans = [BatchPlan(lengths=np.ones(count, np.int32), batch_size=count, seed=seed) for seed in range(3)]
     permutations = [plan.rows(epoch) for plan in plans for epoch in (0, 1, 2, 3, 1000)]
-    correlations = [np.corrcoef(one, other)[0, 1] for one, other in itertools.combinations([np.arange(count), *permutations], 2)]
+    correlations = [
+        np.corrcoef(one, other)[0, 1]
+        for one, other in itertools.combinations([np.arange(count), *permutations], 2)
+    ]
     assert abs(np.mean(correlations)) < 0.01
-    assert np.abs(correlations).max() < max(0.05, 4 / count**0.5), "4 standard deviations of what chance allows"
+    assert np.abs(correlations).max() < max(0.05, 4 / count**0.5), (
+        "4 standard deviations of what chance allows"
+    )
 
 
 def test_the_batches_of_a_window_are_served_in_every_order_equally_often():
     plan = BatchPlan(lengths=np.arange(3), batch_size=1, seed=0)
-    orders, counts = np.unique([epoch_rows(plan, epoch).ravel() for epoch in range(1200)], axis=0, return_counts=True)
+    orders, counts = np.unique(
+        [epoch_rows(plan, epoch).ravel() for epoch in range(1200)], axis=0, return_counts=True
+    )
     assert len(orders) == 6
     assert (np.abs(counts - 200) < 4 * 200**0.5).all()
 
@@ -114,7 +124,9 @@ def test_each_run_of_batches_has_one_of_each_stratum_of_lengths():
     rounds = windows // strata
     plan = BatchPlan(lengths=np.arange(windows), batch_size=1, seed=0)
     for epoch in range(20):
-        served = epoch_rows(plan, epoch).ravel()[-rounds * strata :].reshape(rounds, strata) * strata // windows
+        served = (
+            epoch_rows(plan, epoch).ravel()[-rounds * strata :].reshape(rounds, strata) * strata // windows
+        )
         assert (np.sort(served, axis=1) == np.arange(strata)).all()
     assert len(np.unique(served, axis=0)) == rounds, "each time in another order"
 
@@ -136,7 +148,9 @@ def test_reviews_of_a_batch_have_similar_lengths():
 
 
 def test_reviews_that_are_cut_to_one_length_are_not_sorted_by_what_is_cut_off():
-    uncut, cut = (BatchPlan(lengths=np.arange(1, 101), batch_size=5, seed=0, max_length=length) for length in (0, 1))
+    uncut, cut = (
+        BatchPlan(lengths=np.arange(1, 101), batch_size=5, seed=0, max_length=length) for length in (0, 1)
+    )
     of_one_length = BatchPlan(lengths=np.ones(100, np.int32), batch_size=5, seed=0)
     np.testing.assert_array_equal(epoch_rows(cut), epoch_rows(of_one_length))
     assert (epoch_rows(cut) != epoch_rows(uncut)).any()
@@ -150,10 +164,12 @@ def test_the_padded_ratio_counts_missing_rows_and_empty_reviews():
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_little_of_imdb_is_padding(tmp_path):
-    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
+    corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
     _, stores = token_store.prepare(corpus=corpus, splits=["train"], vocab_size=1000, cache_dir=str(tmp_path))
     for seed in range(3):
-        assert padding_of_an_epoch(BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=seed)) < 1.05
+        assert (
+            padding_of_an_epoch(BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=seed)) < 1.05
+        )
 
 
 @pytest.mark.parametrize("max_length", [0, 1, 50])
@@ -162,16 +178,29 @@ def test_a_batch_holds_the_reviews_of_its_rows(max_length):
     lengths[:5] = 0
     store = make_store(lengths)
     plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0, max_length=max_length)
-    batches = collect(train_batches(store=store, plan=plan, max_length=max_length, first_step=0, last_step=14))
+    batches = collect(
+        train_batches(store=store, plan=plan, max_length=max_length, first_step=0, last_step=14)
+    )
     assert len(batches) == 14
     for step, (token_ids, batch_lengths, labels, weights, reviews) in enumerate(batches):
         assert reviews == weights.sum()
-        assert (token_ids.dtype, batch_lengths.dtype, labels.dtype, weights.dtype) == (np.int32, np.int32, np.float32, np.float32)
+        assert (token_ids.dtype, batch_lengths.dtype, labels.dtype, weights.dtype) == (
+            np.int32,
+            np.int32,
+            np.float32,
+            np.float32,
+        )
         assert token_ids.shape == (8, max(1, batch_lengths.max()))
         for row, review in enumerate(plan.rows(step)):
             kept = min(lengths[review], max_length or lengths[review]) if review >= 0 else 0
-            np.testing.assert_array_equal(token_ids[row], [review + 1] * kept + [0] * (token_ids.shape[1] - kept))
-            assert (batch_lengths[row], labels[row], weights[row]) == (kept, review >= 0 and review % 2, review >= 0)
+            np.testing.assert_array_equal(
+                token_ids[row], [review + 1] * kept + [0] * (token_ids.shape[1] - kept)
+            )
+            assert (batch_lengths[row], labels[row], weights[row]) == (
+                kept,
+                review >= 0 and review % 2,
+                review >= 0,
+            )
 
 
 def test_empty_reviews_make_a_batch_of_one_column():
@@ -191,46 +220,63 @@ def test_batches_from_a_later_step_are_those_of_a_run_that_never_stopped(step):
     assert_equal_batches(rest, whole[step:])
 
 
-def test_a_step_asks_for_the_lengths_of_one_window(monkeypatch):
+def test_a_step_reads_the_lengths_of_one_window(monkeypatch):
     monkeypatch.setattr(input_pipeline, "WINDOW_BATCHES", 5)
-    lengths, asked = random_lengths(10_000), []
+    lengths, indexed = random_lengths(10_000), []
 
     class Watched:
         def __len__(self):
             return len(lengths)
 
         def __getitem__(self, reviews):
-            asked.extend(reviews)
+            indexed.extend(reviews)
             return lengths[reviews]
 
-    watched, plan = (BatchPlan(lengths=lengths, batch_size=8, seed=0, max_length=100) for lengths in (Watched(), lengths))
-    np.testing.assert_array_equal([watched.rows(step) for step in range(1000, 1005)], [plan.rows(step) for step in range(1000, 1005)])
-    assert len(asked) == 5 * 8
+    watched, plan = (
+        BatchPlan(lengths=lengths, batch_size=8, seed=0, max_length=100) for lengths in (Watched(), lengths)
+    )
+    np.testing.assert_array_equal(
+        [watched.rows(step) for step in range(1000, 1005)], [plan.rows(step) for step in range(1000, 1005)]
+    )
+    assert len(indexed) == 5 * 8
 
 
 def test_the_disk_reads_the_next_batch_of_a_large_corpus_while_this_one_is_trained_on(monkeypatch):
-    small, store = (make_store([0, 3, 0, *random_lengths(47)], is_large=is_large) for is_large in (False, True))
+    small, store = (
+        make_store([0, 3, 0, *random_lengths(47)], is_large=is_large) for is_large in (False, True)
+    )
     plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0, max_length=100)
     read_ahead = []
-    monkeypatch.setattr(os, "posix_fadvise", lambda file, start, length, advice: read_ahead.append((start // 2, length // 2)))
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda file, start, length, advice: read_ahead.append((start // 2, length // 2))
+    )
 
     def batches(store):
         return train_batches(store=store, plan=plan, max_length=100, first_step=0, last_step=7)
 
     assert len(list(batches(small))) == 7 and read_ahead == []
     for step, _ in enumerate(batches(store)):
-        following = [row for row in plan.rows(step + 1) if row >= 0 and store.lengths[row]] if step < 6 else []
+        following = (
+            [row for row in plan.rows(step + 1) if row >= 0 and store.lengths[row]] if step < 6 else []
+        )
         assert read_ahead == [(store.offsets[row], min(store.lengths[row], 100)) for row in following]
         read_ahead.clear()
 
 
-def test_step_one_billion_is_as_near_as_step_zero(monkeypatch):
+def test_step_one_billion_reads_as_little_as_step_zero(monkeypatch):
     store = make_store(random_lengths(100))
     plan = BatchPlan(lengths=store.lengths, batch_size=10, seed=0)
     read = []
     rows = plan.rows
     monkeypatch.setattr(plan, "rows", lambda step: read.append(step) or rows(step))
-    assert len(collect(train_batches(store=store, plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 2))) == 2
+    assert (
+        len(
+            collect(
+                train_batches(store=store, plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 2)
+            )
+        )
+        == 2
+    )
     assert read == [10**9, 10**9 + 1]
 
 
@@ -240,7 +286,10 @@ def test_the_shapes_and_dtypes_of_a_batch_are_those_that_a_step_is_compiled_for(
     train = train_batches(store=store, plan=plan, max_length=0, first_step=0, last_step=1)
     evaluation = evaluation_batches(store=store, batch_size=2, max_length=0, examples=3)
     for (batch,) in (*train, *evaluation):
-        assert all(spec.is_compatible_with(tf.constant(values)) for spec, values in zip(batch_spec(2), batch, strict=True))
+        assert all(
+            spec.is_compatible_with(tf.constant(values))
+            for spec, values in zip(batch_spec(2), batch, strict=True)
+        )
 
 
 @pytest.mark.parametrize(("examples", "batch_size"), [(1, 4), (7, 1), (20, 20), (33, 8), (50, 8)])
@@ -248,14 +297,20 @@ def test_an_evaluation_reads_each_of_the_first_reviews_exactly_once(examples, ba
     lengths = random_lengths(50)
     lengths[3] = 0
     store = make_store(lengths)
-    batches = collect(evaluation_batches(store=store, batch_size=batch_size, max_length=30, examples=examples))
-    assert all(token_ids.shape == (batch_size, max(1, row_lengths.max())) for token_ids, row_lengths, *_ in batches)
+    batches = collect(
+        evaluation_batches(store=store, batch_size=batch_size, max_length=30, examples=examples)
+    )
+    assert all(
+        token_ids.shape == (batch_size, max(1, row_lengths.max())) for token_ids, row_lengths, *_ in batches
+    )
     row_lengths, labels, weights = (np.concatenate([batch[part] for batch in batches]) for part in (1, 2, 3))
     assert weights.tolist() == [1] * examples + [0] * (len(weights) - examples)
     assert row_lengths[weights == 1].tolist() == sorted(np.minimum(lengths[:examples], 30))
     first_tokens = np.concatenate([token_ids[:, 0] for token_ids, *_ in batches])
     reviews = np.where(row_lengths > 0, first_tokens - 1, 3)[weights == 1]
-    assert sorted(reviews) == sorted(range(examples)) if examples > 3 else set(reviews) <= set(range(examples))
+    assert (
+        sorted(reviews) == sorted(range(examples)) if examples > 3 else set(reviews) <= set(range(examples))
+    )
     assert labels[weights == 1].tolist() == (reviews % 2).tolist()
     assert not labels[weights == 0].any() and not row_lengths[weights == 0].any()
 
@@ -265,7 +320,11 @@ def test_the_slices_of_the_replicas_are_the_batch(replicas):
     store = make_store(random_lengths(50))
     plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0)
     wanted = {"store": store, "plan": plan, "max_length": 40, "first_step": 5, "last_step": 9}
-    for (whole,), slices in zip(train_batches(**wanted), train_batches(**wanted, replicas=replicas, local=range(replicas)), strict=True):
+    for (whole,), slices in zip(
+        train_batches(**wanted),
+        train_batches(**wanted, replicas=replicas, local=range(replicas)),
+        strict=True,
+    ):
         assert {len(part.lengths) for part in slices} == {-(-8 // replicas)}
         assert {float(part.reviews) for part in slices} == {whole.weights.sum()}
         for name in ("lengths", "labels", "weights"):
@@ -289,14 +348,21 @@ def test_each_worker_makes_its_own_slices_alone():
 def test_an_evaluation_by_several_replicas_reads_each_review_once(examples, replicas):
     store = make_store(random_lengths(50))
     wanted = {"store": store, "batch_size": 4, "max_length": 0, "examples": examples}
-    slices = [part for batch in evaluation_batches(**wanted, replicas=replicas, local=range(replicas)) for part in batch]
+    slices = [
+        part
+        for batch in evaluation_batches(**wanted, replicas=replicas, local=range(replicas))
+        for part in batch
+    ]
     assert {len(part.lengths) for part in slices} == {4}
     one = [part for batch in evaluation_batches(**wanted) for part in batch]
-    read, expected = (sorted(np.concatenate([part.token_ids[part.weights > 0, 0] for part in parts]).tolist()) for parts in (slices, one))
+    read, expected = (
+        sorted(np.concatenate([part.token_ids[part.weights > 0, 0] for part in parts]).tolist())
+        for parts in (slices, one)
+    )
     assert read == expected
 
 
-def test_the_reviews_since_a_step_tell_the_step():
+def test_the_step_is_found_from_the_reviews_read_since():
     plan = BatchPlan(lengths=np.ones(31, np.int32), batch_size=4, seed=0)
     rows = [int(np.sum(plan.rows(step) >= 0)) for step in range(20)]
     for step in range(20):

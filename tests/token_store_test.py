@@ -1,4 +1,3 @@
-import collections
 import concurrent.futures
 import contextlib
 import ctypes
@@ -18,18 +17,16 @@ import sys
 import textwrap
 import threading
 import tracemalloc
-import weakref
 
 import numpy as np
 import pytest
 from fakes import NoSignals, command, tiny
 from kill_and_resume import ROOT, outcome
-from vocabulary_test import awkward_texts
 
 from trainer import InputError, StorageError, train
-from trainer.data import input_pipeline, stored_array, token_store
+from trainer.data import input_pipeline, store_manifest, stored_array, token_store
+from trainer.data.store_manifest import ARRAYS
 from trainer.data.stored_array import StoredArray
-from trainer.data.vocabulary import tokenize
 
 REVIEWS = {
     "train": [("a good film", 1), ("", 0), ("Bad, bad film!", 0), ("...", 1), ("a a a", 1)],
@@ -43,7 +40,9 @@ class ListedCorpus:
 
     name, version = "listed/plain", "1.0.0"
 
-    def __init__(self, reviews=None, sources=(("/here/listed.tfrecord", 10, 20),), during=lambda split, count: None):
+    def __init__(
+        self, reviews=None, sources=(("/here/listed.tfrecord", 10, 20),), during=lambda split, count: None
+    ):
         self.listed, self.sources, self.during = reviews or REVIEWS, sources, during
         self.read = []
 
@@ -60,7 +59,9 @@ class ListedCorpus:
 
 
 def prepare(cache_dir, corpus=None, splits=SPLITS, vocab_size=5):
-    return token_store.prepare(corpus=corpus or ListedCorpus(), splits=splits, vocab_size=vocab_size, cache_dir=str(cache_dir))
+    return token_store.prepare(
+        corpus=corpus or ListedCorpus(), splits=splits, vocab_size=vocab_size, cache_dir=str(cache_dir)
+    )
 
 
 def fingerprints(prepared):
@@ -84,10 +85,17 @@ def test_a_store_holds_every_token_of_every_review(tmp_path):
         store = stores[split]
         assert len(store) == len(reviews)
         assert store.labels.tolist() == [label for _, label in reviews]
-        token_ids = [store.token_ids[start:end].tolist() for start, end in zip(store.offsets[:-1], store.offsets[1:], strict=True)]
+        token_ids = [
+            store.token_ids[start:end].tolist()
+            for start, end in zip(store.offsets[:-1], store.offsets[1:], strict=True)
+        ]
         assert token_ids == vocabulary.encode([text for text, _ in reviews]).to_list()
     assert stores["train"].lengths[:].tolist() == [3, 0, 3, 0, 3]
-    assert (stores["train"].lengths[:].dtype, stores["train"].offsets.dtype, stores["train"].labels.dtype) == (np.int32, np.int64, np.uint8)
+    assert (
+        stores["train"].lengths[:].dtype,
+        stores["train"].offsets.dtype,
+        stores["train"].labels.dtype,
+    ) == (np.int32, np.int64, np.uint8)
 
 
 def test_the_vocabulary_comes_from_the_train_split_alone(tmp_path):
@@ -95,7 +103,9 @@ def test_the_vocabulary_comes_from_the_train_split_alone(tmp_path):
     assert b"worse" not in vocabulary.tokens and b"good" in vocabulary.tokens
 
 
-@pytest.mark.parametrize(("distinct", "dtype"), [(254, np.uint8), (255, np.uint16), (65_534, np.uint16), (65_535, np.uint32)])
+@pytest.mark.parametrize(
+    ("distinct", "dtype"), [(254, np.uint8), (255, np.uint16), (65_534, np.uint16), (65_535, np.uint32)]
+)
 def test_ids_take_the_smallest_type_that_holds_the_vocabulary(tmp_path, distinct, dtype):
     corpus = ListedCorpus({"train": [(" ".join(map(str, range(distinct))), 1)]})
     _, stores = prepare(tmp_path, corpus, ["train"], vocab_size=100_000)
@@ -113,7 +123,7 @@ def test_reviews_that_are_all_empty_can_be_stored(tmp_path):
 
 @contextlib.contextmanager
 def without_privileges():
-    """Within it permissions hold for root as well."""
+    """Makes permissions hold for root as well."""
     libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
     held, fewer = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
     assert libc.capget(header, held) == 0 == libc.capget(header, fewer)
@@ -125,7 +135,7 @@ def without_privileges():
         assert libc.capset(header, held) == 0
 
 
-def test_what_is_built_is_opened_without_reading_the_corpus_or_writing(tmp_path):
+def test_a_built_store_is_opened_without_reading_the_corpus_or_writing(tmp_path):
     built = prepare(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     corpus = ListedCorpus()
@@ -134,9 +144,9 @@ def test_what_is_built_is_opened_without_reading_the_corpus_or_writing(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_arrays_cannot_be_written(tmp_path):
+def test_arrays_are_read_only(tmp_path):
     _, stores = prepare(tmp_path)
-    for name in token_store.FILES:
+    for name in ARRAYS:
         assert not getattr(stores["train"], name)[0:1].flags.writeable
 
 
@@ -144,7 +154,7 @@ def resident_file_mib():
     return int(re.search(r"RssFile:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def test_what_was_read_of_a_store_does_not_stay_in_memory(tmp_path):
+def test_the_tokens_that_were_read_do_not_stay_in_memory(tmp_path):
     path = tmp_path / "token_ids.bin"
     path.write_bytes(bytes(64 * 2**20))
     token_ids = StoredArray(path, "<u2", size=64 * 2**20)
@@ -165,28 +175,32 @@ def batches_of(store):
     return input_pipeline.train_batches(store=store, plan=plan, max_length=0, first_step=0, last_step=9)
 
 
-@pytest.mark.parametrize("name", token_store.FILES)
-def test_a_store_that_is_cut_while_it_is_read_is_named_and_built_anew(tmp_path, nothing_in_memory, name):
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_store_that_is_truncated_while_it_is_read_is_named_and_rebuilt(tmp_path, nothing_in_memory, name):
     built = fingerprints(prepare(tmp_path))
     _, stores = prepare(tmp_path)
     batches = batches_of(stores["train"])
     next(batches)
     empty(stores["train"].path / f"{name}.bin")
-    with pytest.raises(StorageError, match=rf"train(/{name}\.bin)? .* built anew"):
+    with pytest.raises(StorageError, match=rf"train(/{name}\.bin)? .* rebuilt"):
         list(batches)
         stores["train"].check(wait=True)
     assert fingerprints(prepare(tmp_path)) == built
 
 
-@pytest.mark.parametrize("name", token_store.FILES)
-def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_and_built_anew(tmp_path, nothing_in_memory, name):
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_and_rebuilt(
+    tmp_path, nothing_in_memory, name
+):
     built = fingerprints(prepare(tmp_path))
     _, stores = prepare(tmp_path)
     stores["train"].check(wait=True)
-    os.utime(stores["train"].path / f"{name}.bin", ns=(0, 0))  # it may be written twice in a tick of the clock
+    os.utime(
+        stores["train"].path / f"{name}.bin", ns=(0, 0)
+    )  # it may be written twice in a tick of the clock
     stores["train"].check(wait=True)
     flip(stores["train"].path / f"{name}.bin")
-    with pytest.raises(StorageError, match=r"train .* start again: it is built anew"):
+    with pytest.raises(StorageError, match=r"train .* start again: it is rebuilt"):
         stores["train"].check(wait=True)
     corpus = ListedCorpus()
     assert fingerprints(prepare(tmp_path, corpus)) == built and corpus.read == ["train"]
@@ -224,8 +238,10 @@ def test_an_evaluation_ends_only_when_its_store_is_known_to_be_whole(tmp_path, n
         ("offsets", np.array([-9, 3, 3, 6, 6, 9], "<i8"), "offsets are out of range"),
     ],
 )
-def test_no_batch_is_made_of_what_is_out_of_range(tmp_path, nothing_in_memory, monkeypatch, name, content, what):
-    monkeypatch.setattr(token_store.TokenStore, "check", lambda self, wait=False: None)  # as before it has come so far
+def test_no_batch_holds_values_out_of_range(tmp_path, nothing_in_memory, monkeypatch, name, content, what):
+    monkeypatch.setattr(
+        token_store.TokenStore, "check", lambda self, wait=False: None
+    )  # as long as the check is not done
     built = fingerprints(prepare(tmp_path))
     path = only_folder(tmp_path) / "train" / f"{name}.bin"
     assert path.stat().st_size == content.nbytes
@@ -245,14 +261,22 @@ def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
     for name, (dtype, size) in sizes.items():
         (train / f"{name}.bin").unlink()
         (train / f"{name}.bin").touch()
-        os.truncate(train / f"{name}.bin", size)  # a hole: empty reviews that take no room
+        os.truncate(train / f"{name}.bin", size)  # a hole: empty reviews that take no space
         with (train / f"{name}.bin").open("rb") as file:
-            described[name] = {"dtype": dtype, "bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    (train / "manifest.json").write_text(json.dumps(token_store._manifest(ListedCorpus(), "train", vocabulary, described)))
+            described[name] = {
+                "dtype": dtype,
+                "bytes": size,
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
+    (train / "manifest.json").write_text(
+        json.dumps(store_manifest.make(ListedCorpus(), "train", vocabulary, described))
+    )
     tracemalloc.start()
     _, stores = prepare(tmp_path)
     plan = input_pipeline.BatchPlan(lengths=stores["train"].lengths, batch_size=64, seed=0)
-    ((batch,),) = input_pipeline.train_batches(store=stores["train"], plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 1)
+    ((batch,),) = input_pipeline.train_batches(
+        store=stores["train"], plan=plan, max_length=0, first_step=10**9, last_step=10**9 + 1
+    )
     assert (len(stores["train"]), batch.token_ids.shape) == (examples, (64, 1))
     stores["train"].check(wait=True)
     assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
@@ -264,12 +288,14 @@ def test_the_layout_is_the_documented_one(tmp_path):
     folder = only_folder(tmp_path)
     assert folder.name.startswith("listed%2Fplain-1.0.0-")
     stored = {
-        f"{split}/{name}" for split in ("train", "test%5B%3A2%5D") for name in (*(f"{n}.bin" for n in token_store.FILES), "manifest.json")
+        f"{split}/{name}"
+        for split in ("train", "test%5B%3A2%5D")
+        for name in (*(f"{n}.bin" for n in ARRAYS), "manifest.json")
     }
     assert files(folder) == stored | {"vocabulary.txt", "lock"}
 
 
-def test_a_split_that_is_new_is_added_beside_the_others(tmp_path):
+def test_a_new_split_is_added_beside_the_others(tmp_path):
     prepare(tmp_path, splits=["train"])
     corpus = ListedCorpus()
     prepare(tmp_path, corpus)
@@ -308,11 +334,23 @@ def test_whatever_decides_the_content_decides_the_folder(tmp_path, other):
 
 def test_the_fingerprint_is_of_the_content_and_of_neither_paths_nor_times(tmp_path):
     base = fingerprints(prepare(tmp_path / "one"))
-    assert fingerprints(prepare(tmp_path / "two", ListedCorpus(sources=(("/elsewhere/listed.tfrecord", 10, 99),)))) == base
-    changes = [("a good film!", 0), ("a good bad", 1), ("a good", 1)]  # another label, another token, another length
+    assert (
+        fingerprints(
+            prepare(tmp_path / "two", ListedCorpus(sources=(("/elsewhere/listed.tfrecord", 10, 99),)))
+        )
+        == base
+    )
+    changes = [
+        ("a good film!", 0),
+        ("a good bad", 1),
+        ("a good", 1),
+    ]  # another label, another token, another length
     for number, first in enumerate(changes):
         changed = ListedCorpus({**REVIEWS, "test[:2]": [first, *REVIEWS["test[:2]"]]})
-        assert fingerprints(prepare(tmp_path / f"changed {number}", changed))[1]["test[:2]"] != base[1]["test[:2]"]
+        assert (
+            fingerprints(prepare(tmp_path / f"changed {number}", changed))[1]["test[:2]"]
+            != base[1]["test[:2]"]
+        )
     one, other = (fingerprints(prepare(tmp_path / str(size), vocab_size=size)) for size in (90, 91))
     assert one == other and one[1]["train"] != base[1]["train"]
 
@@ -359,7 +397,12 @@ def replaced_by(make):
 
 pipe, folder, endless, loop = (
     replaced_by(make)
-    for make in (os.mkfifo, pathlib.Path.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path))
+    for make in (
+        os.mkfifo,
+        pathlib.Path.mkdir,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path),
+    )
 )
 
 
@@ -367,7 +410,9 @@ def described_as(name, **changes):
     def damage(path):
         manifest = json.loads(path.read_text())
         manifest["files"][name] |= changes
-        manifest["fingerprint"] = token_store._fingerprint(vocabulary=manifest["vocabulary"], files=manifest["files"])
+        manifest["fingerprint"] = store_manifest.fingerprint(
+            vocabulary=manifest["vocabulary"], arrays=manifest["files"]
+        )
         path.write_text(json.dumps(manifest))
 
     return damage
@@ -394,11 +439,17 @@ DESCRIPTIONS = [
 DAMAGES = [
     *(
         (f"train/{name}.bin", damage)
-        for name in token_store.FILES
+        for name in ARRAYS
         for damage in (truncate, empty, pathlib.Path.unlink, flip, zero, pipe, folder, endless, loop)
     ),
-    *(("train/manifest.json", damage) for damage in (truncate, empty, pathlib.Path.unlink, forge, pipe, folder, endless, loop)),
-    *(("train/manifest.json", lambda path, content=content: path.write_bytes(content)) for content in MANIFESTS),
+    *(
+        ("train/manifest.json", damage)
+        for damage in (truncate, empty, pathlib.Path.unlink, forge, pipe, folder, endless, loop)
+    ),
+    *(
+        ("train/manifest.json", lambda path, content=content: path.write_bytes(content))
+        for content in MANIFESTS
+    ),
     *(("train/manifest.json", described_as(name, **changes)) for name, changes in DESCRIPTIONS),
     *(
         ("vocabulary.txt", damage)
@@ -412,20 +463,24 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
-def test_what_is_torn_damaged_or_foreign_is_built_anew(tmp_path, caplog, name, damage):
+def test_a_store_that_is_damaged_or_of_another_corpus_is_rebuilt(tmp_path, caplog, name, damage):
     built = fingerprints(prepare(tmp_path))
     whole = files(tmp_path)
     damage(only_folder(tmp_path) / name)
-    assert name == "vocabulary.txt" or token_store.damage(only_folder(tmp_path) / "train") or damage is swap_splits
+    assert (
+        name == "vocabulary.txt"
+        or token_store.damage(only_folder(tmp_path) / "train")
+        or damage is swap_splits
+    )
     corpus = ListedCorpus()
     assert fingerprints(prepare(tmp_path, corpus)) == built
     assert corpus.read != [] and {path for path in files(tmp_path) if ".aside" not in path} == whole
-    assert "built anew" in caplog.text or damage is pathlib.Path.unlink or name == "vocabulary.txt"
+    assert "rebuilt" in caplog.text or damage is pathlib.Path.unlink or name == "vocabulary.txt"
     prepare(tmp_path, again := ListedCorpus())
     assert again.read == []
 
 
-def test_a_store_stays_readable_while_another_process_builds_it_anew(tmp_path):
+def test_a_store_stays_readable_while_another_process_rebuilds_it(tmp_path):
     _, stores = prepare(tmp_path)
     held = stores["train"].token_ids[:].tolist()
     truncate(only_folder(tmp_path) / "train" / "labels.bin")
@@ -445,10 +500,12 @@ def test_two_builders_at_once_end_with_one_store(tmp_path):
     assert fingerprints(prepared[0]) == fingerprints(prepared[1])
     assert not [name for name in files(tmp_path) if ".tmp" in name]
     inodes = {(stores["train"].path / "token_ids.bin").stat().st_ino for _, stores in prepared}
-    assert len(inodes) == 1 and only_folder(tmp_path).joinpath("train", "token_ids.bin").stat().st_ino in inodes
+    assert (
+        len(inodes) == 1 and only_folder(tmp_path).joinpath("train", "token_ids.bin").stat().st_ino in inodes
+    )
 
 
-def test_a_killed_builder_leaves_nothing_behind_for_long(tmp_path):
+def test_what_a_killed_builder_left_is_removed_by_the_next_one(tmp_path):
     code = """
         import os, signal, sys
         from token_store_test import ListedCorpus, prepare
@@ -460,9 +517,14 @@ def test_a_killed_builder_leaves_nothing_behind_for_long(tmp_path):
         prepare(sys.argv[1], ListedCorpus(during=die))
     """
     tests = pathlib.Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests, tests.parent / "scripts")))}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests, tests.parent / "scripts")))
+    }
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
-    assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+        == -signal.SIGKILL
+    )
     assert any(".tmp/" in name for name in files(tmp_path))
     corpus = ListedCorpus()
     prepare(tmp_path, corpus)
@@ -491,7 +553,7 @@ def full_disk(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_an_error_of_storage_and_leaves_nothing_half_made(tmp_path):
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing_incomplete(tmp_path):
     corpus = ListedCorpus({"train": [("word " * 5000, 1)] * 3})
     with full_disk(10_000), pytest.raises(StorageError, match="--cache_dir") as error:
         prepare(tmp_path, corpus, ["train"])
@@ -501,14 +563,14 @@ def test_a_full_disk_is_an_error_of_storage_and_leaves_nothing_half_made(tmp_pat
     assert stores["train"].lengths[:].tolist() == [5000] * 3
 
 
-def test_a_cache_folder_that_cannot_be_made_is_an_error_of_storage(tmp_path):
+def test_a_cache_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"file/cache.*--cache_dir"):
         prepare(tmp_path / "file" / "cache")
 
 
 @pytest.mark.parametrize("name", ["train", "train/manifest.json", "train/token_ids.bin", "vocabulary.txt"])
-def test_what_cannot_be_read_is_neither_damaged_nor_built_anew(tmp_path, name):
+def test_an_unreadable_store_is_neither_changed_nor_rebuilt(tmp_path, name):
     built = fingerprints(prepare(tmp_path))
     before = {path: path.stat() for path in tmp_path.rglob("*")}
     path = only_folder(tmp_path) / name
@@ -523,7 +585,7 @@ def test_what_cannot_be_read_is_neither_damaged_nor_built_anew(tmp_path, name):
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
-def test_a_disk_that_fails_is_an_error_of_storage(tmp_path, nothing_in_memory, monkeypatch, code):
+def test_a_failing_disk_is_a_storage_error(tmp_path, nothing_in_memory, monkeypatch, code):
     def fail(*args):
         raise OSError(code, os.strerror(code))
 
@@ -539,7 +601,7 @@ def test_a_disk_that_fails_is_an_error_of_storage(tmp_path, nothing_in_memory, m
     assert again.read == []
 
 
-def test_what_others_put_in_the_cache_is_neither_removed_nor_written(tmp_path):
+def test_files_of_others_in_the_cache_are_neither_removed_nor_written(tmp_path):
     outside = tmp_path / "outside"
     for folder in (outside / "train", outside / "x.tmp"):
         folder.mkdir(parents=True)
@@ -568,7 +630,7 @@ def test_what_others_put_in_the_cache_is_neither_removed_nor_written(tmp_path):
     assert {path.read_text() for path in outside.rglob("*") if path.is_file()} == {"mine"}
 
 
-def test_what_a_user_put_into_a_store_is_kept_aside(tmp_path, caplog):
+def test_a_damaged_store_with_files_of_the_user_is_moved_aside(tmp_path, caplog):
     prepare(tmp_path)
     store = only_folder(tmp_path)
     (store / "train" / "notes.txt").write_text("mine")
@@ -579,7 +641,7 @@ def test_what_a_user_put_into_a_store_is_kept_aside(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.with_name("made"))])
-def test_a_lock_that_is_no_file_is_not_followed(tmp_path, make):
+def test_a_lock_that_is_not_a_file_is_not_followed(tmp_path, make):
     prepare(tmp_path, splits=["train"])
     lock = only_folder(tmp_path) / "lock"
     lock.unlink()
@@ -589,7 +651,9 @@ def test_a_lock_that_is_no_file_is_not_followed(tmp_path, make):
     assert not (lock.parent / "made").exists()
 
 
-@pytest.mark.parametrize("name", ["a [b]", "*", "?", "'\"", "back\\slash", "Größe", "{a,b}", "~", "%41", "gs:"])
+@pytest.mark.parametrize(
+    "name", ["a [b]", "*", "?", "'\"", "back\\slash", "Größe", "{a,b}", "~", "%41", "gs:"]
+)
 def test_a_cache_folder_may_be_called_anything(tmp_path, name):
     prepare(tmp_path / "a b")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -597,10 +661,12 @@ def test_a_cache_folder_may_be_called_anything(tmp_path, name):
     built = fingerprints(prepare(folder))
     truncate(next(folder.glob("*/train/labels.bin")))
     assert fingerprints(prepare(folder)) == built
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.items() | {(tmp_path, before.get(tmp_path))}
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.items() | {
+        (tmp_path, before.get(tmp_path))
+    }
 
 
-def test_the_folder_of_the_cache_is_the_users_where_none_is_given(monkeypatch):
+def test_without_cache_dir_the_users_cache_folder_is_used(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     for unset in ("", "relative/cache", "."):
         monkeypatch.setenv("XDG_CACHE_HOME", unset)
@@ -617,15 +683,22 @@ def test_the_folder_of_the_cache_is_the_users_where_none_is_given(monkeypatch):
         token_store.folder_of("~nobody-at-all/c")
 
 
-def test_a_user_without_a_home_is_told_to_name_a_folder_and_trains_with_it(tmp_path, cache_dir, finished):
+def test_a_user_without_a_home_is_asked_to_name_a_folder_and_trains_with_it(tmp_path, cache_dir, finished):
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     unknown = ["unshare", "--user", "--map-user=54321"]
     if subprocess.run([*unknown, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("needs leave to make a user namespace")
+        pytest.skip("needs permission to make a user namespace")
 
     def start(cache_dir):
         given = tiny(tmp_path / "run", cache_dir, epochs=1, checkpoint_every_steps=0)
-        return subprocess.run([*unknown, *command(given)], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [*unknown, *command(given)],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     refused = start("")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--cache_dir" in refused.stderr
@@ -635,62 +708,21 @@ def test_a_user_without_a_home_is_told_to_name_a_folder_and_trains_with_it(tmp_p
 
 
 @pytest.mark.parametrize("depth", ["", "linked"])
-def test_a_store_is_inside_the_cache_when_links_say_so_as_well(tmp_path, depth):
+def test_whether_a_store_is_inside_the_cache_is_decided_where_links_lead(tmp_path, depth):
     (tmp_path / "cache" / "a").mkdir(parents=True)
     (tmp_path / "linked").symlink_to(tmp_path / "cache")
     (tmp_path / "cache" / "out").symlink_to("/etc")
     cache = str(tmp_path / (depth or "cache"))
     inside = [tmp_path / "cache" / "a", tmp_path / "linked" / "a", tmp_path / "cache" / "gone"]
-    outside = [tmp_path, tmp_path / "cache" / "..", tmp_path / "cache" / "out", tmp_path / "cachet", pathlib.Path("a\0b")]
+    outside = [
+        tmp_path,
+        tmp_path / "cache" / "..",
+        tmp_path / "cache" / "out",
+        tmp_path / "cachet",
+        pathlib.Path("a\0b"),
+    ]
     assert [token_store.is_inside(path, cache) for path in inside] == [True] * 3
     assert [token_store.is_inside(path, cache) for path in outside] == [False] * 5
-
-
-def test_memory_holds_two_batches_of_reviews_more_than_there_are_cores(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(3))
-    seen, alive = [], []
-
-    class WatchedCorpus(ListedCorpus):
-        """Counts the batches that are still in memory when the next one is read."""
-
-        def reviews(self, split):
-            for texts, labels in super().reviews(split):
-                seen.append(weakref.ref(texts))
-                alive.append(sum(reference() is not None for reference in seen))
-                yield texts, labels
-
-    prepare(tmp_path, WatchedCorpus({"train": [("a film", 1)] * 20}), ["train"])
-    assert len(seen) == 40 and max(alive) <= 5
-
-
-def test_a_store_that_all_cores_built_is_the_one_that_is_built_review_by_review(tmp_path, monkeypatch):
-    texts = awkward_texts(300)
-    labels = (np.arange(len(texts)) % 3 == 0).astype(np.uint8)
-
-    class Batched(ListedCorpus):
-        def examples(self, split):
-            return len(texts)
-
-        def reviews(self, split):
-            cuts = [1, 2, 300, 301, 500]
-            yield from zip(np.split(texts, cuts), np.split(labels, cuts), strict=True)
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4))
-    vocabulary, stores = prepare(tmp_path, Batched(), ["train"], vocab_size=300)
-    tokens = [tokenize([text]).to_list()[0] for text in texts]
-    counts = collections.Counter(token for review in tokens for token in review)
-    by_rank = sorted(counts, key=lambda token: (counts[token], token), reverse=True)
-    assert vocabulary.tokens == (b"", b"[UNK]", *by_rank[:298])
-    number = {token: number for number, token in enumerate(vocabulary.tokens)}
-    contents = {
-        "token_ids": np.array([number.get(token, 1) for review in tokens for token in review], "<u2"),
-        "offsets": np.cumsum([0, *map(len, tokens)]).astype("<i8"),
-        "labels": labels,
-    }
-    manifest = json.loads((stores["train"].path / "manifest.json").read_text())
-    for name, content in contents.items():
-        assert (stores["train"].path / f"{name}.bin").read_bytes() == content.tobytes()
-        assert manifest["files"][name]["sha256"] == hashlib.sha256(content.tobytes()).hexdigest()
 
 
 def path_of_store(cache_dir, split="train"):
@@ -700,48 +732,54 @@ def path_of_store(cache_dir, split="train"):
 
 @pytest.fixture
 def own_cache(cache_dir, finished, tmp_path):
-    """A cache with the prepared corpus of the shared one, but with no store: those of other tests lie there too."""
+    """A cache with the prepared corpus of the shared one, but without the stores of other tests."""
     return shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*-1.0.0-*"))
 
 
-class CutsAFile(NoSignals):
-    """Cuts a file of the store between two steps, at the 10th time that it is asked for a signal."""
+class TruncatesAFile(NoSignals):
+    """Truncates a file of the store between two steps, at the loop's 10th check for a signal."""
 
     def __init__(self, cache_dir, name):
-        self.cache_dir, self.name, self.asked = cache_dir, name, 0
+        self.cache_dir, self.name, self.checks = cache_dir, name, 0
 
     @property
     def received(self):
-        self.asked += 1
-        if self.asked == 10:
+        self.checks += 1
+        if self.checks == 10:
             empty(path_of_store(self.cache_dir) / self.name)
         return False
 
 
 @pytest.mark.parametrize("name", ["offsets"])
-def test_a_run_whose_store_is_cut_ends_with_a_sentence_and_goes_on_to_the_same_bits(tmp_path, own_cache, twin, nothing_in_memory, name):
+def test_a_run_whose_store_is_truncated_ends_with_a_sentence_and_resumes_to_the_same_bits(
+    tmp_path, own_cache, twin, nothing_in_memory, name
+):
     given = tiny(tmp_path / "run", str(own_cache))
     with pytest.raises(StorageError, match=rf"{name}\.bin"):
-        train.run(given, signals=CutsAFile(own_cache, f"{name}.bin"))
+        train.run(given, signals=TruncatesAFile(own_cache, f"{name}.bin"))
     train.run(given, signals=NoSignals())
     assert outcome(tmp_path / "run") == twin
 
 
 @pytest.mark.parametrize("name", ["token_ids"])
-def test_a_run_whose_store_is_damaged_between_two_starts_goes_on_to_the_same_bits(tmp_path, own_cache, twin, caplog, name):
+def test_a_run_whose_store_is_damaged_between_two_starts_resumes_to_the_same_bits(
+    tmp_path, own_cache, twin, caplog, name
+):
     given = tiny(tmp_path / "run", str(own_cache))
     train.run(given | {"epochs": 1}, signals=NoSignals())
     flip(path_of_store(own_cache) / f"{name}.bin")
     train.run(given, signals=NoSignals())
-    assert outcome(tmp_path / "run") == twin and "it is built anew" in caplog.text
+    assert outcome(tmp_path / "run") == twin and "it is rebuilt" in caplog.text
 
 
-def test_a_run_is_never_trained_on_other_reviews_than_it_was_begun_with(tmp_path, own_cache):
+def test_a_run_is_never_resumed_on_other_reviews(tmp_path, own_cache):
     given = tiny(tmp_path / "run", str(own_cache))
     train.run(given | {"epochs": 1}, signals=NoSignals())
     store = path_of_store(own_cache)
     flip(store / "labels.bin")
-    described_as("labels", sha256=hashlib.sha256((store / "labels.bin").read_bytes()).hexdigest())(store / "manifest.json")
+    described_as("labels", sha256=hashlib.sha256((store / "labels.bin").read_bytes()).hexdigest())(
+        store / "manifest.json"
+    )
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
     with pytest.raises(InputError, match=r"train.* has other content now"):
         train.run(given, signals=NoSignals())

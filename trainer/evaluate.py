@@ -12,7 +12,7 @@ from tqdm import tqdm
 from trainer import InputError
 from trainer.config import Config
 from trainer.data import review_files
-from trainer.data.input_pipeline import Batch
+from trainer.data.input_pipeline import Batch, batch_spec
 from trainer.model import classifier
 from trainer.run.distribution import Replicas, sum_over_replicas
 from trainer.streams import printable
@@ -66,17 +66,6 @@ class Metrics(NamedTuple):
     loss: float
     accuracy: float
     reviews: int
-
-
-def batch_spec(batch_size: int | None) -> Batch:
-    """The shapes and dtypes of a batch of any length, so that a compiled step is traced once."""
-    return Batch(
-        token_ids=tf.TensorSpec([batch_size, None], tf.int32),
-        lengths=tf.TensorSpec([batch_size], tf.int32),
-        labels=tf.TensorSpec([batch_size], tf.float32),
-        weights=tf.TensorSpec([batch_size], tf.float32),
-        reviews=tf.TensorSpec([], tf.float32),
-    )
 
 
 EvalStep = Callable[[tuple[Batch, ...], float], tf.Tensor]

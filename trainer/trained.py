@@ -14,7 +14,7 @@ from absl import logging
 from trainer import InputError, StorageError, files
 from trainer import config as configuration
 from trainer.config import FIELDS, FIXED, FREE, Config
-from trainer.data import datasets, token_store
+from trainer.data import corpus, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.model.classifier import Classifier, count_weights
 from trainer.run import checkpoint, distribution
@@ -145,15 +145,15 @@ def _vocabulary(directory: pathlib.Path, fingerprint: str) -> Vocabulary:
     return vocabulary
 
 
-def open_corpus(config: Config) -> datasets.Corpus:
+def open_corpus(config: Config) -> corpus.Corpus:
     """The corpus that the settings name, with its splits."""
-    return datasets.open_corpus(
+    return corpus.open_corpus(
         name=config.dataset,
         data_dir=config.data_dir or None,
         cache_dir=token_store.folder_of(config.cache_dir),
         text_column=config.text_column,
         label_column=config.label_column,
-        asked=[split for split in (config.train_split, config.validation_split, config.test_split) if split],
+        requested_splits=[split for split in (config.train_split, config.validation_split, config.test_split) if split],
         held_out_fraction=config.held_out_fraction,
         seed=config.seed,
     )
