@@ -40,7 +40,7 @@ def conditions(*, numerics: dict[str, str], replicas: int = 1) -> dict[str, str]
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Each condition that differs from those that the run was started under: its name, the run's value and the new one.
+    """Each condition that differs from the run's: its name, the run's value and the new one.
 
     Args:
       before: the run's conditions.
