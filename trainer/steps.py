@@ -1,6 +1,7 @@
 """The compiled training and evaluation steps: mathematics alone, on one replica or several."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,7 +14,7 @@ from trainer.run.state import Model, Sums, TrainState
 
 EVALUATION_BATCH_SIZE = 256  # reviews per replica
 
-Slices = tuple[Batch, ...]  # of one batch, one for each replica of this process
+Slices = tuple[Batch[Any], ...]  # of one batch, one for each replica of this process
 TrainStep = Callable[[Slices, float], tf.Tensor]
 EvalStep = Callable[[Slices, float], tf.Tensor]
 
@@ -62,7 +63,7 @@ def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, c
     return train_step
 
 
-def _sums(batch: Batch, logits: tf.Tensor, losses: tf.Tensor) -> Sums:
+def _sums(batch: Batch[tf.Tensor], logits: tf.Tensor, losses: tf.Tensor) -> Sums:
     # What a step adds to its metrics; `losses` are weighted, float32 [batch].
     return Sums(
         loss=tf.reduce_sum(tf.cast(losses, tf.float64)),

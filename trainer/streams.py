@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import sys
-from typing import TextIO
+from typing import Any, TextIO, TypedDict
 
 from trainer.errors import StorageError
 
@@ -34,13 +34,20 @@ def guard() -> None:
             os.open(os.devnull, flags)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = _Printable(*_buffer(_Results(1, "w", closefd=False), sys.stdout))
-    sys.stderr = io.TextIOWrapper(*_buffer(_LogLines(2, "w", closefd=False), sys.stderr))
+    stdout, stderr = _Results(1, "w", closefd=False), _LogLines(2, "w", closefd=False)
+    sys.stdout = _Printable(io.BufferedWriter(stdout), **_text_options(sys.stdout))
+    sys.stderr = io.TextIOWrapper(io.BufferedWriter(stderr), **_text_options(sys.stderr))
 
 
-def _buffer(raw: io.RawIOBase, stream: TextIO | None) -> tuple:
-    # What io.TextIOWrapper takes: buffer, encoding, errors, newline, line_buffering.
-    return io.BufferedWriter(raw), stream.encoding if stream else "utf-8", "backslashreplace", None, True
+class _TextOptions(TypedDict):
+    encoding: str
+    errors: str
+    line_buffering: bool
+
+
+def _text_options(stream: TextIO | None) -> _TextOptions:
+    encoding = stream.encoding if stream else "utf-8"
+    return {"encoding": encoding, "errors": "backslashreplace", "line_buffering": True}
 
 
 def printable(text: str) -> str:
@@ -66,14 +73,14 @@ def _redirect_to_null(descriptor: int) -> None:
 class _Waiting(io.FileIO):
     """Blocks while the stream is full, also if another program has made it non-blocking."""
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         while (written := super().write(data)) is None:
             select.select((), (self,), ())
         return written
 
 
 class _LogLines(_Waiting):
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError:
@@ -81,7 +88,7 @@ class _LogLines(_Waiting):
 
 
 class _Results(_Waiting):
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:

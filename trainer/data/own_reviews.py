@@ -68,7 +68,7 @@ class OwnReviews:
         self.split_sizes = self._count(pathlib.Path(cache_dir))
         self.description = f"{self._kind} in {self._root}"
         self._draw: _Draw | None = None
-        key: list = []
+        key: list[object] = []
         requested = set(requested_splits)
         if is_single and len(requested) > 1 and requested <= set(DRAWN):
             self._draw = _Draw(self._root, self.split_sizes["train"], requested, held_out_fraction, seed)
@@ -133,9 +133,9 @@ class OwnReviews:
             return review_folders.read(path)
         return review_files.read_table(path, kind=self._kind, **self._columns)
 
-    def _read_facts(self) -> list:
+    def _read_facts(self) -> list[object]:
         # By these, files are recognised as those that were counted, wherever they lie.
-        facts: list = [self._kind, *self._columns.values()]
+        facts: list[object] = [self._kind, *self._columns.values()]
         for split, file in self._files.items():
             paths = [file] if file.is_file() else [path for path, _ in review_folders.texts_of(file)]
             for path in paths:

@@ -203,7 +203,8 @@ def _sentence(symbol: str, sentiment: int, rng: random.Random) -> tuple[str, int
 def _write(sentiment: int, rng: random.Random) -> str:
     # A Lomax tail: most reviews are short, a few very long.
     target = min(LONGEST, int(SHORTEST + 80 * ((1 - rng.random()) ** (-1 / 3) - 1)))
-    sentences, length = [], 0
+    sentences: list[str] = []
+    length = 0
     while True:
         opening = len(sentences) < 2
         text, tokens = _sentence("remark" if opening else "sentence", sentiment, rng)

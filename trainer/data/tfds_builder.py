@@ -10,7 +10,7 @@ import re
 import sys
 import textwrap
 import weakref
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -143,7 +143,7 @@ def check_features(name: str, builder: "tfds.core.DatasetBuilder", columns: Colu
         )
 
 
-def _may_be_label(feature: object) -> bool:
+def _may_be_label(feature: Any) -> bool:
     import tensorflow_datasets as tfds
 
     classes = getattr(feature, "num_classes", None)

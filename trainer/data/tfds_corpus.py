@@ -138,8 +138,8 @@ def _check_readable(place: pathlib.Path) -> None:
             os.scandir(folder).close()
         except OSError as error:
             fail(error)
-    for folder, _, names in os.walk(place, onerror=fail):
-        for path in (pathlib.Path(folder, name) for name in names if name.endswith(".json")):
+    for walked, _, names in os.walk(place, onerror=fail):
+        for path in (pathlib.Path(walked, name) for name in names if name.endswith(".json")):
             try:
                 os.close(files.open_regular(path, follow_links=True))
             except files.ABSENT as error:
@@ -201,6 +201,6 @@ def _damage_of_sample_reviews(folder: Folder, prepared: pathlib.Path, read_all: 
     return None
 
 
-def _source(path: os.PathLike, folder: Folder) -> tuple[str, int, int]:
+def _source(path: os.PathLike[str], folder: Folder) -> tuple[str, int, int]:
     status = pathlib.Path(path).stat()
     return folder.shown(os.fspath(path)), status.st_size, status.st_mtime_ns

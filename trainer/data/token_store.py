@@ -220,6 +220,7 @@ def _load(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabula
 def _find(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabulary) -> TokenStore | None:
     with contextlib.suppress(*_NOT_WHOLE):
         return _load(folder, corpus, split, vocabulary)
+    return None
 
 
 def _find_stores(
@@ -236,6 +237,7 @@ def _find_vocabulary(folder: pathlib.Path, train_split: str) -> Vocabulary | Non
         vocabulary = Vocabulary.from_bytes(data)
         manifest = store_manifest.read(folder / _quote(train_split))
         return vocabulary if manifest["vocabulary"] == vocabulary.fingerprint else None
+    return None
 
 
 def _build_vocabulary(

@@ -12,7 +12,7 @@ import heapq
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,7 @@ STANDARDISER_ID = (
 )
 PADDING, UNKNOWN = b"", b"[UNK]"
 
-Texts = Sequence[str] | Sequence[bytes] | np.ndarray | tf.Tensor
+Texts: TypeAlias = Sequence[str] | Sequence[bytes] | np.ndarray | tf.Tensor
 """Texts, [n] string; any bytes, UTF-8 or not."""
 
 Item = TypeVar("Item")

@@ -21,9 +21,12 @@ lengths;
   the first segment of a batch starts at its first token.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
+
+Loop = tuple[Any, ...]  # the variables of a `tf.while_loop`: tensors and arrays of tensors
 
 # A condition of exactness (`run/conditions.py`): changes whenever a change here can change a bit of a result.
 KERNEL_ID = "segments of compiled time steps 2"
@@ -143,16 +146,16 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
         return [a.write(at, value) for a, value in zip(arrays, values, strict=True)]
 
     @tf.custom_gradient
-    def run(table: tf.Tensor, recurrent: tf.Tensor):
+    def run(table: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         # An eager tape would look into the compiled segments, whose loops it cannot reverse.
         table, recurrent = tf.stop_gradient(table), tf.stop_gradient(recurrent)
 
-        def skim(segment, h, c, *starts):
-            starts = write(starts, segment, [h, c])
+        def skim(segment: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *starts: tf.TensorArray) -> Loop:
+            written = write(starts, segment, [h, c])
             h, c = _skim(table, recurrent, *ids_of(segment), h, c)
-            return segment + 1, *with_known_shape(h, c), *starts
+            return segment + 1, *with_known_shape(h, c), *written
 
-        def advance(segment, h, c, *saved):
+        def advance(segment: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *saved: tf.TensorArray) -> Loop:
             h, c, *values = _forward(table, recurrent, *ids_of(segment), h, c)
             return segment + 1, *with_known_shape(h, c), *write(saved, segment - first_kept, values)
 
@@ -170,17 +173,18 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
         )
 
         def gradients(dh: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            def retreat(segment, hs, by_gates, c_by_h, c_by_c, dh, dc, d_table, d_recurrent):
+            def retreat(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
+                hs, by_gates, c_by_h, c_by_c, dh, dc, d_table, d_recurrent = values
                 dh, dc, d_table, d_gates = _backward(
                     recurrent, *ids_of(segment), by_gates, c_by_h, c_by_c, dh, dc, d_table
                 )
                 d_recurrent += tf.matmul(tf.reshape(hs, [-1, units]), d_gates, transpose_a=True)
                 return segment - 1, *with_known_shape(dh, dc), d_table, d_recurrent
 
-            def retreat_kept(segment, *values):
+            def retreat_kept(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
                 return retreat(segment, *(a.read(segment - first_kept) for a in saved), *values)
 
-            def retreat_skimmed(segment, *values):
+            def retreat_skimmed(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
                 return retreat(
                     segment,
                     *_forward(table, recurrent, *ids_of(segment), *(a.read(segment) for a in starts))[2:],
@@ -212,11 +216,13 @@ def _step(pre_activations: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _skim(table, recurrent, token_ids, first, h, c):
+def _skim(
+    table: tf.Tensor, recurrent: tf.Tensor, token_ids: tf.Tensor, first: tf.Tensor, h: tf.Tensor, c: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     # One segment from step `first` on. Returns h and c after it.
     token_ids = _steps(token_ids)
 
-    def step(t, h, c):
+    def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> Loop:
         *_, o, c, tanh_c = _step(tf.gather(table, token_ids.read(t)) + h @ recurrent, c)
         return t + 1, 0.5 * (o + 1.0) * tanh_c, c
 
@@ -224,13 +230,15 @@ def _skim(table, recurrent, token_ids, first, h, c):
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _forward(table, recurrent, token_ids, first, h, c):
+def _forward(
+    table: tf.Tensor, recurrent: tf.Tensor, token_ids: tf.Tensor, first: tf.Tensor, h: tf.Tensor, c: tf.Tensor
+) -> Loop:
     # One segment from step `first` on. Returns h and c after it and, of each step: h before it, and by what
     # the backward pass multiplies.
     steps = token_ids.shape[0]
     token_ids = _steps(token_ids)
 
-    def step(t, h, c, *saved):
+    def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *saved: tf.TensorArray) -> Loop:
         i, f, g, o, new_c, tanh_c = _step(tf.gather(table, token_ids.read(t)) + h @ recurrent, c)
         by_gates = [g * (1.0 - i * i), c * (1.0 - f * f), (i + 1.0) * (1.0 - g * g), tanh_c * (1.0 - o * o)]
         values = (
@@ -239,8 +247,8 @@ def _forward(table, recurrent, token_ids, first, h, c):
             0.5 * (o + 1.0) * (1.0 - tanh_c * tanh_c),
             0.5 * (f + 1.0),
         )
-        saved = [a.write(t, value) for a, value in zip(saved, values, strict=True)]
-        return t + 1, 0.5 * (o + 1.0) * tanh_c, new_c, *saved
+        written = [a.write(t, value) for a, value in zip(saved, values, strict=True)]
+        return t + 1, 0.5 * (o + 1.0) * tanh_c, new_c, *written
 
     _, h, c, *saved = tf.while_loop(
         lambda t, *_: t < steps, step, [first, h, c, *(tf.TensorArray(tf.float32, steps) for _ in range(4))]
@@ -249,7 +257,17 @@ def _forward(table, recurrent, token_ids, first, h, c):
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _backward(recurrent, token_ids, first, by_gates, c_by_h, c_by_c, dh, dc, d_table):
+def _backward(
+    recurrent: tf.Tensor,
+    token_ids: tf.Tensor,
+    first: tf.Tensor,
+    by_gates: tf.Tensor,
+    c_by_h: tf.Tensor,
+    c_by_c: tf.Tensor,
+    dh: tf.Tensor,
+    dc: tf.Tensor,
+    d_table: tf.Tensor,
+) -> Loop:
     # One segment, from the gradients of h and c after it to those before it. d_table is added to; d_gates is
     # [steps * batch, 4 * units].
     steps, _, width = by_gates.shape
@@ -258,7 +276,7 @@ def _backward(recurrent, token_ids, first, by_gates, c_by_h, c_by_c, dh, dc, d_t
 
     ids = _steps(token_ids)
 
-    def step(t, dh, dc, d_table, saved):
+    def step(t: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, d_table: tf.Tensor, saved: tf.TensorArray) -> Loop:
         dc += dh * c_by_h.read(t)
         d_gates = tf.concat([dc, dc, dc, dh], axis=1) * by_gates.read(t)
         d_table = tf.tensor_scatter_nd_add(d_table, tf.expand_dims(ids.read(t), 1), d_gates)
