@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 from token_store_test import without_privileges
 
-from trainer import InputError, StorageError
+from trainer import InputError, StorageError, machine
 from trainer.data import datasets, sample_reviews
 
 
@@ -421,6 +421,17 @@ def test_what_cannot_be_read_is_not_taken_for_missing(data_dir, tmp_path, name):
     assert "delete" not in str(error.value) and "/proc/self" not in str(error.value)
     path.chmod(mode)
     assert len(texts_of(open_from(tmp_path / "data"), "train")) == 100
+
+
+def test_without_proc_a_folder_keeps_its_name_and_one_with_a_pattern_is_refused(data_dir, tmp_path, monkeypatch):
+    expected = texts_of(open_from(data_dir), "train")
+    monkeypatch.setattr(machine, "PROC", tmp_path / "none")
+    monkeypatch.delattr(os, "O_PATH")
+    monkeypatch.chdir(data_dir.parent)
+    assert texts_of(open_from(data_dir.name), "train") == expected
+    shutil.copytree(data_dir, tmp_path / "a[b]")
+    with pytest.raises(InputError, match=r"Without /proc, a path must hold none of .*a\[b\] does; rename it"):
+        open_from(tmp_path / "a[b]")
 
 
 def test_a_user_without_a_home_is_told_to_name_the_folder_of_prepared_datasets(monkeypatch, tmp_path):

@@ -20,9 +20,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import InputError, StorageError, TrainerError
+from trainer import InputError, StorageError, TrainerError, machine
 from trainer.data import own_reviews
 from trainer.data.regular_files import holds_only, locked, move_aside, open_regular
+from trainer.files import expand_home, plain_directory
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -172,12 +173,12 @@ class _Folder:
         self.path, self.name = path, path
         if not own_reviews.is_uri(path):
             try:
-                descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                descriptor = machine.open_directory(path)
             except (FileNotFoundError, NotADirectoryError):
                 self.name = f"{os.devnull}/nothing"
             else:
                 weakref.finalize(self, os.close, descriptor)
-                self.name = f"/proc/self/fd/{descriptor}"
+                self.name = str(plain_directory(pathlib.Path(path), descriptor))
 
     def shown(self, text: object) -> str:
         """A text, with the path in place of the name."""
@@ -191,8 +192,8 @@ def _path_of_prepared(name: str, data_dir: str | None, cache_dir: str) -> str:
         return cache_dir
     given = data_dir or constants.DATA_DIR
     try:
-        return given if own_reviews.is_uri(given) else str(pathlib.Path(given).expanduser())
-    except RuntimeError:
+        return given if own_reviews.is_uri(given) else str(pathlib.Path(expand_home(given)))
+    except LookupError:
         raise InputError(
             f"TFDS' prepared datasets must lie in a folder, but {given} is in a home that is not known; "
             f"name another one by --data_dir or TFDS_DATA_DIR."

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import pathlib
-import pwd
 import re
 import shutil
 import tempfile
@@ -34,6 +33,7 @@ from trainer.data.datasets import Corpus
 from trainer.data.regular_files import holds_only, locked, move_aside, read_regular
 from trainer.data.stored_array import CHECKED_AT_ONCE_BYTES, StoredArray, Verification, open_array
 from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabulary, on_all_cores
+from trainer.files import expand_home, fsync
 
 FORMAT = 1
 FILES = ("token_ids", "offsets", "labels")
@@ -137,10 +137,8 @@ def folder_of(cache_dir: str) -> str:
     # As the XDG Base Directory Specification has it, an empty or a relative one does not count.
     given = cache_dir or str((base if base.is_absolute() else pathlib.PurePath("~/.cache")) / "trainer")
     try:
-        if given.partition("/")[0] == "~" and not os.environ.get("HOME", "").startswith("/"):
-            return str(pathlib.Path(pwd.getpwuid(os.getuid()).pw_dir, given[2:]))
-        return str(pathlib.Path(given).expanduser())
-    except (RuntimeError, KeyError):
+        return str(pathlib.Path(expand_home(given)))
+    except LookupError:
         raise InputError(
             f"The encoded reviews must be kept in a folder, but {given} is in a home that is not known; "
             f"name another one by --cache_dir, as in --cache_dir=/tmp/cache."
@@ -266,7 +264,7 @@ def _build_vocabulary(folder: pathlib.Path, corpus: Corpus, train_split: str, vo
     texts = (texts for texts, _ in _reviews(corpus, train_split, "Counting"))
     vocabulary = build_vocabulary(batches=texts, vocab_size=vocab_size)
     (workshop / VOCABULARY).write_bytes(vocabulary.to_bytes())
-    _fsync(workshop / VOCABULARY)
+    fsync(workshop / VOCABULARY)
     with _gate(folder):
         if (folder / VOCABULARY).is_dir() and not (folder / VOCABULARY).is_symlink():
             move_aside(folder / VOCABULARY)
@@ -289,7 +287,7 @@ def _build(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabul
     files = _encode(corpus, split, vocabulary, built)
     (built / MANIFEST).write_text(json.dumps(_manifest(corpus, split, vocabulary, files), indent=2))
     for path in (*built.iterdir(), built):
-        _fsync(path)
+        fsync(path)
     _publish(built, folder)
     try:
         return _load(folder, corpus, split, vocabulary)
@@ -374,21 +372,13 @@ def _is_abandoned(leftover: pathlib.Path) -> bool:
     return False
 
 
-def _fsync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _publish(built: pathlib.Path, folder: pathlib.Path) -> None:
     try:
         built.rename(folder / built.name)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # these: another builder was faster, and its store stays
             raise
-    _fsync(folder)
+    fsync(folder)
 
 
 @contextlib.contextmanager

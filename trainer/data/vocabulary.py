@@ -8,14 +8,13 @@ import dataclasses
 import functools
 import hashlib
 import heapq
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import tensorflow as tf
 
-from trainer import InputError
+from trainer import InputError, machine
 
 STANDARDISER_ID = "ascii-lower, no ascii punctuation, split at ascii whitespace"  # changes when `tokenize` does
 PADDING, UNKNOWN = b"", b"[UNK]"
@@ -84,7 +83,7 @@ def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> I
     TensorFlow's eager operations run on the thread that calls them and let go of Python's lock: the threads that are set for training
     neither bind this nor are changed by it. Memory holds two items more than there are cores.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.usable_cores()
     with ThreadPoolExecutor(cores) as pool:
         running: collections.deque[Future] = collections.deque()
         for item in items:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from absl import logging
 
-from trainer import InputError, StorageError, files
+from trainer import InputError, StorageError, files, machine
 from trainer.run.state import TrainState
 
 PERIODIC, BEST, QUARANTINE = "checkpoints", "best", "quarantine"
@@ -533,7 +533,7 @@ def _first_line(error: Exception) -> str:
 
 def _reason(error: Exception, prefix: pathlib.Path) -> str:
     # The name that TensorFlow was given of the checkpoint's directory is known to nobody else.
-    return re.sub("/proc/self/fd/[0-9]+", lambda _: str(prefix.parent), _first_line(error))
+    return machine.replace_descriptor_names(_first_line(error), str(prefix.parent))
 
 
 def _make_durable(prefix: pathlib.Path) -> None:
