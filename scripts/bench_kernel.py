@@ -24,7 +24,7 @@ with importing_tensorflow():
     import numpy as np
     import tensorflow as tf
 
-from trainer import start, train
+from trainer import machine, start, train
 from trainer.config import Config
 from trainer.data.input_pipeline import Batch
 from trainer.model import lstm
@@ -234,10 +234,8 @@ def main() -> None:
     if given.profile:
         profile(given.profile, given.batch_sizes[0], given.times[0], given.vocab_size)
         return
-    machine = distribution.conditions(numerics={})
-    print(
-        f"{machine['cpu']}, {machine['usable cores']} cores, {time.strftime('%Y-%m-%d')}; milliseconds, {UNITS} units in each direction\n"
-    )
+    here = f"{machine.cpu()['cpu']}, {machine.usable_cores()} cores, {time.strftime('%Y-%m-%d')}"
+    print(f"{here}; milliseconds, {UNITS} units in each direction\n")
     print(f"| batch x time | {' | '.join(COLUMNS)} |\n|{' --- |' * (len(COLUMNS) + 1)}")
     shares = {}
     for batch_size, time_steps in itertools.product(given.batch_sizes, given.times):

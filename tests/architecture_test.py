@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "trainer"
 ROOMS = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 WINGS = ("data", "model", "run")
-BASE = {"trainer.files", "trainer.streams"}  # what everything may import
+BASE = {"trainer.files", "trainer.machine", "trainer.streams"}  # what everything may import
 SHARED_PROGRAMS = {"trainer.evaluate", "trainer.progress", "trainer.start", "trainer.trained", "trainer.warm_start"}
 
 
@@ -76,6 +77,22 @@ def names_used(path):
 def test_each_outside_thing_has_one_gatekeeper(thing):
     users = {room for room, path in ROOMS.items() if any(name == thing or name.startswith(f"{thing}.") for name in names_used(path))}
     assert users <= GATEKEEPERS[thing]
+
+
+# What other systems than Linux lack, or have another call for.
+OF_LINUX = {
+    *("os.sched_getaffinity", "os.sched_setaffinity", "os.cpu_count", "os.posix_fadvise"),
+    *("os.posix_fallocate", "os.O_PATH", "os.O_TMPFILE", "os.memfd_create"),
+    *("os.fsync", "os.fdatasync", "os.sync", "fcntl.F_FULLFSYNC"),
+}
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "trainer.machine"])
+def test_what_linux_alone_has_is_used_in_one_module(room):
+    nodes = [node for node in ast.walk(ast.parse(ROOMS[room].read_text())) if isinstance(node, ast.Constant)]
+    texts = [node.value for node in nodes if isinstance(node.value, str)]
+    assert [text for text in texts if re.match("/(proc|sys|dev/(fd|shm))(/|$)", text)] == []
+    assert names_used(ROOMS[room]).isdisjoint(OF_LINUX)
 
 
 def test_nothing_of_keras_own_training_is_used():

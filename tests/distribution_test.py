@@ -11,12 +11,17 @@ import pytest
 import tensorflow as tf
 from local_cluster import ROOT
 
+from trainer import machine
 from trainer.config import Config
 from trainer.run import distribution
 
 
 def conditions():
-    return distribution.conditions(numerics={"kernel": "plain-1"})
+    return conditions_with(intra_op=Config.intra_op_threads, inter_op=Config.inter_op_threads)
+
+
+def conditions_with(**threads):
+    return distribution.conditions(numerics={"kernel": "plain-1"}, **threads)
 
 
 def test_the_same_process_has_the_same_conditions():
@@ -32,7 +37,6 @@ def test_what_decides_bits_is_recorded():
         "cpu",
         "cpu features",
         "cpu caches",
-        "usable cores",
         "devices",
         "kernel",
     ):
@@ -68,6 +72,21 @@ def test_how_much_tensorflow_logs_is_no_difference(monkeypatch):
     before = json.dumps(conditions())
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     assert distribution.differences(before, conditions()) == []
+
+
+def test_usable_cores_are_a_condition_only_where_tensorflow_decides_the_threads(monkeypatch):
+    assert "usable cores" not in conditions()
+    for threads in ({"intra_op": 0, "inter_op": 2}, {"intra_op": 1, "inter_op": 0}):
+        monkeypatch.setattr(machine, "usable_cores", lambda: 3)
+        before = conditions_with(**threads)
+        assert before["usable cores"] == "3"
+        monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+        (difference,) = distribution.differences(json.dumps(before), conditions_with(**threads))
+        assert difference == "usable cores was '3' and is '4' now"
+
+
+def test_cores_that_an_older_version_recorded_are_no_difference():
+    assert distribution.differences(json.dumps({**conditions(), "usable cores": "96"}), conditions()) == []
 
 
 @pytest.mark.parametrize(

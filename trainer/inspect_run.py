@@ -154,7 +154,8 @@ def _next(directory: pathlib.Path, config, facts: Mapping[str, Any], found, star
     unlike = configuration.changes(stored, config, INEXACT)
     recorded = checkpoint.read_texts(prefix, "conditions", state)
     # Who trains together is known to those who train.
-    now = distribution.conditions(numerics=NUMERICS) | {"replicas": recorded.get("replicas")}
+    threads = {"intra_op": config.intra_op_threads, "inter_op": config.inter_op_threads}
+    now = distribution.conditions(numerics=NUMERICS, **threads) | {"replicas": recorded.get("replicas")}
     unlike += distribution.differences(json.dumps(recorded), now)
     if unlike and not config.allow_inexact_resume:
         return f"refuse, unless --allow_inexact_resume is given: {'; '.join(unlike)}"

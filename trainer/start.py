@@ -99,7 +99,14 @@ def _open(config: Config, found: checkpoint.Found, stored: Mapping[str, Any], re
         "fingerprints": json.dumps(
             {"vocabulary": vocabulary.fingerprint} | {f"split {split}": store.fingerprint for split, store in stores.items()}
         ),
-        "conditions": json.dumps(distribution.conditions(numerics=NUMERICS, replicas=replicas)),
+        "conditions": json.dumps(
+            distribution.conditions(
+                numerics=NUMERICS,
+                intra_op=config.intra_op_threads,
+                inter_op=config.inter_op_threads,
+                replicas=replicas,
+            )
+        ),
     }
     if found.newest is None and summaries.has_points(directory / "summaries"):
         raise StorageError(

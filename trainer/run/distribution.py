@@ -4,7 +4,6 @@ The only user of tf.distribute. A replica is a device that computes its slice of
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -17,7 +16,7 @@ import tensorflow as tf
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 from tensorflow.python.eager import context
 
-from trainer import InputError, PeerLostError
+from trainer import InputError, PeerLostError, machine
 from trainer.run.cluster import Cluster, port_error
 
 # What TensorFlow, XLA and their kernels read from the environment to choose how to compute; not what they log or where they look.
@@ -25,6 +24,7 @@ _ENVIRONMENT = (
     *("TF_XLA_", "TF_ENABLE_", "TF_DISABLE_", "TF_NUM_", "TF_CPU_", "TF_GPU_", "TF_CUDNN_", "TF_USE_", "TF_DETERMINISTIC", "TF_OVERRIDE_"),
     *("XLA_", "OMP_", "KMP_", "DNNL_", "ONEDNN_", "CUDNN_", "NVIDIA_TF32"),
 )
+_CORES = "usable cores"  # a condition where TensorFlow decides the number of threads
 _HEALTH_SECS = 5  # between two looks at whether the others live, of which each may take as long
 _EXCHANGE_SECS = 3600  # that it waits for them in an exchange, where one that dies is noticed at once
 
@@ -209,19 +209,29 @@ def _split_cpu(count: int) -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
 
 
-def conditions(*, numerics: dict[str, str], replicas: Replicas | None = None) -> dict[str, str]:
+def conditions(
+    *,
+    numerics: dict[str, str],
+    intra_op: int,
+    inter_op: int,
+    replicas: Replicas | None = None,
+) -> dict[str, str]:
     """What has to be equal for a resumed run to have the bits of an uninterrupted one.
 
     Args:
       numerics: the ids of our own code that decides bits, by name.
+      intra_op: the threads that share an operation, as for `set_threads`.
+      inter_op: the operations at a time, as for `set_threads`.
       replicas: who trains together; None: one device.
     """
     devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
     environment = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)]
+    # Cores decide bits only through the number of threads, which is theirs where TensorFlow decides it.
+    cores = {} if intra_op and inter_op else {_CORES: str(machine.usable_cores())}
     return {
         **{package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "numpy")},
-        **_cpu(),
-        "usable cores": str(len(os.sched_getaffinity(0))),
+        **machine.cpu(),
+        **cores,
         "devices": " ".join(devices),
         "replicas": str(replicas.count if replicas else 1),
         "environment": " ".join(environment),
@@ -232,23 +242,11 @@ def conditions(*, numerics: dict[str, str], replicas: Replicas | None = None) ->
 def differences(stored: str, now: dict[str, str]) -> list[str]:
     """Each condition that is not what the run was begun under: its name, the run's value and today's."""
     before = json.loads(stored)
+    names = before.keys() | now.keys()
+    if _CORES not in now:  # Older versions recorded it whatever the threads were.
+        names -= {_CORES}
     return [
         f"{name} was {before.get(name, 'not recorded')!r} and is {now.get(name, 'not recorded')!r} now"
-        for name in sorted(before.keys() | now.keys())
+        for name in sorted(names)
         if before.get(name) != now.get(name)
     ]
-
-
-def _cpu() -> dict[str, str]:
-    """Model, features and caches: kernels choose their blocks, and with them the order of their sums, by these."""
-    facts = {}
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        facts.setdefault(name.strip(), value.strip())
-    features = " ".join(sorted((facts.get("flags") or facts.get("Features") or "").split()))
-    caches = [path.read_text().strip() for path in sorted(pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))]
-    return {
-        "cpu": facts.get("model name") or os.uname().machine,
-        "cpu features": hashlib.sha256(features.encode()).hexdigest()[:12],
-        "cpu caches": " ".join(caches),
-    }
