@@ -126,6 +126,12 @@ def matched_by(name: str) -> list[str]:
     return [each for each in names if each not in ("", ".", "..", name)][:4]
 
 
+def relative_name(path: pathlib.Path, base: pathlib.Path) -> str:
+    """A path as it is given on a command line in `base`, where a ~ at its beginning would be the home folder."""
+    name = str(path.relative_to(base))
+    return f"./{name}" if name.startswith("~") else name
+
+
 class Names:
     """A case is a new run, killed and resumed; a damaged one; one that is read; or one taken from."""
 
@@ -187,7 +193,7 @@ class Names:
             shutil.copytree(self.kept, base / sibling)
         (base / "plain file").write_text("precious")
         before = snapshot(base)
-        said = (lambda path: path.relative_to(base)) if number % 3 == 0 else (lambda path: path)
+        said = (lambda path: relative_name(path, base)) if number % 3 == 0 else (lambda path: path)
         way = (self._new, self._damaged, self._readers, self._users)[number // 2 % 4]
         self.is_fresh = number % 25 == 7
         try:
@@ -241,7 +247,7 @@ class Names:
         texts.write_text("a good film\n")
         answer = self._start(["--mode=inspect", f"--workdir={said(run)}"], base, folder).wait(SECS)
         wrong = faults_of(answer, (0,)) + ["inspect sees damage"] * (answer.out.count("verified") < 24)
-        latest = f"--checkpoint={said(run) / 'checkpoints' / 'ckpt-24'}"
+        latest = f"--checkpoint={said(run / 'checkpoints' / 'ckpt-24')}"
         which = rng.choice(([latest], ["--checkpoint=best"]))
         if rng.random() < 0.5:
             answer, figures = self._evaluate(said(run), said(output), said(table), folder / "log", base)

@@ -1,6 +1,8 @@
 """The flags: one list, checked before anything else happens."""
 
 import dataclasses
+import os
+import pwd
 
 import pytest
 from absl import flags
@@ -24,6 +26,9 @@ ON_RESUME = {
     NOT_STORED: "mode workdir allow_inexact_resume data_dir cache_dir checkpoint split input text bad_rows output init_from init_optimizer "
     "init_best_metric profile_steps connect_secs",
 }
+
+PATHS = ("workdir", "data_dir", "cache_dir", "init_from", "checkpoint", "input", "output")
+MODES = dict.fromkeys(("checkpoint", "input", "output"), "evaluate")  # --mode=train does not take these
 
 
 @pytest.fixture(autouse=True)
@@ -218,9 +223,69 @@ def test_a_damaged_copy_is_refused_wherever_it_is_cut_and_whatever_bit_is_flippe
 
 @pytest.mark.parametrize("name", ["workdir", "cache_dir", "init_from", "checkpoint", "input", "output"])
 def test_a_path_in_a_cloud_is_refused_by_name(name):
-    modes = {"checkpoint": "evaluate", "input": "evaluate", "output": "evaluate"}
     with pytest.raises(InputError, match=rf"--{name} must be a path on this machine, but --{name}=gs://bucket/run"):
-        Config(**{"workdir": "w", "mode": modes.get(name, "train"), name: "gs://bucket/run"})
+        Config(**{"workdir": "w", "mode": MODES.get(name, "train"), name: "gs://bucket/run"})
+
+
+def test_each_flag_of_the_command_line_alone_is_known_to_be_a_path_or_not():
+    texts = {
+        name
+        for name, field in config.FIELDS.items()
+        if field.type is str and field.metadata["on_resume"] is NOT_STORED and not field.metadata["choices"]
+    }
+    assert texts - {"split", "profile_steps"} == set(PATHS)
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("~/a b/~x", "/home/me/a b/~x"), ("~", "/home/me"), ("~root/x", "{root}/x")],
+)
+def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(monkeypatch, name, given, expected):
+    monkeypatch.setenv("HOME", "/home/me/")
+    parsed = parse(f"--mode={MODES.get(name, 'train')}", f"--{name}={given}")
+    assert parsed[name] == expected.format(root=pwd.getpwnam("root").pw_dir)
+
+
+@pytest.mark.parametrize("kind", ["csv:", "tsv:", "jsonl:", "folder:", ""])
+def test_the_path_of_own_reviews_may_begin_with_a_tilde(monkeypatch, kind):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse(f"--dataset={kind}~/reviews.csv") == {"dataset": f"{kind}/home/me/reviews.csv"}
+
+
+def test_a_tilde_in_a_flagfile_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "some.flags").write_text("--workdir=~/run\n")
+    assert parse("--flagfile=~/some.flags") == {"workdir": f"{tmp_path}/run"}
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("--workdir=./~/x", "--workdir=a~", "--data_dir=gs://bucket/~/x", "--sample_text=~/x"),
+        *("--dataset=imdb_reviews", "--dataset=csv:./~x.csv", "--dataset=glue/sst2:~", "--train_split=~/x"),
+    ],
+)
+def test_any_other_tilde_stays(argument):
+    name, _, value = argument.removeprefix("--").partition("=")
+    assert parse(argument) == {name: (value,) if name == "sample_text" else value}
+
+
+@pytest.mark.parametrize("name", [*PATHS, "dataset"])
+def test_a_home_that_is_not_known_is_refused_in_one_sentence(name):
+    kind = "csv:" * (name == "dataset")
+    with pytest.raises(InputError) as error:
+        parse(f"--mode={MODES.get(name, 'train')}", f"--{name}={kind}~nobody-at-all/x")
+    assert str(error.value) == (
+        f"--{name} must be in a home folder that is known, but --{name}={kind}~nobody-at-all/x was given; "
+        f"write the whole path; a name that begins with ~ itself is written as {kind}./~nobody-at-all/x."
+    )
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_where_no_home_is_set_it_is_that_of_the_user(monkeypatch, home):
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    assert parse("--workdir=~/x") == {"workdir": f"{pwd.getpwuid(os.getuid()).pw_dir}/x"}
 
 
 def test_of_a_run_that_is_there_only_what_is_given_is_checked_before_its_own_settings_are_known():

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
-from trainer import InputError
+from trainer import InputError, files
 
 
 class OnResume(enum.Enum):
@@ -418,7 +418,22 @@ def parse(argv: Sequence[str]) -> dict[str, typing.Any] | None:
         modes = FIELDS[name].metadata["modes"]
         if modes and mode not in modes:
             raise InputError(f"--{name} is for --mode={' or '.join(modes)}, but the mode is {mode}.")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return {name: _expand_home(name, value) for name, value in given.items()}
+
+
+def _expand_home(name: str, value: typing.Any) -> typing.Any:
+    # Most shells leave a ~ behind = or csv: as it is.
+    if name not in (*_PATHS, "data_dir", "dataset"):
+        return value
+    kind, path = re.fullmatch("((?:[a-z]+:)?)(.*)" if name == "dataset" else "()(.*)", value).groups()
+    try:
+        return kind + files.expand_home(path)
+    except LookupError:
+        raise InputError(
+            f"--{name} must be in a home folder that is known, but --{name}={value} was given; "
+            f"write the whole path; a name that begins with ~ itself is written as {kind}./{path}."
+        ) from None
 
 
 def help_text() -> str:
@@ -426,6 +441,7 @@ def help_text() -> str:
     lines = ["Train a bidirectional LSTM on labelled reviews. Kill it at any time: the same command again resumes exactly.", ""]
     lines += ["    python -m trainer.main --flagfile=trainer/configs/quickstart.flags", ""]
     lines += ["Flags may stand one a line in a file: --flagfile=<path>. Quiet: --verbosity=-1; every save: 1."]
+    lines += ["A path that begins with ~ is in the home folder."]
     lines += ["SIGUSR1 saves and training goes on; SIGINT, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU save and end.", ""]
     lines += ["On resume a flag that is not given keeps the run's own value. Another value than the run's is refused where a flag is"]
     lines += ["[fixed], needs --allow_inexact_resume where it is [inexact], and is taken where it is [free] or [not stored]."]
