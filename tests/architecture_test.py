@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -95,9 +96,6 @@ SOLE_USERS = {
     "tf.distribute": {"trainer.run.distribution"},
     "tf.saved_model": {"trainer.export"},
     "tf.raw_ops.RandomIndexShuffle": {"trainer.data.permutation"},
-    "os.fsync": {"trainer.files", "trainer.machine"},
-    "os.sched_getaffinity": {"trainer.machine"},
-    "os.posix_fadvise": {"trainer.machine"},
 }
 
 
@@ -115,6 +113,24 @@ def test_each_outside_thing_has_its_sole_users(thing):
         if any(name == thing or name.startswith(f"{thing}.") for name in names_used(path))
     }
     assert users <= SOLE_USERS[thing]
+
+
+# What other systems than Linux lack, or have another call for.
+OF_LINUX = {
+    *("os.sched_getaffinity", "os.sched_setaffinity", "os.cpu_count", "os.posix_fadvise"),
+    *("os.posix_fallocate", "os.O_PATH", "os.O_TMPFILE", "os.memfd_create"),
+    *("os.fsync", "os.fdatasync", "os.sync", "fcntl.F_FULLFSYNC"),
+}
+
+
+@pytest.mark.parametrize("module", MODULES.keys() - {"trainer.machine"})
+def test_what_linux_alone_has_is_used_in_one_module(module):
+    constants = [
+        node for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.Constant)
+    ]
+    texts = [node.value for node in constants if isinstance(node.value, str)]
+    assert [text for text in texts if re.match("/(proc|sys|dev/(fd|shm))(/|$)", text)] == []
+    assert names_used(MODULES[module]).isdisjoint(OF_LINUX)
 
 
 def test_nothing_of_keras_own_training_is_used():

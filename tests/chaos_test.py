@@ -11,7 +11,7 @@ import sys
 import chaos
 import chaos_attacks
 import pytest
-from chaos_names import PRINTABLE, matched_by, odd_name
+from chaos_names import PRINTABLE, matched_by, odd_name, relative_name
 from chaos_processes import forgotten, lost
 from chaos_start import Answer, faults_of, snapshot, start, touched
 from compare_runs import tensors
@@ -56,6 +56,11 @@ def test_every_printable_character_is_part_of_some_name():
 )
 def test_a_name_has_a_sibling_that_it_matches_as_a_pattern(name, sibling):
     assert sibling in matched_by(name)
+
+
+def test_a_relative_name_is_never_the_home_folder(tmp_path):
+    for name, given in (("~", "./~"), ("~root", "./~root"), ("a~", "a~")):
+        assert relative_name(tmp_path / name, tmp_path) == given
 
 
 def test_whatever_changes_in_a_folder_is_seen(tmp_path):

@@ -146,3 +146,12 @@ def test_each_changed_setting_is_named_with_both_values():
     assert config.changes(stored, settings, FIXED) == ["--seed was 0 and is 1 now"]
     assert config.changes(stored, settings, INEXACT) == ["--learning_rate was 0.0001 and is 0.5 now"]
     assert config.changes(stored, settings, FREE) == []
+
+
+def test_each_flag_of_the_command_line_alone_is_known_to_be_a_path_or_not():
+    texts = {
+        name
+        for name, field in config.FIELDS.items()
+        if field.type is str and field.metadata["on_resume"] is NOT_STORED and not field.metadata["choices"]
+    }
+    assert texts - {"split", "profile_steps"} == {*config.PATHS, "data_dir"}

@@ -1,5 +1,8 @@
 """The command line: every flag and flagfile is checked before anything else happens."""
 
+import os
+import pwd
+
 import pytest
 from absl import flags as absl_flags
 
@@ -108,3 +111,59 @@ def test_a_flag_of_the_mode_may_stand_before_it():
 def test_a_text_that_is_not_utf8_is_refused():
     with pytest.raises(InputError, match="UTF-8"):
         parse("--sample_text=\udcff")
+
+
+PATHS = ("workdir", "data_dir", "cache_dir", "init_from", "checkpoint", "input", "output")
+MODES = dict.fromkeys(("checkpoint", "input", "output"), "evaluate")  # --mode=train does not take these
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("~/a b/~x", "/home/me/a b/~x"), ("~", "/home/me"), ("~root/x", "{root}/x")],
+)
+def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(monkeypatch, name, given, expected):
+    monkeypatch.setenv("HOME", "/home/me/")
+    parsed = parse(f"--mode={MODES.get(name, 'train')}", f"--{name}={given}")
+    assert parsed[name] == expected.format(root=pwd.getpwnam("root").pw_dir)
+
+
+@pytest.mark.parametrize("kind", ["csv:", "tsv:", "jsonl:", "folder:", ""])
+def test_the_path_of_own_reviews_may_begin_with_a_tilde(monkeypatch, kind):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse(f"--dataset={kind}~/reviews.csv") == {"dataset": f"{kind}/home/me/reviews.csv"}
+
+
+def test_a_tilde_in_a_flagfile_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "some.flags").write_text("--workdir=~/run\n")
+    assert parse("--flagfile=~/some.flags") == {"workdir": f"{tmp_path}/run"}
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("--workdir=./~/x", "--workdir=a~", "--data_dir=gs://bucket/~/x", "--sample_text=~/x"),
+        *("--dataset=imdb_reviews", "--dataset=csv:./~x.csv", "--dataset=glue/sst2:~", "--train_split=~/x"),
+    ],
+)
+def test_any_other_tilde_stays(argument):
+    name, _, value = argument.removeprefix("--").partition("=")
+    assert parse(argument) == {name: (value,) if name == "sample_text" else value}
+
+
+@pytest.mark.parametrize("name", [*PATHS, "dataset"])
+def test_a_home_that_is_not_known_is_refused_in_one_sentence(name):
+    kind = "csv:" * (name == "dataset")
+    with pytest.raises(InputError) as error:
+        parse(f"--mode={MODES.get(name, 'train')}", f"--{name}={kind}~nobody-at-all/x")
+    assert str(error.value) == (
+        f"--{name} must be in a home folder that is known, but --{name}={kind}~nobody-at-all/x was given; "
+        f"write the whole path, or {kind}./~nobody-at-all/x for a name that begins with ~ itself."
+    )
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_where_no_home_is_set_it_is_that_of_the_user(monkeypatch, home):
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    assert parse("--workdir=~/x") == {"workdir": f"{pwd.getpwuid(os.getuid()).pw_dir}/x"}

@@ -82,8 +82,17 @@ def test_a_checkpoint_that_has_lost_its_index_is_told(copy):
 
 def test_another_machine_is_named(finished, monkeypatch):
     real = conditions.conditions
-    monkeypatch.setattr(conditions, "conditions", lambda **kwargs: {**real(**kwargs), "usable cores": "96"})
-    assert "usable cores" in facts(finished)["next"]
+    monkeypatch.setattr(conditions, "conditions", lambda **kwargs: {**real(**kwargs), "cpu": "Z80"})
+    assert "is 'Z80' now" in facts(finished)["next"]
+
+
+def test_cores_are_named_only_where_tensorflow_decides_the_threads(finished, monkeypatch):
+    read = checkpoint_reading.read_texts  # as an older version recorded them
+    monkeypatch.setattr(
+        checkpoint_reading, "read_texts", lambda *given: {**read(*given), "usable cores": "96"}
+    )
+    assert facts(finished)["next"].startswith("do nothing: it is finished")
+    assert "usable cores was '96'" in facts(finished, intra_op_threads=0)["next"]
 
 
 def test_a_store_that_is_not_what_was_written_is_named(finished, cache_dir, tmp_path):

@@ -181,6 +181,22 @@ def test_an_inexact_change_needs_leave(finished):
     assert "--allow_inexact_resume" in refused.stderr
 
 
+def test_a_tilde_is_the_home_folder_and_the_command_that_is_printed_fits_a_shell(tmp_path, cache_dir):
+    home = tmp_path / "the user's home"
+    home.mkdir()
+    rows = "".join(f"a {'good' if number % 2 else 'bad'} film,{number % 2}\n" for number in range(40))
+    (home / "reviews.csv").write_text(f"text,label\n{rows}")
+    splits = {"train_split": "train", "validation_split": "validation", "test_split": "test"}
+    given = tiny("~/my runs/first", cache_dir, dataset="csv:~/reviews.csv", epochs=1, **splits)
+    answer = run(command(given), env={**os.environ, "HOME": str(home)})
+    assert answer.returncode == 0, answer.stderr
+    assert not pathlib.Path("~").exists()
+    assert f"--dataset=csv:{home}/reviews.csv\n" in (home / "my runs" / "first" / "config.flags").read_text()
+    (printed,) = (line for line in answer.stderr.splitlines() if line.startswith("Look at it: "))
+    words = run(["sh", "-c", f"printf '%s\\n' {printed.removeprefix('Look at it: ')}"]).stdout.splitlines()
+    assert words == ["tensorboard", "--logdir", f"{home}/my runs/first/summaries"]
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(tmp_path, cache_dir, finished, signum):
     workdir = tmp_path / "run"

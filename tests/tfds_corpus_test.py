@@ -463,3 +463,16 @@ def test_imdb_opens_from_where_tfds_keeps_it(tmp_path):
         1920,
     )
     assert texts_of(corpus, "test[:1920]")[1024:1030] == texts_of(corpus, "test[1024:1030]")
+
+
+def test_without_proc_a_folder_keeps_its_name_and_one_with_a_pattern_is_refused(
+    data_dir, tmp_path, monkeypatch
+):
+    expected = texts_of(open_from(data_dir), "train")
+    monkeypatch.setattr(machine, "PROC", tmp_path / "none")
+    monkeypatch.delattr(os, "O_PATH")
+    monkeypatch.chdir(data_dir.parent)
+    assert texts_of(open_from(data_dir.name), "train") == expected
+    shutil.copytree(data_dir, tmp_path / "a[b]")
+    with pytest.raises(InputError, match=r"Without /proc, a path must hold none of .*a\[b\] does; rename it"):
+        open_from(tmp_path / "a[b]")

@@ -16,7 +16,7 @@ from trainer.fields import FIXED, FREE, INEXACT, NOT_STORED, OnResume, define, i
 
 Settings = Mapping[str, Any]  # some fields of a `Config`, by name
 
-_PATHS = ("workdir", "cache_dir", "init_from", "checkpoint", "input", "output")
+PATHS = ("workdir", "cache_dir", "init_from", "checkpoint", "input", "output")
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 _MODES = ("train", "evaluate", "predict", "export", "inspect")
 _SAMPLE_TEXT = (
@@ -302,7 +302,7 @@ def check_each(settings: Settings) -> None:
         field = FIELDS[name]
         if not is_within_bounds(value, field.metadata):
             raise InputError(f"--{name} must be {requirement(field)}, but --{name}={value} was given.")
-        if name in _PATHS and re.match(_SCHEME, value):
+        if name in PATHS and re.match(_SCHEME, value):
             raise InputError(
                 f"--{name} must be a path on this machine, but --{name}={value} was given; "
                 f"mount it as a folder, and give the path of that."

@@ -8,12 +8,14 @@ import contextlib
 import errno
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import stat
 import weakref
 from collections.abc import Iterator
 
+from trainer import machine
 from trainer.errors import InputError, StorageError
 
 SMALL = 2**24  # bytes; more than any text that this program writes but a vocabulary and a long history
@@ -45,14 +47,7 @@ class HeldDirectory:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
-        self.plain = pathlib.Path(f"/proc/self/fd/{self._descriptor}")
-        if not self.plain.is_dir():
-            self.plain = path.absolute()
-            if any(char in str(self.plain) for char in _PATTERNS):
-                raise InputError(
-                    f"Without /proc, a path must hold none of {' '.join(_PATTERNS)}, but {path} does; rename "
-                    f"it."
-                )
+        self.plain = plain_directory(path, self._descriptor)
 
     def check(self) -> None:
         """Raises StorageError when the directory was moved, replaced or unmounted since it was opened."""
@@ -72,10 +67,42 @@ class HeldDirectory:
             )
 
 
+def plain_directory(path: pathlib.Path, descriptor: int) -> pathlib.Path:
+    """A name of an open directory, without patterns, for libraries that take names for them.
+
+    Raises:
+      InputError: when no such name can be had on this system.
+    """
+    if name := machine.descriptor_name(descriptor):
+        return name
+    plain = path.absolute()
+    if any(char in str(plain) for char in _PATTERNS):
+        patterns = " ".join(_PATTERNS)
+        raise InputError(f"Without /proc, a path must hold none of {patterns}, but {plain} does; rename it.")
+    return plain
+
+
 def path_identity(path: pathlib.Path) -> tuple[int, int]:
     """Device and inode, which identify a file or a directory of this machine whatever its name."""
     status = path.stat()
     return status.st_dev, status.st_ino
+
+
+def expand_home(path: str) -> str:
+    """A path that begins with ~ or ~user, with that user's home folder in its place; any other path as it is.
+
+    Raises:
+      LookupError: when the home is not known.
+    """
+    name, slash, rest = path.partition("/")
+    if not name.startswith("~"):
+        return path
+    home = os.environ.get("HOME", "") if name == "~" else ""
+    if not home.startswith("/"):
+        home = (pwd.getpwuid(os.getuid()) if name == "~" else pwd.getpwnam(name[1:])).pw_dir
+    if not home.startswith("/"):
+        raise LookupError(f"the home of {name} is {home!r}")
+    return f"{home.rstrip('/')}{slash}{rest}" or "/"
 
 
 @contextlib.contextmanager
@@ -187,7 +214,7 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            machine.sync(file.fileno())
         temporary.replace(path)
         fsync(path.parent)
 
@@ -222,7 +249,7 @@ def fsync(path: pathlib.Path) -> None:
     """Waits until a file's content, or a directory's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        machine.sync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -3,13 +3,15 @@
 import contextlib
 import dataclasses
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags, logging
 
-from trainer.config import FIELDS
+from trainer import files
+from trainer.config import FIELDS, PATHS
 from trainer.errors import InputError
 from trainer.fields import requirement
 from trainer.flagfile import as_text, parse_value
@@ -20,6 +22,7 @@ Train a bidirectional LSTM on labelled reviews. Kill it at any time: the same co
     python -m trainer.main --flagfile=trainer/configs/quickstart.flags
 
 Flags may also stand in a file, one per line: --flagfile=<path>. --verbosity=-1 is quiet, 1 logs every save.
+A path that begins with ~ is in the home folder.
 SIGUSR1 saves, and training continues; SIGINT, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU save and stop.
 
 On resume, a flag that is not given keeps the run's value. A different value is refused for a [fixed] flag,
@@ -76,7 +79,24 @@ def parse(argv: Sequence[str]) -> dict[str, Any] | None:
         modes = FIELDS[name].metadata["modes"]
         if modes and mode not in modes:
             raise InputError(f"--{name} is for --mode={' or '.join(modes)}, but the mode is {mode}.")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return {name: _expand_home(name, value) for name, value in given.items()}
+
+
+def _expand_home(name: str, value: Any) -> Any:
+    # Most shells leave a ~ after = or csv: as it is.
+    if name not in (*PATHS, "data_dir", "dataset"):
+        return value
+    kind, path = "", value
+    if name == "dataset" and (match := re.fullmatch(r"([a-z]+:)(.*)", value)):
+        kind, path = match.groups()
+    try:
+        return kind + files.expand_home(path)
+    except LookupError:
+        raise InputError(
+            f"--{name} must be in a home folder that is known, but --{name}={value} was given; "
+            f"write the whole path, or {kind}./{path} for a name that begins with ~ itself."
+        ) from None
 
 
 def _parse_with_absl(argv: Sequence[str]) -> list[str]:

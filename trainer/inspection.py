@@ -218,10 +218,12 @@ def next_action(inspection: Inspection) -> str:
         has_traces = damaged or inspection.history
         return "end with an error: no checkpoint can be read" if has_traces else "start at step 0"
     recorded = checkpoint_reading.read_texts(newest.prefix, "conditions", newest.values)
-    # The number of replicas is known only in training.
-    current = conditions.conditions(numerics=compatibility.NUMERICS) | {
-        "replicas": recorded.get("replicas", "1")
-    }
+    current = conditions.conditions(
+        numerics=compatibility.NUMERICS,
+        intra_op_threads=settings.intra_op_threads,
+        inter_op_threads=settings.inter_op_threads,
+    )
+    current["replicas"] = recorded.get("replicas", "1")  # known only in training
     differences = compatibility.compare(
         inspection.stored, settings, recorded_conditions=recorded, current_conditions=current
     )

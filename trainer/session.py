@@ -169,7 +169,12 @@ def _texts(settings: Config, data: Data, replicas: Replicas) -> dict[str, str]:
     # What a checkpoint holds as text.
     fingerprints = {"vocabulary": data.vocabulary.fingerprint}
     fingerprints |= {f"split {split}": store.fingerprint for split, store in data.stores.items()}
-    current = conditions.conditions(numerics=compatibility.NUMERICS, replicas=replicas.count)
+    current = conditions.conditions(
+        numerics=compatibility.NUMERICS,
+        intra_op_threads=settings.intra_op_threads,
+        inter_op_threads=settings.inter_op_threads,
+        replicas=replicas.count,
+    )
     return {
         "frozen_flags": flagfile.to_text(settings, FIXED, INEXACT),
         "free_flags": flagfile.to_text(settings, FREE),

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from trainer import files
+from trainer import files, machine
 from trainer.errors import StorageError
 
 IN_MEMORY_BYTES = 32 * 2**20  # of one file: offsets of 4 million reviews
@@ -84,7 +84,7 @@ class StoredArray:
         size = self.dtype.itemsize
         for start, length in zip((starts * size).tolist(), (lengths * size).tolist(), strict=True):
             if length:  # none would mean: all up to the end of the file
-                os.posix_fadvise(self._file, start, length, os.POSIX_FADV_WILLNEED)
+                machine.read_ahead(self._file, start, length)
 
     def chunks(self) -> Iterator[np.ndarray]:
         """The whole array, piece by piece."""

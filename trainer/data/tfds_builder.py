@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from trainer import files
+from trainer import files, machine
 from trainer.errors import InputError, StorageError
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class Folder:
         self.path, self.name = path, path
         if not files.is_uri(path):
             try:
-                descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                descriptor = machine.open_directory(path)
             except (FileNotFoundError, NotADirectoryError):
                 self.name = f"{os.devnull}/nothing"
             else:
                 weakref.finalize(self, os.close, descriptor)
-                self.name = f"/proc/self/fd/{descriptor}"
+                self.name = str(files.plain_directory(pathlib.Path(path), descriptor))
 
     def shown(self, text: object) -> str:
         """A text, with the path in place of the name."""
@@ -90,8 +90,8 @@ def path_of_prepared(name: str, data_dir: str | None, cache_dir: str) -> str:
         return cache_dir
     given = data_dir or str(constants.DATA_DIR)
     try:
-        return given if files.is_uri(given) else str(pathlib.Path(given).expanduser())
-    except RuntimeError:
+        return given if files.is_uri(given) else str(pathlib.Path(files.expand_home(given)))
+    except LookupError:
         raise InputError(
             f"TFDS' prepared datasets must lie in a folder, but {given} is in a home that is not known; "
             f"name another one by --data_dir or TFDS_DATA_DIR."

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import pathlib
-import pwd
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -129,10 +128,8 @@ def folder_of(cache_dir: str) -> str:
     # As the XDG Base Directory Specification has it, an empty or a relative one does not count.
     given = cache_dir or str((base if base.is_absolute() else pathlib.PurePath("~/.cache")) / "trainer")
     try:
-        if given.partition("/")[0] == "~" and not os.environ.get("HOME", "").startswith("/"):
-            return str(pathlib.Path(pwd.getpwuid(os.getuid()).pw_dir, given[2:]))
-        return str(pathlib.Path(given).expanduser())
-    except (RuntimeError, KeyError):
+        return str(pathlib.Path(files.expand_home(given)))
+    except LookupError:
         raise InputError(
             f"The encoded reviews must be kept in a folder, but {given} is in a home that is not known; "
             f"name another one by --cache_dir, as in --cache_dir=/tmp/cache."

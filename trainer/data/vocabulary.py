@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import heapq
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias, TypeVar
@@ -17,6 +16,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from trainer import machine
 from trainer.errors import InputError
 
 STANDARDISER_ID = (
@@ -102,7 +102,7 @@ def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> I
     that are set for training neither limit this nor are changed by it. Memory holds two items more than there
     are cores.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.usable_cores()
     with ThreadPoolExecutor(cores) as pool:
         running: collections.deque[Future[Result]] = collections.deque()
         for item in items:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainer import files
+from trainer import files, machine
 from trainer.errors import StorageError
 
 PERIODIC, BEST, QUARANTINE = "checkpoints", "best", "quarantine"
@@ -243,7 +243,7 @@ def open_reader(prefix: pathlib.Path) -> Iterator[tf.compat.v1.train.NewCheckpoi
 
 def reason(error: Exception, prefix: pathlib.Path) -> str:
     """The first line of an error of TensorFlow, with the directory of the checkpoint as the user named it."""
-    return re.sub("/proc/self/fd/[0-9]+", lambda _: str(prefix.parent), first_line(error))
+    return machine.replace_descriptor_names(first_line(error), str(prefix.parent))
 
 
 def first_line(error: Exception) -> str:

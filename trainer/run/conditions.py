@@ -1,15 +1,16 @@
 """The conditions of exactness: what must not change for a resumed run to stay bit-identical."""
 
-import hashlib
 import importlib.metadata
 import os
-import pathlib
 from collections.abc import Mapping
 
 import tensorflow as tf
 
+from trainer import machine
+
 # What TensorFlow, XLA and their kernels read from the environment to choose how to compute; not what they log
 # or where they look.
+_CORES = "usable cores"
 _ENVIRONMENT = (
     *("TF_XLA_", "TF_ENABLE_", "TF_DISABLE_", "TF_NUM_", "TF_CPU_", "TF_GPU_", "TF_CUDNN_", "TF_USE_"),
     *("TF_DETERMINISTIC", "TF_OVERRIDE_"),
@@ -17,21 +18,29 @@ _ENVIRONMENT = (
 )
 
 
-def conditions(*, numerics: dict[str, str], replicas: int = 1) -> dict[str, str]:
+def conditions(
+    *, numerics: Mapping[str, str], intra_op_threads: int, inter_op_threads: int, replicas: int = 1
+) -> dict[str, str]:
     """The conditions of this process, each with its value.
 
     Args:
       numerics: the ids of our own code that decides bits, by name.
+      intra_op_threads: how many threads share an operation; 0: TensorFlow decides.
+      inter_op_threads: how many operations run at a time; 0: TensorFlow decides.
       replicas: how many replicas train together.
     """
     devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
     environment = [
         f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)
     ]
+    # Cores decide bits only through the number of threads, which follows from them where TensorFlow decides
+    # it.
+    is_set = intra_op_threads and inter_op_threads
+    cores = {} if is_set else {_CORES: str(machine.usable_cores())}
     return {
         **{package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "numpy")},
-        **_cpu(),
-        "usable cores": str(len(os.sched_getaffinity(0))),
+        **machine.cpu(),
+        **cores,
         "devices": " ".join(devices),
         "replicas": str(replicas),
         "environment": " ".join(environment),
@@ -46,26 +55,11 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
       before: the run's conditions.
       now: those of this process.
     """
+    names = before.keys() | now.keys()
+    if _CORES not in now:  # Older versions recorded it whatever the threads were.
+        names -= {_CORES}
     return [
         f"{name} was {before.get(name, 'not recorded')!r} and is {now.get(name, 'not recorded')!r} now"
-        for name in sorted(before.keys() | now.keys())
+        for name in sorted(names)
         if before.get(name) != now.get(name)
     ]
-
-
-def _cpu() -> dict[str, str]:
-    """Model, features and caches, by which kernels choose their blocks, and so the order of their sums."""
-    facts: dict[str, str] = {}
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        facts.setdefault(name.strip(), value.strip())
-    features = " ".join(sorted((facts.get("flags") or facts.get("Features") or "").split()))
-    caches = [
-        path.read_text().strip()
-        for path in sorted(pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
-    ]
-    return {
-        "cpu": facts.get("model name") or os.uname().machine,
-        "cpu features": hashlib.sha256(features.encode()).hexdigest()[:12],
-        "cpu caches": " ".join(caches),
-    }

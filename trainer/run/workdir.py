@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from trainer import files
+from trainer import files, machine
 from trainer.errors import InputError, StorageError
 
 FILES = ("config.flags", "manifest.json", "starts.jsonl", "vocabulary.txt", "result.json", "lock")
@@ -107,7 +107,7 @@ def _take(lock: int, workdir: pathlib.Path) -> None:
     try:
         os.ftruncate(lock, 0)
         os.pwrite(lock, json.dumps(holder).encode(), 0)
-        os.fsync(lock)
+        machine.sync(lock)
     except OSError as error:
         raise files.not_written(workdir / "lock", files.reason(error)) from error
 
@@ -158,18 +158,11 @@ def is_held(workdir: pathlib.Path) -> bool:
     with contextlib.suppress(OSError):
         lock = files.open_regular(workdir / "lock")
         try:
-            if _is_listed(os.fstat(lock).st_ino):
+            if machine.is_locked(os.fstat(lock).st_ino):
                 return True
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         finally:
             os.close(lock)
-    return False
-
-
-def _is_listed(inode: int) -> bool:
-    with contextlib.suppress(OSError):
-        lines = pathlib.Path("/proc/locks").read_text(encoding="ascii").splitlines()
-        return any(line.split()[5].rpartition(":")[2] == str(inode) for line in lines if "->" not in line)
     return False
