@@ -225,7 +225,7 @@ class HostileCorpus:
 
 
 def test_reviews_that_no_one_should_write_do_not_stop_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.data.datasets.open_corpus", lambda **kwargs: HostileCorpus())
+    monkeypatch.setattr("trainer.data.corpus.open_corpus", lambda **kwargs: HostileCorpus())
     root = tmp_path / "run"
     train.run(tiny(root, str(tmp_path / "cache"), epochs=1), stop_requests=NoStopRequests())
     assert json.loads((root / "result.json").read_text())["stop_step"] == len(HostileCorpus.texts) // 4
@@ -237,12 +237,14 @@ def test_reviews_that_no_one_should_write_do_not_stop_a_run(tmp_path, monkeypatc
 class Disk:
     """What a directory would hold after a power loss: only what was synced is sure to be there.
 
-    It listens at the one place where the trainer syncs. What TensorFlow writes and renames is seen there as it stands.
+    It listens at the one place where the trainer syncs. What TensorFlow writes and renames is seen there as
+    it stands.
     """
 
     def __init__(self, root, links):
         self.root = root
-        self.links = links  # a folder of hard links to all files ever synced, so that no inode is used for a second file
+        # A folder of hard links to all files ever synced, so that no inode is used for a second file.
+        self.links = links
         self.contents = {}  # inode -> bytes at its last sync
         self.entries = {root: {}}  # directory -> {name: inode} at its last sync
         self.instants = []

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fakes import NoStopRequests, tiny
-from trainer.inference import logits_of
 
 from trainer import export, predict, train, trained_model
-from trainer.data import datasets
+from trainer.data.corpus import open_corpus
 from trainer.errors import InputError, StorageError
+from trainer.inference import logits_of
 
 TEXTS = ["A wonderful film.", "", "Dull, and not even short.", "zzz", "good " * 40]
 
@@ -177,7 +177,7 @@ def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path
     }
     train.run(given, stop_requests=NoStopRequests())
     export.run({**given, "checkpoint": "latest"})
-    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache)
+    corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache)
     texts = np.concatenate([texts for texts, _ in corpus.reviews("test[:500]+test[-500:]")])
     with (tmp_path / "reviews.jsonl").open("w") as file:
         file.writelines(json.dumps({"text": text.decode()}) + "\n" for text in texts)

@@ -1,5 +1,6 @@
 """Files that are whole after a kill, and are read without trust."""
 
+import errno
 import os
 import pathlib
 
@@ -67,7 +68,57 @@ def test_nothing_but_a_regular_file_is_read(tmp_path, kind):
     assert not files.is_regular(path)
 
 
-def test_no_more_than_is_asked_for_is_read(tmp_path):
+def test_a_link_to_a_file_is_read_where_links_are_followed(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for name in ("file", "link"):
+        assert files.read(tmp_path / name, limit=7, follow_links=True) == b"content"
+    with pytest.raises(files.UnexpectedFileError, match="at most 6 are read"):
+        files.read(tmp_path / "link", limit=6, follow_links=True)
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "dangling", "loop", "missing", "below a file"])
+def test_anything_but_a_file_is_absent_and_neither_opened_nor_waited_for(
+    tmp_path, kind, follow_links, monkeypatch
+):
+    path = tmp_path / "path"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "below a file":
+        path.write_text("")
+        path /= "path"
+    elif kind != "missing":
+        path.symlink_to({"device": "/dev/zero", "dangling": tmp_path / "nothing", "loop": path}[kind])
+    if follow_links:
+        monkeypatch.setattr(os, "open", None)  # some devices act when they are opened
+    with pytest.raises(files.ABSENT):
+        files.open_regular(path, follow_links=follow_links)
+
+
+def test_a_file_that_cannot_be_read_is_not_absent(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(os, "open", refuse)
+    for follow_links in (False, True):
+        with pytest.raises(PermissionError) as error:
+            files.open_regular(tmp_path / "file", follow_links=follow_links)
+        assert not isinstance(error.value, files.ABSENT)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_uri"),
+    [("gs://b/x.csv", True), ("s3://b", True), ("/a", False), ("a:b", False), ("a/b://c", False)],
+)
+def test_a_uri_is_distinguished_from_a_path(path, is_uri):
+    assert files.is_uri(path) == is_uri
+
+
+def test_no_more_than_the_limit_is_read(tmp_path):
     path = tmp_path / "huge"
     with path.open("wb") as file:
         file.truncate(2**40)

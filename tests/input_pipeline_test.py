@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.data import datasets, input_pipeline, token_store
+from trainer.data import input_pipeline, token_store
+from trainer.data.corpus import open_corpus
 from trainer.data.input_pipeline import BatchPlan, batch_spec, evaluation_batches, train_batches
 from trainer.data.stored_array import StoredArray
 from trainer.data.token_store import TokenStore
@@ -71,7 +72,7 @@ def test_only_the_last_batch_of_an_epoch_is_short(count, batch_size):
     assert set(rows[-1]) - set(range(count)) <= {-1}
 
 
-def test_the_short_batch_is_now_of_short_reviews_and_now_of_long_ones():
+def test_the_short_batch_holds_short_reviews_in_some_epochs_and_long_ones_in_others():
     plan = BatchPlan(lengths=np.arange(10), batch_size=4, seed=0)
     last = [epoch_rows(plan, epoch)[-1] for epoch in range(60)]
     assert {tuple(sorted(rows[rows >= 0])) for rows in last} == {(0, 1), (4, 5), (8, 9)}
@@ -81,15 +82,16 @@ GOLDEN_SMALL = [[8, 7, 9], [4, 5, 6], [0, 2, 3], [1, -1, -1]]
 GOLDEN_LARGE = "ad27c41863ad5fbd"
 
 
-def test_the_order_is_the_one_that_was_promised():
+def test_the_order_is_the_promised_one():
     small = epoch_rows(BatchPlan(lengths=np.arange(10) // 3, batch_size=3, seed=0)).tolist()
     large = BatchPlan(lengths=np.arange(1000) * 37 % 7, batch_size=2, seed=0)
     digest = hashlib.sha256(
         np.concatenate([epoch_rows(large, epoch) for epoch in (0, 1, 10**6)]).astype("<i8").tobytes()
     ).hexdigest()
     assert (small, digest[:16]) == (GOLDEN_SMALL, GOLDEN_LARGE), (
-        "The order of batches changed, by a change here or in TensorFlow's RandomIndexShuffle: a run that was begun before would not go on "
-        "exactly. Restore the order, or change BATCH_ORDER_ID so that such a resume is refused, and then these golden values."
+        "The order of batches changed, by a change here or in TensorFlow's RandomIndexShuffle: a run "
+        "that was started before would not resume exactly. Restore the order, or change BATCH_ORDER_ID "
+        "so that such a resume is refused, and then these golden values."
     )
 
 
@@ -162,7 +164,7 @@ def test_the_padded_ratio_counts_missing_rows_and_empty_reviews():
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_little_of_imdb_is_padding(tmp_path):
-    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
+    corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
     _, stores = token_store.prepare(corpus=corpus, splits=["train"], vocab_size=1000, cache_dir=str(tmp_path))
     for seed in range(3):
         assert (
@@ -218,16 +220,16 @@ def test_batches_from_a_later_step_are_those_of_a_run_that_never_stopped(step):
     assert_equal_batches(rest, whole[step:])
 
 
-def test_a_step_asks_for_the_lengths_of_one_window(monkeypatch):
+def test_a_step_reads_the_lengths_of_one_window(monkeypatch):
     monkeypatch.setattr(input_pipeline, "WINDOW_BATCHES", 5)
-    lengths, asked = random_lengths(10_000), []
+    lengths, indexed = random_lengths(10_000), []
 
     class Watched:
         def __len__(self):
             return len(lengths)
 
         def __getitem__(self, reviews):
-            asked.extend(reviews)
+            indexed.extend(reviews)
             return lengths[reviews]
 
     watched, plan = (
@@ -236,7 +238,7 @@ def test_a_step_asks_for_the_lengths_of_one_window(monkeypatch):
     np.testing.assert_array_equal(
         [watched.rows(step) for step in range(1000, 1005)], [plan.rows(step) for step in range(1000, 1005)]
     )
-    assert len(asked) == 5 * 8
+    assert len(indexed) == 5 * 8
 
 
 def test_the_disk_reads_the_next_batch_of_a_large_corpus_while_this_one_is_trained_on(monkeypatch):
@@ -261,7 +263,7 @@ def test_the_disk_reads_the_next_batch_of_a_large_corpus_while_this_one_is_train
         read_ahead.clear()
 
 
-def test_step_one_billion_is_as_near_as_step_zero(monkeypatch):
+def test_step_one_billion_reads_as_little_as_step_zero(monkeypatch):
     store = make_store(random_lengths(100))
     plan = BatchPlan(lengths=store.lengths, batch_size=10, seed=0)
     read = []
@@ -360,7 +362,7 @@ def test_an_evaluation_by_several_replicas_reads_each_review_once(examples, repl
     assert read == expected
 
 
-def test_the_reviews_since_a_step_tell_the_step():
+def test_the_step_is_found_from_the_reviews_read_since():
     plan = BatchPlan(lengths=np.ones(31, np.int32), batch_size=4, seed=0)
     rows = [int(np.sum(plan.rows(step) >= 0)) for step in range(20)]
     for step in range(20):

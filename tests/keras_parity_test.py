@@ -153,7 +153,8 @@ def said(caplog):
     flags.FLAGS.unparse_flags()
 
 
-# The verdicts, side by side. Values are sixteenths, so that ties are many and float32, in which Keras compares, is exact.
+# The verdicts, side by side. Values are sixteenths, so that ties are many and float32, in which Keras
+# compares, is exact.
 
 
 def draw(seed, *, nan=False):

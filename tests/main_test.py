@@ -107,7 +107,8 @@ def on_a_terminal(arguments, **environment):
     """What a process writes when its standard error is a terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    # A set log level is the user's wish to see what TensorFlow says while it loads; the tests' own process has set one.
+    # A set log level is the user's wish to see what TensorFlow says while it loads; the tests' own process
+    # has set one.
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"} | {
         "TERM": "xterm",
         **environment,

@@ -1,4 +1,4 @@
-"""Corpora of the user's own files."""
+"""Corpora in the user's own files."""
 
 import csv
 import gzip
@@ -16,7 +16,9 @@ from fakes import NoStopRequests, command, tiny
 from resume_test import train_until_killed
 
 from trainer import train
-from trainer.data import datasets, own_reviews
+from trainer.data import corpus as corpora
+from trainer.data import own_reviews
+from trainer.data.corpus import open_corpus
 from trainer.errors import InputError
 
 REVIEWS = [
@@ -26,7 +28,7 @@ REVIEWS = [
 
 
 def write(path, reviews, kind=None):
-    """Writes reviews as `kind` tells, by default as the name ends; a name without an ending is a folder of texts."""
+    """Writes reviews as a file of `kind`, by default its suffix; without a suffix, as a folder of texts."""
     kind = kind or path.suffix[1:]
     if kind == "jsonl":
         path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in reviews))
@@ -47,12 +49,12 @@ def name_of(path):
     return f"{path.suffix[1:] or 'folder'}:{path}"
 
 
-def open_own(name, tmp_path, asked=("train[:50%]",), **kwargs):
-    return datasets.open_corpus(
+def open_own(name, tmp_path, requested_splits=("train[:50%]",), **kwargs):
+    return open_corpus(
         name=str(name),
         data_dir=kwargs.pop("data_dir", None),
         cache_dir=str(tmp_path / "cache"),
-        asked=asked,
+        requested_splits=requested_splits,
         **kwargs,
     )
 
@@ -69,15 +71,15 @@ NAMES = ("a.csv", "a.tsv", "a.jsonl", "a")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_written_is_read_in_its_order(tmp_path, name):
+def test_reviews_are_read_in_the_order_of_the_file(tmp_path, name):
     corpus = open_own(name_of(write(tmp_path / name, REVIEWS)), tmp_path)
     assert corpus.split_sizes == {"train": 100}
     assert read(corpus, "train") == REVIEWS
 
 
 @pytest.mark.parametrize("split", ["train[:7]", "train[90%:]", "train[10:20]+train[:5]", "train[-3:]", "all"])
-def test_a_part_is_named_as_in_tfds(tmp_path, split, monkeypatch):
-    monkeypatch.setattr(datasets, "READ_BATCH", 8)
+def test_a_part_of_a_split_is_named_as_in_tfds(tmp_path, split, monkeypatch):
+    monkeypatch.setattr(corpora, "READ_BATCH", 8)
     corpus = open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path)
     parts = {
         "train[:7]": REVIEWS[:7],
@@ -91,7 +93,7 @@ def test_a_part_is_named_as_in_tfds(tmp_path, split, monkeypatch):
 
 
 @pytest.mark.parametrize("split", ["test", "", "train[", "train[:0]", "train[101:]", "train[x:]"])
-def test_a_split_that_selects_nothing_is_refused_with_the_splits_there_are(tmp_path, split):
+def test_a_split_that_selects_nothing_is_refused_with_the_splits_that_exist(tmp_path, split):
     corpus = open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path)
     with pytest.raises(InputError, match="its splits are train,"):
         corpus.examples(split)
@@ -101,8 +103,8 @@ DEFAULT = ("train", "validation", "test")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_where_no_split_is_given_each_review_is_drawn_into_one_by_the_seed(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(datasets, "READ_BATCH", 8)
+def test_without_splits_the_seed_draws_each_review_into_one(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(corpora, "READ_BATCH", 8)
     path = write(tmp_path / name, REVIEWS)
     corpus = open_own(name_of(path), tmp_path, DEFAULT, held_out_fraction=0.2)
     assert corpus.split_sizes == {"train": 60, "validation": 20, "test": 20}
@@ -117,7 +119,7 @@ def test_where_no_split_is_given_each_review_is_drawn_into_one_by_the_seed(tmp_p
     assert other.version != corpus.version
 
 
-def test_what_is_not_asked_for_is_not_drawn(tmp_path):
+def test_a_split_that_is_not_requested_is_not_drawn(tmp_path):
     name = name_of(write(tmp_path / "a.csv", REVIEWS))
     assert open_own(name, tmp_path, ("train", "validation")).split_sizes == {"train": 90, "validation": 10}
     assert open_own(name, tmp_path, ("train",)).split_sizes == {"train": 100}
@@ -168,12 +170,21 @@ def test_a_file_is_counted_once_until_it_changes(tmp_path, monkeypatch):
         "\0\0",
     ],
 )
-def test_a_damaged_count_is_not_believed(tmp_path, content):
+def test_a_damaged_count_is_not_used(tmp_path, content):
     path = write(tmp_path / "a.csv", REVIEWS)
     open_own(name_of(path), tmp_path)
     (kept,) = (tmp_path / "cache" / "counts").iterdir()
     kept.write_text(content)
     assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
+
+
+def test_counts_that_are_not_of_these_files_are_not_used(tmp_path):
+    path = write(tmp_path / "a.csv", REVIEWS)
+    open_own(name_of(path), tmp_path)
+    (kept,) = (tmp_path / "cache" / "counts").iterdir()
+    for counts in ({"train": 0}, {"train": True}, {"test": 100}, ["train"], {}):
+        kept.write_text(json.dumps({"counts": counts, "sha256": own_reviews._digest(counts)}))
+        assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
 
 
 def test_a_review_that_changes_its_class_makes_another_corpus(tmp_path):
@@ -211,7 +222,7 @@ def test_a_share_is_exact_to_the_review(tmp_path):
     assert "12.5% are drawn by --seed for each of validation" in eighth.description
 
 
-def test_what_all_is_one_split_of_is_said(tmp_path):
+def test_a_file_without_splits_is_described_as_all_train(tmp_path):
     assert (
         "all of it the split train"
         in open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path).description
@@ -221,7 +232,7 @@ def test_what_all_is_one_split_of_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"), [("a.csv", '"text",label\ngood,1\n'), ("a.jsonl", '{"text": "good", "label": 1}\n')]
 )
-def test_the_mark_of_utf_8_is_no_part_of_a_file(tmp_path, name, content):
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path, name, content):
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
     assert read(open_own(name_of(tmp_path / name), tmp_path), "train") == [("good", 1)]
 
@@ -318,7 +329,7 @@ HOSTILE_FILES = {
     "JSON without a text": ("a.jsonl", '{"review": "good", "label": 1}\n', 'line 1 of .*no "text"'),
     "JSON without a label": ("a.jsonl", '{"text": "good"}\n', 'line 1 of .*no "label"'),
     "JSON null": ("a.jsonl", '{"text": null, "label": 1}\n', 'line 1 of .*no "text"'),
-    "a text that is a number": ("a.jsonl", '{"text": 5, "label": 1}\n', "line 1 of .*is no text"),
+    "a text that is a number": ("a.jsonl", '{"text": 5, "label": 1}\n', "line 1 of .*is not a text"),
     "a label that is a list": ("a.jsonl", '{"text": "good", "label": [1]}\n', r"line 1 of .*\[1\]"),
     "a key twice": ("a.jsonl", '{"text": "good", "label": 1, "label": 0}\n', "line 1 of .*a key twice"),
     "JSON too deep": ("a.jsonl", "[" * 100_000 + "\n", "line 1 of .*not JSON"),
@@ -326,7 +337,7 @@ HOSTILE_FILES = {
 
 
 @pytest.mark.parametrize("what", HOSTILE_FILES)
-def test_a_file_that_is_no_corpus_is_one_sentence_with_file_and_line(tmp_path, what):
+def test_a_malformed_file_is_one_sentence_with_file_and_line(tmp_path, what):
     name, content, words = HOSTILE_FILES[what]
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -348,8 +359,8 @@ def make_tree(root, *names):
 
 
 HOSTILE_PLACES = {
-    "a missing file": ((), "csv:a.csv", "a.csv is not"),
-    "a missing folder": ((), "folder:a", "a is not"),
+    "a missing file": ((), "csv:a.csv", "a.csv does not"),
+    "a missing folder": ((), "folder:a", "a does not"),
     "no path": ((), "csv:", "a path behind csv:"),
     "a folder in the place of a file": (("a/",), "csv:a", r"a \.csv for each split"),
     "a file in the place of a folder": (("a.csv",), "folder:a.csv", "must name a folder"),
@@ -378,7 +389,7 @@ HOSTILE_PLACES = {
 
 
 @pytest.mark.parametrize("what", HOSTILE_PLACES)
-def test_a_place_that_is_no_corpus_is_one_sentence(tmp_path, what):
+def test_a_path_without_a_corpus_is_one_sentence(tmp_path, what):
     names, dataset, words = HOSTILE_PLACES[what]
     make_tree(tmp_path, *names)
     with pytest.raises(InputError, match=words) as error:
@@ -386,8 +397,10 @@ def test_a_place_that_is_no_corpus_is_one_sentence(tmp_path, what):
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_prefix_is_told_what_there_is(tmp_path):
-    with pytest.raises(InputError, match=r"own files as in csv:reviews\.csv, but there is no 'xml:a\.xml'"):
+def test_an_unknown_kind_is_refused_with_an_example(tmp_path):
+    with pytest.raises(
+        InputError, match=r"your own files as in csv:reviews\.csv, but there is no 'xml:a\.xml'"
+    ):
         open_own("xml:a.xml", tmp_path)
 
 
@@ -404,7 +417,9 @@ def test_too_few_reviews_to_draw_from_are_one_sentence(tmp_path):
         ("review\n", "line 1 of"),
     ],
 )
-def test_the_program_says_it_in_one_line_with_exit_code_2(tmp_path, cache_dir, content, words):
+def test_the_program_reports_a_malformed_file_in_one_line_with_exit_code_2(
+    tmp_path, cache_dir, content, words
+):
     path = tmp_path / "a.csv"
     path.write_text(content)
     given = tiny(
@@ -442,7 +457,7 @@ def test_a_run_on_own_files_resumes_and_refuses_files_that_changed(tmp_path, cac
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a"])
-def test_a_run_on_drawn_reviews_that_is_killed_tells_nothing(tmp_path, monkeypatch, name):
+def test_a_killed_run_on_drawn_reviews_resumes_bit_identically(tmp_path, monkeypatch, name):
     dataset, cache = name_of(write(tmp_path / name, REVIEWS)), str(tmp_path / "cache")
     splits = {
         "train_split": "train",
@@ -460,7 +475,7 @@ def test_a_run_on_drawn_reviews_that_is_killed_tells_nothing(tmp_path, monkeypat
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_imdb_written_out_gives_the_bits_of_tfds(tmp_path, cache_dir):
-    imdb = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache_dir)
+    imdb = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache_dir)
     reviews = read(imdb, "train[:300]")
     splits = {
         "train_split": "train[:200]",
@@ -477,22 +492,24 @@ def test_imdb_written_out_gives_the_bits_of_tfds(tmp_path, cache_dir):
 
 def comparable(workdir: pathlib.Path):
     """The outcome of a run, but for what names the dataset."""
-    told = outcome(workdir)
+    compared = outcome(workdir)
     for name in ("config.flags", "state", "best"):
-        told.pop(name)
+        compared.pop(name)
     states = [tensors(path.with_suffix("")) for path in sorted(workdir.glob("*/ckpt-*.index"))]
-    told["states"] = [
+    compared["states"] = [
         {name: value for name, value in state.items() if not name.startswith("frozen_flags")}
         for state in states
     ]
-    told["points"] = {key: value for key, value in told["points"].items() if key[1] != "configuration"}
-    return told
+    compared["points"] = {
+        key: value for key, value in compared["points"].items() if key[1] != "configuration"
+    }
+    return compared
 
 
 @pytest.mark.parametrize(
     ("name", "data_dir"), [("csv:gs://b/x.csv", None), ("folder:s3://b/x", None), ("csv:x.csv", "gs://b")]
 )
-def test_a_uri_is_no_file_of_this_machine(tmp_path, name, data_dir):
+def test_a_uri_is_refused(tmp_path, name, data_dir):
     with pytest.raises(InputError, match=r"must name files of this machine, but (gs|s3)://b.* was given"):
-        datasets.open_corpus(name=name, data_dir=data_dir, cache_dir=str(tmp_path))
+        open_corpus(name=name, data_dir=data_dir, cache_dir=str(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -53,7 +53,7 @@ def test_a_jsonl_has_an_object_a_line(tmp_path):
         ("a.jsonl", "{", "not JSON"),
         ("a.jsonl", "[1]", "not an object"),
         ("a.jsonl", '{"label": 1}', 'no "text"'),
-        ("a.jsonl", '{"text": 5, "label": 1}', '"text" is no text'),
+        ("a.jsonl", '{"text": 5, "label": 1}', '"text" is not a text'),
         ("a.jsonl", '{"text": "good", "label": 1, "text": "bad"}', "a key twice"),
         ("a.jsonl", '{"text": "good", "label": 2}', "its label is 2"),
         ("a.jsonl", "[" * 10_000, "not JSON"),
@@ -70,7 +70,7 @@ def test_a_bad_row_is_named_and_skipped_or_stopped_at(tmp_path, caplog, name, ro
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
-def test_bytes_that_are_no_utf_8_stay_as_they_are(tmp_path, name):
+def test_bytes_that_are_not_utf_8_stay_as_they_are(tmp_path, name):
     line = {"a.csv": b"text\nna\xefve\n", "a.jsonl": b'{"text": "na\xefve"}\n', "a.txt": b"na\xefve\n"}[name]
     assert texts(write(tmp_path / name, line)) == [b"na\xefve"]
 

@@ -22,13 +22,13 @@ def read(folder):
     return [(row.text.decode(), row.label) for row in review_folders.read(folder)]
 
 
-def test_a_number_in_a_name_counts_as_one_and_of_one_name_the_negative_comes_first(tmp_path):
+def test_names_are_sorted_naturally_and_of_two_equal_names_the_negative_is_first(tmp_path):
     names = ("neg/2.txt", "pos/2.txt", "neg/10_9.txt", "neg/10_10.txt", "pos/0100.txt", "pos/a1.txt")
     assert read(make(tmp_path, *reversed(names))) == [(name, int(name.startswith("pos"))) for name in names]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_names_of_one_number_have_an_order_that_no_file_system_decides(tmp_path, monkeypatch, reverse):
+def test_names_with_equal_numbers_are_sorted_whatever_the_file_system(tmp_path, monkeypatch, reverse):
     names = ("neg/01.txt", "neg/1.txt", "pos/001.txt", "pos/01.txt", "pos/1.txt")
     make(tmp_path, *names)
     listed = pathlib.Path.iterdir
@@ -36,7 +36,7 @@ def test_names_of_one_number_have_an_order_that_no_file_system_decides(tmp_path,
     assert [name for name, _ in read(tmp_path)] == list(names)
 
 
-def test_hidden_files_and_those_of_other_kinds_are_no_reviews(tmp_path):
+def test_hidden_files_and_those_of_other_kinds_are_ignored(tmp_path):
     assert (
         len(
             read(
@@ -55,18 +55,18 @@ def test_hidden_files_and_those_of_other_kinds_are_no_reviews(tmp_path):
     )
 
 
-def test_the_mark_of_utf_8_is_no_part_of_a_text(tmp_path):
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
     make(tmp_path, "neg/1.txt", "pos/1.txt")
     (tmp_path / "pos" / "1.txt").write_bytes(b"\xef\xbb\xbfgood\r\nfilm\n")
     assert read(tmp_path)[1] == ("good\r\nfilm\n", 1)
 
 
-def test_a_pipe_is_refused_before_anyone_waits_for_it(tmp_path):
+def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path):
     make(tmp_path, "neg/1.txt", "pos/1.txt")
     os.mkfifo(tmp_path / "pos" / "2.txt")
     with pytest.raises(InputError, match=r"must be a file, but .*2\.txt is none"):
         read(tmp_path)
 
 
-def test_what_is_in_a_folder_of_one_class_is_told(tmp_path):
+def test_a_folder_of_one_class_has_that_class_alone(tmp_path):
     assert review_folders.classes_of(make(tmp_path, "pos/1.txt")) == ["pos"]

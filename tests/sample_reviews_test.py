@@ -19,7 +19,8 @@ GOLDEN = {
 HASH_A_SPLIT = """
 import hashlib
 from trainer.data.sample_reviews import generate_reviews
-print(hashlib.sha256("".join(f"{label} {text}\\n" for text, label in generate_reviews(seed=1, count=1000)).encode()).hexdigest())
+lines = "".join(f"{label} {text}\\n" for text, label in generate_reviews(seed=1, count=1000))
+print(hashlib.sha256(lines.encode()).hexdigest())
 """
 
 
@@ -57,7 +58,7 @@ def share(values):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_not_a_byte_of_the_corpus_changes_unnoticed(corpus, split):
+def test_the_corpus_is_the_promised_one_to_the_byte(corpus, split):
     lines = "".join(f"{label} {text}\n" for text, label, _ in corpus[split])
     assert hashlib.sha256(lines.encode()).hexdigest() == GOLDEN[split], "another corpus is another VERSION"
 
@@ -120,7 +121,7 @@ def test_no_word_gives_the_sentiment_away(reviews, word, least, most):
     assert least < share(sentiment for text, _, sentiment in reviews if word in tokens(text)) < most
 
 
-def test_what_is_turned_around_says_the_opposite():
+def test_an_inverted_symbol_has_the_opposite_sentiment():
     grammars = sample_reviews._GRAMMARS
     for sentiment, (own, other) in enumerate([grammars, grammars[::-1]]):
         reviews = [
@@ -166,6 +167,6 @@ def test_the_builder_serves_the_generated_reviews_in_their_order(builder, corpus
         assert served == [(text, label) for text, label, _ in corpus[split]] and len(served) == count
 
 
-def test_its_description_says_that_it_is_synthetic(builder):
+def test_its_description_calls_it_synthetic(builder):
     assert builder.info.description.startswith("Synthetic") and "4%" in builder.info.description
     assert builder.name == "sample_reviews" and builder.info.features["label"].names == ["neg", "pos"]

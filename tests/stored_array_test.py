@@ -1,4 +1,4 @@
-"""The arrays of a token store: read as they are asked for, and checked."""
+"""The arrays of a token store: read on demand, and checked."""
 
 import hashlib
 import os
@@ -39,12 +39,12 @@ def test_a_file_of_another_size_is_refused(path):
         open_array(path, "<i8", size=56)
 
 
-def test_a_file_that_is_cut_while_it_is_read_is_an_error_and_no_signal(path):
+def test_a_file_that_is_truncated_while_it_is_read_is_an_error_and_no_signal(path):
     array = StoredArray(path, "<i8", size=48)
     os.truncate(path, 16)
     np.testing.assert_array_equal(array[:2], VALUES[:2])
     for wanted in (slice(0, 6), np.array([5])):
-        with pytest.raises(StorageError, match="it was cut"):
+        with pytest.raises(StorageError, match="it was truncated"):
             array[wanted]
 
 
@@ -59,17 +59,17 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error_and_no_signal(path):
     ],
 )
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_damage_is_told_by_ranges_order_and_checksum(tmp_path, values, why, in_memory, monkeypatch):
+def test_damage_is_found_by_ranges_order_and_checksum(tmp_path, values, why, in_memory, monkeypatch):
     monkeypatch.setattr(stored_array, "_CHUNK_BYTES", 16)
     path = tmp_path / "offsets.bin"
     path.write_bytes(np.array(values, np.int64).tobytes())
     array = StoredArray(path, "<i8", size=48)
-    told = stored_array.damage(array[:] if in_memory else array, sha256=SHA256, at_most=21, rises=True)
-    assert (told is None) == (why is None)
-    assert why is None or why in told
+    found = stored_array.damage(array[:] if in_memory else array, sha256=SHA256, at_most=21, rises=True)
+    assert (found is None) == (why is None)
+    assert why is None or why in found
 
 
-def test_a_verification_is_done_again_when_a_file_was_written_meanwhile(path):
+def test_a_verification_is_repeated_when_a_file_was_written_meanwhile(path):
     array = StoredArray(path, "<i8", size=48)
     verification = Verification(
         lambda: stored_array.damage(array, sha256=SHA256, at_most=21, rises=True), [array]

@@ -32,7 +32,8 @@ def test_a_word_that_cannot_be_written_is_lost_and_nothing_else(redirect):
 
 def test_words_come_back_when_the_disk_has_room_again():
     code = (
-        "full = os.open('/dev/full', os.O_WRONLY); kept = os.dup(2); os.dup2(full, 2); print('lost', file=sys.stderr); "
+        "full = os.open('/dev/full', os.O_WRONLY); kept = os.dup(2); os.dup2(full, 2); print('lost', "
+        "file=sys.stderr); "
         "os.dup2(kept, 2); print('heard', file=sys.stderr)"
     )
     assert guarded(code).stderr == b"heard\n"

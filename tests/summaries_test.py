@@ -98,7 +98,7 @@ def points_served(served, run, tag):
     return [[step, value] for _, step, value in served(f"plugin/scalars/scalars?run={run}&tag={tag}") or []]
 
 
-def wait_until(condition, secs=60):
+def wait_until(condition, secs=600):
     until = time.monotonic() + secs
     while not condition() and time.monotonic() < until:
         time.sleep(0.2)

@@ -1,4 +1,3 @@
-import collections
 import concurrent.futures
 import contextlib
 import ctypes
@@ -18,19 +17,17 @@ import sys
 import textwrap
 import threading
 import tracemalloc
-import weakref
 
 import numpy as np
 import pytest
 from compare_runs import outcome
 from fakes import NoStopRequests, command, tiny
 from kill_and_resume import ROOT
-from vocabulary_test import awkward_texts
 
 from trainer import train
-from trainer.data import input_pipeline, stored_array, token_store
+from trainer.data import input_pipeline, store_manifest, stored_array, token_store
+from trainer.data.store_manifest import ARRAYS
 from trainer.data.stored_array import StoredArray
-from trainer.data.vocabulary import tokenize
 from trainer.errors import InputError, StorageError
 
 REVIEWS = {
@@ -128,7 +125,7 @@ def test_reviews_that_are_all_empty_can_be_stored(tmp_path):
 
 @contextlib.contextmanager
 def without_privileges():
-    """Within it permissions hold for root as well."""
+    """Makes permissions hold for root as well."""
     libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
     held, fewer = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
     assert libc.capget(header, held) == 0 == libc.capget(header, fewer)
@@ -140,7 +137,7 @@ def without_privileges():
         assert libc.capset(header, held) == 0
 
 
-def test_what_is_built_is_opened_without_reading_the_corpus_or_writing(tmp_path):
+def test_a_built_store_is_opened_without_reading_the_corpus_or_writing(tmp_path):
     built = prepare(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     corpus = ListedCorpus()
@@ -149,9 +146,9 @@ def test_what_is_built_is_opened_without_reading_the_corpus_or_writing(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_arrays_cannot_be_written(tmp_path):
+def test_arrays_are_read_only(tmp_path):
     _, stores = prepare(tmp_path)
-    for name in token_store.FILES:
+    for name in ARRAYS:
         assert not getattr(stores["train"], name)[0:1].flags.writeable
 
 
@@ -159,7 +156,7 @@ def resident_file_mib():
     return int(re.search(r"RssFile:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def test_what_was_read_of_a_store_does_not_stay_in_memory(tmp_path):
+def test_the_tokens_that_were_read_do_not_stay_in_memory(tmp_path):
     path = tmp_path / "token_ids.bin"
     path.write_bytes(bytes(64 * 2**20))
     token_ids = StoredArray(path, "<u2", size=64 * 2**20)
@@ -180,21 +177,21 @@ def batches_of(store):
     return input_pipeline.train_batches(store=store, plan=plan, max_length=0, first_step=0, last_step=9)
 
 
-@pytest.mark.parametrize("name", token_store.FILES)
-def test_a_store_that_is_cut_while_it_is_read_is_named_and_built_anew(tmp_path, nothing_in_memory, name):
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_store_that_is_truncated_while_it_is_read_is_named_and_rebuilt(tmp_path, nothing_in_memory, name):
     built = fingerprints(prepare(tmp_path))
     _, stores = prepare(tmp_path)
     batches = batches_of(stores["train"])
     next(batches)
     empty(stores["train"].path / f"{name}.bin")
-    with pytest.raises(StorageError, match=rf"train(/{name}\.bin)? .* built anew"):
+    with pytest.raises(StorageError, match=rf"train(/{name}\.bin)? .* rebuilt"):
         list(batches)
         stores["train"].check(wait=True)
     assert fingerprints(prepare(tmp_path)) == built
 
 
-@pytest.mark.parametrize("name", token_store.FILES)
-def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_and_built_anew(
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_and_rebuilt(
     tmp_path, nothing_in_memory, name
 ):
     built = fingerprints(prepare(tmp_path))
@@ -205,7 +202,7 @@ def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_a
     )  # it may be written twice in a tick of the clock
     stores["train"].check(wait=True)
     flip(stores["train"].path / f"{name}.bin")
-    with pytest.raises(StorageError, match=r"train .* start again: it is built anew"):
+    with pytest.raises(StorageError, match=r"train .* start again: it is rebuilt"):
         stores["train"].check(wait=True)
     corpus = ListedCorpus()
     assert fingerprints(prepare(tmp_path, corpus)) == built and corpus.read == ["train"]
@@ -243,12 +240,10 @@ def test_an_evaluation_ends_only_when_its_store_is_known_to_be_whole(tmp_path, n
         ("offsets", np.array([-9, 3, 3, 6, 6, 9], "<i8"), "offsets are out of range"),
     ],
 )
-def test_no_batch_is_made_of_what_is_out_of_range(
-    tmp_path, nothing_in_memory, monkeypatch, name, content, what
-):
+def test_no_batch_holds_values_out_of_range(tmp_path, nothing_in_memory, monkeypatch, name, content, what):
     monkeypatch.setattr(
         token_store.TokenStore, "check", lambda self, wait=False: None
-    )  # as before it has come so far
+    )  # as long as the check is not done
     built = fingerprints(prepare(tmp_path))
     path = only_folder(tmp_path) / "train" / f"{name}.bin"
     assert path.stat().st_size == content.nbytes
@@ -268,7 +263,7 @@ def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
     for name, (dtype, size) in sizes.items():
         (train / f"{name}.bin").unlink()
         (train / f"{name}.bin").touch()
-        os.truncate(train / f"{name}.bin", size)  # a hole: empty reviews that take no room
+        os.truncate(train / f"{name}.bin", size)  # a hole: empty reviews that take no space
         with (train / f"{name}.bin").open("rb") as file:
             described[name] = {
                 "dtype": dtype,
@@ -276,7 +271,7 @@ def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
                 "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
             }
     (train / "manifest.json").write_text(
-        json.dumps(token_store._manifest(ListedCorpus(), "train", vocabulary, described))
+        json.dumps(store_manifest.make(ListedCorpus(), "train", vocabulary, described))
     )
     tracemalloc.start()
     _, stores = prepare(tmp_path)
@@ -297,12 +292,12 @@ def test_the_layout_is_the_documented_one(tmp_path):
     stored = {
         f"{split}/{name}"
         for split in ("train", "test%5B%3A2%5D")
-        for name in (*(f"{n}.bin" for n in token_store.FILES), "manifest.json")
+        for name in (*(f"{n}.bin" for n in ARRAYS), "manifest.json")
     }
     assert files(folder) == stored | {"vocabulary.txt", "lock"}
 
 
-def test_a_split_that_is_new_is_added_beside_the_others(tmp_path):
+def test_a_new_split_is_added_beside_the_others(tmp_path):
     prepare(tmp_path, splits=["train"])
     corpus = ListedCorpus()
     prepare(tmp_path, corpus)
@@ -417,8 +412,8 @@ def described_as(name, **changes):
     def damage(path):
         manifest = json.loads(path.read_text())
         manifest["files"][name] |= changes
-        manifest["fingerprint"] = token_store._fingerprint(
-            vocabulary=manifest["vocabulary"], files=manifest["files"]
+        manifest["fingerprint"] = store_manifest.fingerprint(
+            vocabulary=manifest["vocabulary"], arrays=manifest["files"]
         )
         path.write_text(json.dumps(manifest))
 
@@ -446,7 +441,7 @@ DESCRIPTIONS = [
 DAMAGES = [
     *(
         (f"train/{name}.bin", damage)
-        for name in token_store.FILES
+        for name in ARRAYS
         for damage in (truncate, empty, pathlib.Path.unlink, flip, zero, pipe, folder, endless, loop)
     ),
     *(
@@ -470,7 +465,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
-def test_what_is_torn_damaged_or_foreign_is_built_anew(tmp_path, caplog, name, damage):
+def test_a_store_that_is_damaged_or_of_another_corpus_is_rebuilt(tmp_path, caplog, name, damage):
     built = fingerprints(prepare(tmp_path))
     whole = files(tmp_path)
     damage(only_folder(tmp_path) / name)
@@ -482,12 +477,12 @@ def test_what_is_torn_damaged_or_foreign_is_built_anew(tmp_path, caplog, name, d
     corpus = ListedCorpus()
     assert fingerprints(prepare(tmp_path, corpus)) == built
     assert corpus.read != [] and {path for path in files(tmp_path) if ".aside" not in path} == whole
-    assert "built anew" in caplog.text or damage is pathlib.Path.unlink or name == "vocabulary.txt"
+    assert "rebuilt" in caplog.text or damage is pathlib.Path.unlink or name == "vocabulary.txt"
     prepare(tmp_path, again := ListedCorpus())
     assert again.read == []
 
 
-def test_a_store_stays_readable_while_another_process_builds_it_anew(tmp_path):
+def test_a_store_stays_readable_while_another_process_rebuilds_it(tmp_path):
     _, stores = prepare(tmp_path)
     held = stores["train"].token_ids[:].tolist()
     truncate(only_folder(tmp_path) / "train" / "labels.bin")
@@ -512,7 +507,7 @@ def test_two_builders_at_once_end_with_one_store(tmp_path):
     )
 
 
-def test_a_killed_builder_leaves_nothing_behind_for_long(tmp_path):
+def test_what_a_killed_builder_left_is_removed_by_the_next_one(tmp_path):
     code = """
         import os, signal, sys
         from token_store_test import ListedCorpus, prepare
@@ -560,7 +555,7 @@ def full_disk(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_an_error_of_storage_and_leaves_nothing_half_made(tmp_path):
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing_incomplete(tmp_path):
     corpus = ListedCorpus({"train": [("word " * 5000, 1)] * 3})
     with full_disk(10_000), pytest.raises(StorageError, match="--cache_dir") as error:
         prepare(tmp_path, corpus, ["train"])
@@ -570,14 +565,14 @@ def test_a_full_disk_is_an_error_of_storage_and_leaves_nothing_half_made(tmp_pat
     assert stores["train"].lengths[:].tolist() == [5000] * 3
 
 
-def test_a_cache_folder_that_cannot_be_made_is_an_error_of_storage(tmp_path):
+def test_a_cache_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"file/cache.*--cache_dir"):
         prepare(tmp_path / "file" / "cache")
 
 
 @pytest.mark.parametrize("name", ["train", "train/manifest.json", "train/token_ids.bin", "vocabulary.txt"])
-def test_what_cannot_be_read_is_neither_damaged_nor_built_anew(tmp_path, name):
+def test_an_unreadable_store_is_neither_changed_nor_rebuilt(tmp_path, name):
     built = fingerprints(prepare(tmp_path))
     before = {path: path.stat() for path in tmp_path.rglob("*")}
     path = only_folder(tmp_path) / name
@@ -592,7 +587,7 @@ def test_what_cannot_be_read_is_neither_damaged_nor_built_anew(tmp_path, name):
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
-def test_a_disk_that_fails_is_an_error_of_storage(tmp_path, nothing_in_memory, monkeypatch, code):
+def test_a_failing_disk_is_a_storage_error(tmp_path, nothing_in_memory, monkeypatch, code):
     def fail(*args):
         raise OSError(code, os.strerror(code))
 
@@ -608,7 +603,7 @@ def test_a_disk_that_fails_is_an_error_of_storage(tmp_path, nothing_in_memory, m
     assert again.read == []
 
 
-def test_what_others_put_in_the_cache_is_neither_removed_nor_written(tmp_path):
+def test_files_of_others_in_the_cache_are_neither_removed_nor_written(tmp_path):
     outside = tmp_path / "outside"
     for folder in (outside / "train", outside / "x.tmp"):
         folder.mkdir(parents=True)
@@ -637,7 +632,7 @@ def test_what_others_put_in_the_cache_is_neither_removed_nor_written(tmp_path):
     assert {path.read_text() for path in outside.rglob("*") if path.is_file()} == {"mine"}
 
 
-def test_what_a_user_put_into_a_store_is_kept_aside(tmp_path, caplog):
+def test_a_damaged_store_with_files_of_the_user_is_moved_aside(tmp_path, caplog):
     prepare(tmp_path)
     store = only_folder(tmp_path)
     (store / "train" / "notes.txt").write_text("mine")
@@ -648,7 +643,7 @@ def test_what_a_user_put_into_a_store_is_kept_aside(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.with_name("made"))])
-def test_a_lock_that_is_no_file_is_not_followed(tmp_path, make):
+def test_a_lock_that_is_not_a_file_is_not_followed(tmp_path, make):
     prepare(tmp_path, splits=["train"])
     lock = only_folder(tmp_path) / "lock"
     lock.unlink()
@@ -673,7 +668,7 @@ def test_a_cache_folder_may_be_called_anything(tmp_path, name):
     }
 
 
-def test_the_folder_of_the_cache_is_the_users_where_none_is_given(monkeypatch):
+def test_without_cache_dir_the_users_cache_folder_is_used(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     for unset in ("", "relative/cache", "."):
         monkeypatch.setenv("XDG_CACHE_HOME", unset)
@@ -690,11 +685,11 @@ def test_the_folder_of_the_cache_is_the_users_where_none_is_given(monkeypatch):
         token_store.folder_of("~nobody-at-all/c")
 
 
-def test_a_user_without_a_home_is_told_to_name_a_folder_and_trains_with_it(tmp_path, cache_dir, finished):
+def test_a_user_without_a_home_is_asked_to_name_a_folder_and_trains_with_it(tmp_path, cache_dir, finished):
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     unknown = ["unshare", "--user", "--map-user=54321"]
     if subprocess.run([*unknown, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("needs leave to make a user namespace")
+        pytest.skip("needs permission to make a user namespace")
 
     def start(cache_dir):
         given = tiny(tmp_path / "run", cache_dir, epochs=1, checkpoint_every_steps=0)
@@ -715,7 +710,7 @@ def test_a_user_without_a_home_is_told_to_name_a_folder_and_trains_with_it(tmp_p
 
 
 @pytest.mark.parametrize("depth", ["", "linked"])
-def test_a_store_is_inside_the_cache_when_links_say_so_as_well(tmp_path, depth):
+def test_whether_a_store_is_inside_the_cache_is_decided_where_links_lead(tmp_path, depth):
     (tmp_path / "cache" / "a").mkdir(parents=True)
     (tmp_path / "linked").symlink_to(tmp_path / "cache")
     (tmp_path / "cache" / "out").symlink_to("/etc")
@@ -732,53 +727,6 @@ def test_a_store_is_inside_the_cache_when_links_say_so_as_well(tmp_path, depth):
     assert [token_store.is_inside(path, cache) for path in outside] == [False] * 5
 
 
-def test_memory_holds_two_batches_of_reviews_more_than_there_are_cores(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(3))
-    seen, alive = [], []
-
-    class WatchedCorpus(ListedCorpus):
-        """Counts the batches that are still in memory when the next one is read."""
-
-        def reviews(self, split):
-            for texts, labels in super().reviews(split):
-                seen.append(weakref.ref(texts))
-                alive.append(sum(reference() is not None for reference in seen))
-                yield texts, labels
-
-    prepare(tmp_path, WatchedCorpus({"train": [("a film", 1)] * 20}), ["train"])
-    assert len(seen) == 40 and max(alive) <= 5
-
-
-def test_a_store_that_all_cores_built_is_the_one_that_is_built_review_by_review(tmp_path, monkeypatch):
-    texts = awkward_texts(300)
-    labels = (np.arange(len(texts)) % 3 == 0).astype(np.uint8)
-
-    class Batched(ListedCorpus):
-        def examples(self, split):
-            return len(texts)
-
-        def reviews(self, split):
-            cuts = [1, 2, 300, 301, 500]
-            yield from zip(np.split(texts, cuts), np.split(labels, cuts), strict=True)
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4))
-    vocabulary, stores = prepare(tmp_path, Batched(), ["train"], vocab_size=300)
-    tokens = [tokenize([text]).to_list()[0] for text in texts]
-    counts = collections.Counter(token for review in tokens for token in review)
-    by_rank = sorted(counts, key=lambda token: (counts[token], token), reverse=True)
-    assert vocabulary.tokens == (b"", b"[UNK]", *by_rank[:298])
-    number = {token: number for number, token in enumerate(vocabulary.tokens)}
-    contents = {
-        "token_ids": np.array([number.get(token, 1) for review in tokens for token in review], "<u2"),
-        "offsets": np.cumsum([0, *map(len, tokens)]).astype("<i8"),
-        "labels": labels,
-    }
-    manifest = json.loads((stores["train"].path / "manifest.json").read_text())
-    for name, content in contents.items():
-        assert (stores["train"].path / f"{name}.bin").read_bytes() == content.tobytes()
-        assert manifest["files"][name]["sha256"] == hashlib.sha256(content.tobytes()).hexdigest()
-
-
 def path_of_store(cache_dir, split="train"):
     (path,) = (path for path in pathlib.Path(cache_dir).glob(f"sample*/{split}%*") if path.is_dir())
     return path
@@ -786,47 +734,47 @@ def path_of_store(cache_dir, split="train"):
 
 @pytest.fixture
 def own_cache(cache_dir, finished, tmp_path):
-    """A cache with the prepared corpus of the shared one, but with no store: those of other tests lie there too."""
+    """A cache with the prepared corpus of the shared one, but without the stores of other tests."""
     return shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*-1.0.0-*"))
 
 
-class CutsAFile(NoStopRequests):
-    """Cuts a file of the store between two steps, at the 10th time that it is asked for a signal."""
+class TruncatesAFile(NoStopRequests):
+    """Truncates a file of the store between two steps, at the loop's 10th check for a signal."""
 
     def __init__(self, cache_dir, name):
-        self.cache_dir, self.name, self.asked = cache_dir, name, 0
+        self.cache_dir, self.name, self.checks = cache_dir, name, 0
 
     @property
     def received(self):
-        self.asked += 1
-        if self.asked == 10:
+        self.checks += 1
+        if self.checks == 10:
             empty(path_of_store(self.cache_dir) / self.name)
         return False
 
 
 @pytest.mark.parametrize("name", ["offsets"])
-def test_a_run_whose_store_is_cut_ends_with_a_sentence_and_goes_on_to_the_same_bits(
+def test_a_run_whose_store_is_truncated_ends_with_a_sentence_and_resumes_to_the_same_bits(
     tmp_path, own_cache, twin, nothing_in_memory, name
 ):
     given = tiny(tmp_path / "run", str(own_cache))
     with pytest.raises(StorageError, match=rf"{name}\.bin"):
-        train.run(given, stop_requests=CutsAFile(own_cache, f"{name}.bin"))
+        train.run(given, stop_requests=TruncatesAFile(own_cache, f"{name}.bin"))
     train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == twin
 
 
 @pytest.mark.parametrize("name", ["token_ids"])
-def test_a_run_whose_store_is_damaged_between_two_starts_goes_on_to_the_same_bits(
+def test_a_run_whose_store_is_damaged_between_two_starts_resumes_to_the_same_bits(
     tmp_path, own_cache, twin, caplog, name
 ):
     given = tiny(tmp_path / "run", str(own_cache))
     train.run(given | {"epochs": 1}, stop_requests=NoStopRequests())
     flip(path_of_store(own_cache) / f"{name}.bin")
     train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == twin and "it is built anew" in caplog.text
+    assert outcome(tmp_path / "run") == twin and "it is rebuilt" in caplog.text
 
 
-def test_a_run_is_never_trained_on_other_reviews_than_it_was_begun_with(tmp_path, own_cache):
+def test_a_run_is_never_resumed_on_other_reviews(tmp_path, own_cache):
     given = tiny(tmp_path / "run", str(own_cache))
     train.run(given | {"epochs": 1}, stop_requests=NoStopRequests())
     store = path_of_store(own_cache)

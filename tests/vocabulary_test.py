@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.data import datasets
+from trainer.data.corpus import open_corpus
 from trainer.data.vocabulary import Vocabulary, build_vocabulary, on_all_cores, tokenize
 from trainer.errors import InputError
 
@@ -79,7 +79,7 @@ def test_ids_of_awkward_bytes_are_those_of_keras(vocab_size):
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_the_vocabulary_of_imdb_is_that_of_keras(tmp_path):
-    corpus = datasets.open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
+    corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
     vocabulary = build_vocabulary(batches=(texts for texts, _ in corpus.reviews("train")), vocab_size=1000)
     layer = keras.layers.TextVectorization(max_tokens=1000)
     layer.adapt(tf.constant(texts) for texts, _ in corpus.reviews("train"))
@@ -104,7 +104,7 @@ def test_no_texts_have_no_tokens():
     assert tokenize(np.array([], object)).to_list() == []
 
 
-def test_frequent_tokens_come_first_and_ties_backwards():
+def test_frequent_tokens_come_first_and_ties_in_descending_order():
     vocabulary = build_vocabulary(batches=[["b a c"], ["c d", "a"]], vocab_size=5)
     assert vocabulary.tokens == (b"", b"[UNK]", b"c", b"a", b"d")
 
@@ -116,7 +116,7 @@ def test_the_vocabulary_does_not_depend_on_how_the_reviews_are_batched():
     )
 
 
-def test_what_all_cores_compute_comes_in_order(cores):
+def test_results_of_all_cores_come_in_order(cores):
     last = threading.Event()
 
     def late(number):
@@ -153,7 +153,7 @@ def test_no_more_is_read_than_the_cores_can_take(cores):
         assert len(read) <= taken + cores + 1
 
 
-def test_what_fails_on_a_core_fails_here(cores):
+def test_an_error_on_a_core_is_raised_here(cores):
     with pytest.raises(ZeroDivisionError):
         list(on_all_cores(lambda number: 1 // number, range(3)))
 

@@ -32,7 +32,7 @@ def losses(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def is_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Whether each decision agrees with its label, float32 [batch] of 0.0 and 1.0; takes what `losses` takes."""
+    """Whether each decision agrees with its label, float32 [batch] of 0.0 and 1.0; arguments as `losses`."""
     return tf.cast(tf.equal(logits > 0.0, labels > 0.5), tf.float32)
 
 

@@ -1,13 +1,14 @@
 """Files: durable writes that are whole after a kill or a power loss, and reads that trust nothing.
 
-What a run directory holds may come from a stranger, so a file is opened only where it is a regular one, never
-through a link, and no more of it is read than its reader can use.
+What a run directory holds may come from a stranger, so only regular files are opened, links only where the
+caller says so, and no more is read than the reader can use.
 """
 
 import contextlib
 import errno
 import os
 import pathlib
+import re
 import shutil
 import stat
 import weakref
@@ -18,6 +19,14 @@ from trainer.errors import InputError, StorageError
 SMALL = 2**24  # bytes; more than any text that this program writes but a vocabulary and a long history
 
 _PATTERNS = "*?[]\\"  # what TensorFlow takes for a pattern in a name
+
+
+class UnexpectedFileError(OSError):
+    """Something else is there than the regular file, of bounded size, that its reader expects."""
+
+
+# There is no such file. Any other OSError means that it can't be read, which says nothing about its content.
+ABSENT = (FileNotFoundError, NotADirectoryError, UnexpectedFileError)
 
 
 class HeldDirectory:
@@ -46,32 +55,32 @@ class HeldDirectory:
                 )
 
     def check(self) -> None:
-        """Raises StorageError when the name leads elsewhere now: the directory was moved, replaced or unmounted."""
+        """Raises StorageError when the directory was moved, replaced or unmounted since it was opened."""
         try:
             there = path_identity(self.path)
         except OSError as error:
             raise StorageError(
                 f"{self.path} must stay where it is while a run writes it, but it can't be found any more "
-                f"({reason(error)}); put it back: what was committed is in it, and the same command goes on."
+                f"({reason(error)}); put it back: "
+                f"what was committed is in it, and the same command continues."
             ) from error
         here = os.fstat(self._descriptor)
         if there != (here.st_dev, here.st_ino):
             raise StorageError(
                 f"{self.path} must stay the directory that the run began to write, but another one is there "
-                f"now; "
-                f"put it back: what was committed is in it, and the same command goes on."
+                f"now; put it back: what was committed is in it, and the same command continues."
             )
 
 
 def path_identity(path: pathlib.Path) -> tuple[int, int]:
-    """What tells a file or a directory of this machine from any other, whatever its name: device and inode."""
+    """Device and inode, which identify a file or a directory of this machine whatever its name."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
 def plain_name(path: pathlib.Path) -> Iterator[str]:
-    """A name of `path` that TensorFlow takes as it is, valid within the context; its last part must hold no pattern."""
+    """A name of `path` that TensorFlow takes literally, within the context; no pattern in its last part."""
     held = HeldDirectory(path.parent)
     yield str(held.plain / path.name)
     del held  # only now: its descriptor is closed with it
@@ -84,37 +93,55 @@ def is_regular(path: pathlib.Path) -> bool:
     return False
 
 
-def open_regular(path: pathlib.Path, flags: int = os.O_RDONLY) -> int:
-    """Opens a regular file and no link to one, without waiting for the writer of a pipe.
+def is_uri(path: str) -> bool:
+    """Whether a path is not one of this machine's, as in gs://bucket/reviews.csv."""
+    return re.match("[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+
+
+def open_regular(path: pathlib.Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> int:
+    """Opens a regular file, without waiting for the writer of a pipe.
+
+    Args:
+      path: the file's name.
+      flags: as `os.open` takes them.
+      follow_links: whether a link to a regular file is fine.
 
     Returns:
       Its descriptor.
 
     Raises:
-      OSError: when it can't be opened, or is something else.
+      UnexpectedFileError: when it is something else than a regular file.
+      OSError: when it can't be opened.
     """
+    irregular = UnexpectedFileError(errno.EINVAL, "it is not a regular file", str(path))
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        # Looked at first where links are followed, because some devices act when they are opened.
+        if follow_links and not stat.S_ISREG(path.stat().st_mode):
+            raise irregular
+        no_follow = 0 if follow_links else os.O_NOFOLLOW
+        descriptor = os.open(path, flags | no_follow | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "it is a link", str(path)) from None
+            raise UnexpectedFileError(errno.ELOOP, "it is a link", str(path)) from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        raise irregular
     return descriptor
 
 
-def read(path: pathlib.Path, *, limit: int = SMALL) -> bytes:
+def read(path: pathlib.Path, *, limit: int = SMALL, follow_links: bool = False) -> bytes:
     """The content of a regular file of at most `limit` bytes.
 
     Raises:
-      OSError: when it can't be read, is a link or no file, or is larger.
+      UnexpectedFileError: when it is something else than a regular file, or larger.
+      OSError: when it can't be read.
     """
-    with os.fdopen(open_regular(path), "rb") as file:
+    with os.fdopen(open_regular(path, follow_links=follow_links), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise OSError(errno.EFBIG, f"it has {size} bytes, and at most {limit} are read", str(path))
+            why = f"it has {size} bytes, and at most {limit} are read"
+            raise UnexpectedFileError(errno.EFBIG, why, str(path))
         return file.read(limit)
 
 
@@ -133,7 +160,7 @@ def entries(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def make_directory(path: pathlib.Path) -> None:
-    """Makes a directory where it is missing, with its parents, durably; raises StorageError when it can't be made."""
+    """Makes a missing directory, with its parents, durably; raises StorageError when it can't be made."""
     with storage_errors(path):
         make_directory_or_fail(path)
 
@@ -217,15 +244,15 @@ def reason(error: OSError) -> str:
 def not_written(path: pathlib.Path, why: str) -> StorageError:
     """The error for a path that could not be written; names the space that is left there."""
     return StorageError(
-        f"{path} could not be written ({why}; {free_space(path)}); what was committed stays, the same "
-        f"command goes on."
+        f"{path} could not be written ({why}; {free_space(path)}); "
+        f"what was committed stays, the same command continues."
     )
 
 
 def not_readable(path: pathlib.Path, why: str) -> StorageError:
     """The error for a path that is there and can't be read, which says nothing about its content."""
     return StorageError(
-        f"{path} could not be read ({why}); nothing was changed: mend that, and the same command goes on."
+        f"{path} could not be read ({why}); nothing was changed: fix that, and the same command continues."
     )
 
 

@@ -1,44 +1,62 @@
-"""Batches as a pure function of (seed, step): nothing to save, and step one billion is as near as step zero.
+"""Batches as a pure function of (seed, step): nothing to save, and any step is as cheap as the first.
 
-An epoch's shuffled reviews fall into windows. Those of a window are sorted by length and cut into batches, so that little is padded, and
-they are served in a random order in which short and long ones alternate. One step needs one window, whatever the size of the corpus.
+An epoch's shuffled reviews are divided into windows. The reviews of a window are sorted by length and cut
+into batches, so that little is padded; the batches are served in a random order in which short and long ones
+alternate. A step needs one window, whatever the size of the corpus.
 
-A batch is a handful of slices of a file, made when it is asked for. A tf.data pipeline would only call back into Python, from
-a thread of its own: that costs more than it saves, and can hold up the end of the process for seconds.
+A batch is a handful of slices of a file, made when it is needed. A tf.data pipeline would only call back into
+Python from a thread of its own: that costs more than it saves, and can delay the end of the process.
 """
 
 import functools
 import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.stored_array import StoredArray
-from trainer.data.token_store import Lengths, TokenStore
+from trainer.data import permutation
+from trainer.data.stored_array import Lengths, StoredArray
+from trainer.data.token_store import TokenStore
 
 WINDOW_BATCHES = 200  # pads IMDB at batch 64 by 3 %; 100 would by 6 %, 50 by 10 %
 STRATA = 16
-# Changes when the order does: a run cannot go on exactly across that.
+# Changes when the order does: a run can't resume exactly across such a change.
 BATCH_ORDER_ID = f"shuffle-8, windows of {WINDOW_BATCHES}, {STRATA} strata, 1"
 
+Array = TypeVar("Array", bound=np.ndarray | tf.Tensor | tf.TensorSpec)
 
-class Batch(NamedTuple):
-    """Encoded reviews, or the slice of them that one replica computes; T is the length of its longest, at least 1."""
 
-    token_ids: np.ndarray  # [batch_size, T] int32, padded with 0 at the end
-    lengths: np.ndarray  # [batch_size] int32, 0 .. T
-    labels: np.ndarray  # [batch_size] float32, 0.0 or 1.0
-    weights: np.ndarray  # [batch_size] float32: 1.0, or 0.0 for an empty review that only fills the batch
-    reviews: np.ndarray  # float32: those of weight 1.0 in the whole batch, of which this may be a slice
+class Batch(NamedTuple, Generic[Array]):
+    """Encoded reviews, or the slice of them that one replica computes, as arrays, tensors or their specs.
+
+    T is the length of the longest review, at least 1.
+    """
+
+    token_ids: Array  # [batch_size, T] int32, padded with 0 at the end
+    lengths: Array  # [batch_size] int32, 0 .. T
+    labels: Array  # [batch_size] float32, 0.0 or 1.0
+    weights: Array  # [batch_size] float32: 1.0, or 0.0 for an empty review that only fills the batch
+    reviews: Array  # [] float32: those of weight 1.0 in the whole batch, of which this may be a slice
+
+
+def batch_spec(batch_size: int | None) -> Batch[tf.TensorSpec]:
+    """The shapes and dtypes of a batch of any length, so that a compiled step is traced once."""
+    return Batch(
+        token_ids=tf.TensorSpec([batch_size, None], tf.int32),
+        lengths=tf.TensorSpec([batch_size], tf.int32),
+        labels=tf.TensorSpec([batch_size], tf.float32),
+        weights=tf.TensorSpec([batch_size], tf.float32),
+        reviews=tf.TensorSpec([], tf.float32),
+    )
 
 
 class BatchPlan:
     """Which reviews each training step reads.
 
     Args:
-      lengths: [examples] int, tokens of each review of the corpus; at least one review. Read when a window needs them.
+      lengths: [examples] int, tokens of each review of the corpus; at least one. Read window by window.
       batch_size: rows of a batch.
       seed: decides the order.
       max_length: tokens of a review that are read; 0: all.
@@ -55,64 +73,66 @@ class BatchPlan:
         self._window = functools.lru_cache(maxsize=2)(self._make_window)
 
     def rows(self, step: int) -> np.ndarray:
-        """The reviews of batch `step`, counted from 0: [batch_size] int64, -1 where a row is missing; in an epoch's last batch alone."""
+        """The reviews of batch `step`, counted from 0, [batch_size] int64.
+
+        -1 stands for a missing row, of which only an epoch's last batch has any.
+        """
         epoch, slot = divmod(step, self.steps_per_epoch)
         window, slot_in_window = divmod(slot, WINDOW_BATCHES)
         return self._window(epoch, window)[slot_in_window]
 
     def step_before(self, step: int, *, reviews: int) -> int:
-        """The step from which on `reviews` were read up to `step`; 0 where there were not as many."""
+        """The step since which `reviews` were read up to `step`; 0 where there were not as many."""
+        missing_in_last = self.steps_per_epoch * self.batch_size - self.examples
         while reviews > 0 and step > 0:
+            is_last_of_epoch = step % self.steps_per_epoch == 0
+            reviews -= self.batch_size - (missing_in_last if is_last_of_epoch else 0)
             step -= 1
-            is_last = (step + 1) % self.steps_per_epoch == 0
-            reviews -= self.batch_size - is_last * (self.steps_per_epoch * self.batch_size - self.examples)
         return step
 
     def lengths(self, reviews: np.ndarray) -> np.ndarray:
-        """Tokens of some reviews that are read, like `reviews` in shape."""
+        """The tokens of some reviews that are read, like `reviews` in shape."""
         return _cut(self._lengths[reviews], self._max_length)
 
     def _make_window(self, epoch: int, window: int) -> np.ndarray:
         """The batches of one window in the order they are served, [batches, batch_size]."""
-        size = WINDOW_BATCHES * self.batch_size
-        reviews = self._shuffled(epoch, window * size, min((window + 1) * size, self.examples))
-        reviews = reviews[np.argsort(self.lengths(reviews), kind="stable")]
-        order = _alternate(_permutation(-(-len(reviews) // self.batch_size), self._seed, epoch, window))
-        missing = len(order) * self.batch_size - len(reviews)
-        # Whichever batch is served last is the short one: were it the one of the longest reviews, these would weigh more in every epoch.
+        first = window * WINDOW_BATCHES * self.batch_size
+        end = min(first + WINDOW_BATCHES * self.batch_size, self.examples)
+        key = _random_bytes(permutation.KEY_BYTES, self._seed, epoch)
+        reviews = permutation.shuffled(first, end, size=self.examples, key=key)
+        by_length = reviews[np.argsort(self.lengths(reviews), kind="stable")]
+        batches = -(-len(reviews) // self.batch_size)
+        order = _alternate(_random_order(batches, self._seed, epoch, window))
+        # Whichever batch is served last is the short one. If it were always that of the longest reviews,
+        # these would weigh more in every epoch.
+        missing = batches * self.batch_size - len(reviews)
         end_of_last = (order[-1] + 1) * self.batch_size - missing
-        return np.insert(reviews, end_of_last, np.full(missing, -1)).reshape(-1, self.batch_size)[order]
-
-    def _shuffled(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """The reviews at positions start .. stop-1 of the epoch's permutation, [stop - start] int64."""
-        # The public index_shuffle has 4 rounds, and with these the permutations of two epochs correlate by up to 0.5.
-        with tf.device("CPU"):
-            return tf.raw_ops.RandomIndexShuffle(
-                index=np.arange(start, stop),
-                seed=np.frombuffer(_random_bytes(12, self._seed, epoch), "<u4").astype(np.uint32),
-                max_index=np.int64(self.examples - 1),
-                rounds=8,
-            ).numpy()
+        padded = np.insert(by_length, end_of_last, np.full(missing, -1))
+        return padded.reshape(batches, self.batch_size)[order]
 
 
 def _random_bytes(count: int, *key: int) -> bytes:
-    # A hash, because no generator's stream is promised to stay the same from one version of a library to the next.
+    # A hash, because no library promises that a generator's stream stays the same in its next version.
     return hashlib.shake_256(" ".join(map(str, key)).encode()).digest(count)
 
 
-def _permutation(count: int, *key: int) -> np.ndarray:
+def _random_order(count: int, *key: int) -> np.ndarray:
     return np.argsort(np.frombuffer(_random_bytes(8 * count, *key), "<u8"), kind="stable")
 
 
 def _alternate(order: np.ndarray) -> np.ndarray:
-    """The order nearest to this one in which each run of STRATA batches, counted from the end, has one of each STRATA-th of the lengths.
+    """Rearranges batches, as little as possible, so that short and long ones alternate.
 
-    Reviews of like length have more in common; were many such batches to follow each other by chance, the weights would follow them.
+    The lengths are divided into STRATA equal strata; counted from the end, each run of STRATA batches then
+    has one of each. Reviews of similar length have more in common: if many such batches followed each other
+    by chance, the weights would follow them.
     """
     strata = order * STRATA // len(order)
-    grouped = np.argsort(strata, kind="stable")
+    by_stratum = np.argsort(strata, kind="stable")
+    sorted_strata = strata[by_stratum]
+    rank_from_end = np.arange(len(order)) - np.searchsorted(sorted_strata, sorted_strata, side="right")
     rounds = np.empty_like(order)
-    rounds[grouped] = np.arange(len(order)) - np.searchsorted(strata[grouped], strata[grouped], side="right")
+    rounds[by_stratum] = rank_from_end
     return order[np.argsort(rounds, kind="stable")]
 
 
@@ -130,13 +150,13 @@ def padded_ratio(plan: BatchPlan, *, steps: int) -> float:
 def _spans(store: TokenStore, rows: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the tokens of each row begin, and how many are read, int32."""
     starts, ends = store.offsets[rows], store.offsets[rows + 1]
-    lengths = np.where(rows >= 0, ends - starts, 0)  # of a missing row, -1, the offsets are any
+    lengths = np.where(rows >= 0, ends - starts, 0)  # a missing row, -1, has the offsets of some other review
     if lengths.min() < 0 or starts.min() < 0 or ends.max() > len(store.token_ids):
         raise store.damaged("its offsets are out of range")
     return starts, _cut(lengths, max_length).astype(np.int32)
 
 
-def _gather(store: TokenStore, rows: np.ndarray, max_length: int, reviews: np.float32) -> Batch:
+def _gather(store: TokenStore, rows: np.ndarray, max_length: int, reviews: np.ndarray) -> Batch[np.ndarray]:
     is_real = rows >= 0
     starts, lengths = _spans(store, rows, max_length)
     token_ids = np.zeros([len(rows), max(1, lengths.max())], np.int32)
@@ -149,17 +169,17 @@ def _gather(store: TokenStore, rows: np.ndarray, max_length: int, reviews: np.fl
 
 
 def slice_rows(batch_size: int, replicas: int) -> int:
-    """The rows of each of the equal slices into which a batch is cut for the replicas, in the order of its rows."""
+    """The rows of each of the equal slices into which a batch is cut for the replicas, in their order."""
     return -(-batch_size // replicas)
 
 
 def _slices(
     store: TokenStore, rows: np.ndarray, max_length: int, replicas: int, local: range
-) -> tuple[Batch, ...]:
-    # A batch that cannot be cut evenly is filled up; each slice is as long as its own longest review.
+) -> tuple[Batch[np.ndarray], ...]:
+    # A batch that can't be cut evenly is filled up; each slice is as long as its own longest review.
     size = slice_rows(len(rows), replicas)
     padded = np.pad(rows, (0, size * replicas - len(rows)), constant_values=-1).reshape(replicas, size)
-    reviews = np.float32(np.sum(rows >= 0))
+    reviews = np.array(np.sum(rows >= 0), np.float32)
     return tuple(_gather(store, padded[replica], max_length, reviews) for replica in local)
 
 
@@ -172,10 +192,11 @@ def train_batches(
     last_step: int,
     replicas: int = 1,
     local: range = range(1),
-) -> Iterator[tuple[Batch, ...]]:
+) -> Iterator[tuple[Batch[np.ndarray], ...]]:
     """The batches of steps first_step .. last_step-1; batch N takes the state from step N to N+1.
 
-    A batch is a function of (seed, step), and the slice of a replica is one of (seed, step, replica): replicas exchange nothing about it.
+    A batch is a function of (seed, step), and the slice of a replica is one of (seed, step, replica):
+    replicas do not communicate about it.
 
     Args:
       store: the encoded training reviews.
@@ -186,9 +207,12 @@ def train_batches(
       replicas: how many share a batch.
       local: those whose slices are made.
 
+    Yields:
+      The slices of a batch, one for each local replica.
+
     Raises:
-      StorageError: at a batch that cannot be read, or once the store is known to be damaged; whether it is when a batch is served,
-        is known after `store.check(wait=True)` alone.
+      StorageError: at a batch that can't be read, or once the store is known to be damaged. Only
+        `store.check(wait=True)` makes sure that the batches served so far are right.
     """
     for step in range(first_step, last_step):
         store.check()
@@ -206,8 +230,8 @@ def evaluation_batches(
     examples: int,
     replicas: int = 1,
     local: range = range(1),
-) -> Iterator[tuple[Batch, ...]]:
-    """The first `examples` reviews of the corpus, each exactly once, sorted by length so that little is padded.
+) -> Iterator[tuple[Batch[np.ndarray], ...]]:
+    """The first `examples` reviews of the corpus, each once, sorted by length so that little is padded.
 
     Args:
       store: the encoded reviews.
@@ -217,8 +241,11 @@ def evaluation_batches(
       replicas: how many share a batch.
       local: those whose slices are made.
 
+    Yields:
+      The slices of a batch, one for each local replica.
+
     Raises:
-      StorageError: at a batch that cannot be read, and at the latest behind the last one when the store is damaged.
+      StorageError: at a batch that can't be read; after the last batch at the latest if the store is damaged.
     """
     steps = -(-examples // (batch_size * replicas))
     order = np.full(steps * batch_size * replicas, -1)

@@ -1,4 +1,4 @@
-"""Reviews in files of the user's own: csv, tsv, jsonl and txt, read a row at a time."""
+"""Reviews in the user's own files: csv, tsv, jsonl and txt, read a row at a time."""
 
 import csv
 import itertools
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from absl import logging
 
+from trainer import files
 from trainer.errors import InputError
 
 TABLES = ("csv", "tsv", "jsonl")
@@ -18,15 +19,15 @@ CHUNK = 2048  # reviews in memory at once
 _ZEROS, _ONES = ("0", "neg", "negative", "false", "0.0"), ("1", "pos", "positive", "true", "1.0")
 LABELS = dict.fromkeys(_ZEROS, 0) | dict.fromkeys(_ONES, 1)
 
-_LONGEST_LINE = (
-    2**26
-)  # bytes; without a bound a file that is no text, or a quote that never closes, would fill the memory
+# Bytes. Without a bound, a file that is no text, or a quote that never closes, would fill the memory.
+_LONGEST_LINE = 2**26
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Row(NamedTuple):
     """A review; `label` is 0, 1, or None where none is needed."""
 
-    line: int  # counted from 1; of a row of several lines the first
+    line: int  # counted from 1; the first one of a row of several lines
     text: bytes
     label: int | None
 
@@ -44,18 +45,20 @@ class _Columns(NamedTuple):
 def read(
     path: str, *, labelled: bool, bad_rows: str, text_column: str = "text", label_column: str = "label"
 ) -> Iterator[Row]:
-    """The reviews of a file that is named for a moment's use, in its order; memory holds one of them.
+    """The reviews of a file that is given to evaluate or predict, in its order; memory holds one of them.
 
     Args:
-      path: a file whose name ends with .csv or .tsv (the first row names the columns), .jsonl (an object a line) or .txt (a text a line);
-        or "-", standard input, as a .txt. Bytes that are no UTF-8 stay as they are.
+      path: a file whose name ends with .csv or .tsv (the first row names the columns), .jsonl (an object a
+        line) or .txt (a text a line); or "-", standard input, as a .txt. Bytes that are not UTF-8 stay as
+        they are.
       labelled: whether a row needs a label: 0 or 1, neg or pos, negative or positive, false or true.
       bad_rows: what to do at a row that holds no review: "skip" it with a warning, or "stop".
       text_column: the column, or key, of the text.
       label_column: that of the label.
 
     Raises:
-      InputError: when the file cannot be read, is of another kind, lacks these columns, or has a bad row to stop at.
+      InputError: when the file can't be read, is of another kind, lacks these columns, or has a bad row to
+        stop at.
     """
     columns = _Columns(text_column, label_column if labelled else None)
     for row in _read(path, columns):
@@ -63,7 +66,8 @@ def read(
             yield row
         elif bad_rows == "stop":
             raise InputError(
-                f"Each row must hold a review, but line {row.line} of {path} does not: {row.why}; mend it, or give --bad_rows=skip."
+                f"Each row must hold a review, but line {row.line} of {path} does not: {row.why}; "
+                f"fix it, or give --bad_rows=skip."
             )
         else:
             logging.warning("Line %d of %s is skipped: %s.", row.line, path, row.why)
@@ -73,40 +77,54 @@ def read_table(path: pathlib.Path, *, kind: str, text_column: str, label_column:
     """The labelled reviews of a corpus, in the order of the file; memory holds one of them.
 
     Raises:
-      InputError: at the first thing that is wrong, with its line: a corpus is whole or it is none.
+      InputError: at the first row that holds no review, with its line: no part of a corpus is skipped.
     """
     try:
         for row in _parse(kind, lines_of(path), path, _Columns(text_column, label_column)):
             if isinstance(row, _BadRow):
                 raise InputError(
-                    f"Each row must hold a review, but line {row.line} of {path} does not: {row.why}; mend or remove it."
+                    f"Each row must hold a review, but line {row.line} of {path} does not: {row.why}; "
+                    f"fix or remove it."
                 )
             yield row
     except OSError as error:
         raise InputError(
-            f"A file of reviews must be one that can be read, but {path} is not: {error.strerror}."
+            f"A file of reviews must be readable, but {path} is not: {files.reason(error)}; "
+            f"make it readable, or name another file."
         ) from error
 
 
 def lines_of(path: pathlib.Path) -> Iterator[str]:
-    """The lines of a text in UTF-8, with their ends; raises InputError at a line that is none, OSError when the file cannot be read."""
+    """The lines of a text in UTF-8, with their ends.
+
+    Raises:
+      InputError: at a line that is not text in UTF-8.
+      OSError: when the file can't be read.
+    """
     with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=1):
+        lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
+        for number, line in enumerate(lines, start=1):
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                why = f"{error.reason} at its byte {error.start + 1}"
-            else:
-                why = (
-                    "it holds a NUL byte"
-                    if "\0" in text
-                    else f"it has more than {_LONGEST_LINE} bytes" * (len(line) == _LONGEST_LINE)
-                )
-            if why:
+                text = _decode(line, is_first=number == 1)
+            except ValueError as error:
                 raise InputError(
-                    f"Reviews must be text in UTF-8, but line {number} of {path} is not ({why}); save it as UTF-8."
-                )
+                    f"Reviews must be text in UTF-8, but line {number} of {path} is not ({error}); "
+                    f"save it as UTF-8."
+                ) from None
             yield text
+
+
+def _decode(line: bytes, *, is_first: bool) -> str:
+    """The text of a line; raises ValueError with the reason where there is none."""
+    if len(line) == _LONGEST_LINE:
+        raise ValueError(f"it has more than {_LONGEST_LINE} bytes")
+    try:
+        text = line.decode("utf-8-sig" if is_first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{error.reason} at its byte {error.start + 1}") from None
+    if "\0" in text:
+        raise ValueError("it holds a NUL byte")
+    return text
 
 
 def chunks(rows: Iterator[Row], size: int = CHUNK) -> Iterator[list[Row]]:
@@ -119,28 +137,33 @@ def _read(path: str, columns: _Columns) -> Iterator[Row | _BadRow]:
     kind = "txt" if path == "-" else pathlib.Path(path).suffix.removeprefix(".").lower()
     allowed = TABLES if columns.label else (*TABLES, "txt")
     if kind not in allowed:
+        endings = " or ".join(f".{name}" for name in allowed)
         raise InputError(
-            f"--input must be a file that ends with {' or '.join(f'.{name}' for name in allowed)}, but {path} was given."
+            f"--input must be a file that ends with {endings}, but {path} was given; convert it."
         )
     try:
         if path == "-":
             yield from _texts(sys.stdin.buffer)
             return
         with pathlib.Path(path).open("rb") as file:
-            yield from _texts(file) if kind == "txt" else _parse(kind, _as_they_are(file), path, columns)
+            yield from _texts(file) if kind == "txt" else _parse(kind, _any_bytes(file), path, columns)
     except OSError as error:
         if path == "-":
             raise InputError(
-                f"Standard input must be texts to read, but it is not ({error.strerror}); give some by --text or --input."
+                f"Standard input must be texts to read, but it is not ({files.reason(error)}); "
+                f"give some by --text or --input."
             ) from error
         raise InputError(
-            f"--input must be a file that can be read, but {path} is not: {error.strerror}."
+            f"--input must be a file that can be read, but {path} is not: {files.reason(error)}; "
+            f"name another one."
         ) from error
 
 
-def _as_they_are(lines: Iterable[bytes]) -> Iterator[str]:
+def _any_bytes(lines: Iterable[bytes]) -> Iterator[str]:
+    # Lines in any encoding, so that `_bytes` gives them back unchanged.
     for number, line in enumerate(lines):
-        yield (line if number else line.removeprefix(b"\xef\xbb\xbf")).decode(errors="surrogateescape")
+        content = line if number else line.removeprefix(_BYTE_ORDER_MARK)
+        yield content.decode(errors="surrogateescape")
 
 
 def _texts(lines: Iterable[bytes]) -> Iterator[Row | _BadRow]:
@@ -159,11 +182,15 @@ def _jsonl(lines: Iterable[str], columns: _Columns) -> Iterator[Row | _BadRow]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line, object_pairs_hook=_without_repeats)
-        except (ValueError, RecursionError) as error:
-            yield _BadRow(number, str(error) if isinstance(error, _RepeatedKeyError) else "it is not JSON")
+        except _RepeatedKeyError as error:
+            yield _BadRow(number, str(error))
+            continue
+        except (ValueError, RecursionError):
+            yield _BadRow(number, "it is not JSON")
             continue
         if isinstance(record, dict):
-            yield _row(number, record.get(columns.text), record.get(columns.label), columns)
+            label = record.get(columns.label) if columns.label else None
+            yield _row(number, record.get(columns.text), label, columns)
         else:
             yield _BadRow(number, "it is not an object")
 
@@ -183,23 +210,15 @@ def _separated(
     lines: Iterable[str], path: object, columns: _Columns, delimiter: str
 ) -> Iterator[Row | _BadRow]:
     csv.field_size_limit(_LONGEST_LINE)  # its own 128 KiB are less than a long review
-    reader = csv.reader(
-        lines, delimiter=delimiter, strict=True
-    )  # else a quote that never closes takes in all rows behind it
+    # Strict, because otherwise a quote that never closes takes in all rows behind it.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
     except csv.Error as error:
         raise InputError(
-            f"The first row must name each column, but line 1 of {path} does not: {_in_our_words(error)}."
+            f"The first row must name each column, but line 1 of {path} does not: {_explain(error)}; fix it."
         ) from error
-    needed = [column.strip().lower() for column in columns if column is not None]
-    if any(names.count(name) != 1 for name in needed):
-        raise InputError(
-            f"The first row must name each column, {' and '.join(needed)} among them and once, "
-            f"but line 1 of {path} is {_printable(', '.join(names)[:100]) or 'empty'}; "
-            f"name them there, or by --text_column and --label_column."
-        )
-    at_text, at_label = names.index(needed[0]), names.index(needed[1]) if columns.label else None
+    text_at, label_at = _find_columns(names, path, columns)
     while True:
         first_line = reader.line_num + 1
         try:
@@ -207,34 +226,48 @@ def _separated(
         except StopIteration:
             return
         except csv.Error as error:
-            yield _BadRow(first_line, _in_our_words(error))
+            yield _BadRow(first_line, _explain(error))
             continue
         if len(fields) == len(names):
-            yield _row(first_line, fields[at_text], None if at_label is None else fields[at_label], columns)
-        elif fields:
+            label = None if label_at is None else fields[label_at]
+            yield _row(first_line, fields[text_at], label, columns)
+        elif fields:  # not a blank line
             yield _BadRow(first_line, f"it has {len(fields)} fields, and the first row {len(names)}")
 
 
+def _find_columns(names: list[str], path: object, columns: _Columns) -> tuple[int, int | None]:
+    """The positions of text and label among the columns of a file, whose names are in lower case."""
+    needed = [column.strip().lower() for column in columns if column is not None]
+    if any(names.count(name) != 1 for name in needed):
+        found = _printable(", ".join(names)[:100]) or "empty"
+        raise InputError(
+            f"The first row must name each column, {' and '.join(needed)} among them and once, "
+            f"but line 1 of {path} is {found}; name them there, or by --text_column and --label_column."
+        )
+    positions = [names.index(name) for name in needed]
+    return positions[0], positions[1] if columns.label else None
+
+
 def _printable(text: str) -> str:
-    # A file may hold line ends, and what a terminal takes for a command.
+    # A file may hold line ends, and escape sequences that a terminal would obey.
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _in_our_words(error: csv.Error) -> str:
-    known = {
+def _explain(error: csv.Error) -> str:
+    explanations = {
         "unexpected end of data": "its quote never closes",
         "field larger": "it is too long, or its quote never closes",
         "expected after": "more follows its closing quote, and a quote within quotes is written twice",
         "new-line character": "its lines end with CR alone, and LF or CR LF is needed",
     }
-    return next((ours for theirs, ours in known.items() if theirs in str(error)), str(error))
+    return next((ours for theirs, ours in explanations.items() if theirs in str(error)), str(error))
 
 
 def _row(line: int, text: object, label: object, columns: _Columns) -> Row | _BadRow:
+    if text is None:
+        return _BadRow(line, f'it has no "{columns.text}"')
     if not isinstance(text, str):
-        return _BadRow(
-            line, f'it has no "{columns.text}"' if text is None else f'its "{columns.text}" is no text'
-        )
+        return _BadRow(line, f'its "{columns.text}" is not a text')
     if columns.label is None:
         return Row(line, _bytes(text), None)
     if not text.strip():
@@ -250,6 +283,5 @@ def _row(line: int, text: object, label: object, columns: _Columns) -> Row | _Ba
 
 def _bytes(text: str) -> bytes:
     # JSON may escape half of a surrogate pair, which no encoding has.
-    return re.sub("[\ud800-\udbff\ude00-\udfff\udc00-\udc7f]", "\ufffd", text).encode(
-        errors="surrogateescape"
-    )
+    halves = "[\ud800-\udbff\ude00-\udfff\udc00-\udc7f]"
+    return re.sub(halves, "\ufffd", text).encode(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""The arrays of a token store: small files in memory, large ones read as they are needed, all of them checked."""
+"""The arrays of a token store: small files in memory, large ones read on demand, all of them checked."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from trainer.data.regular_files import open_regular
+from trainer import files
 from trainer.errors import StorageError
 
 IN_MEMORY_BYTES = 32 * 2**20  # of one file: offsets of 4 million reviews
@@ -19,22 +19,24 @@ _CHUNK_BYTES = 2**20
 
 
 class StoredArray:
-    """A one-dimensional array in a file, of which what is asked for is read: by a slice or by an array of positions.
+    """A one-dimensional array in a file, of which only the parts that are indexed are read.
 
-    A mapping would end the process by SIGBUS when the file is cut, and of a large corpus all would be resident after some steps.
+    A memory mapping would end the process by SIGBUS when the file is truncated, and after some steps all of a
+    large corpus would be resident.
 
     Args:
-      path: errors as of `open_regular`.
+      path: the file, or a link to it.
       dtype: of its values.
-      size: of the file, bytes; ValueError when it has another.
+      size: the bytes that the file must have.
 
     Raises:
-      StorageError: from each access, when the file cannot be read or was cut.
+      ValueError: when the file has another size.
+      OSError: one of `files.ABSENT` when there is no such file, another when it can't be opened.
     """
 
     def __init__(self, path: pathlib.Path, dtype: str, *, size: int) -> None:
         self.path, self.dtype = path, np.dtype(dtype)
-        self._file = open_regular(path)
+        self._file = files.open_regular(path, follow_links=True)
         weakref.finalize(self, os.close, self._file)
         self._length = size // self.dtype.itemsize
         if os.fstat(self._file).st_size != size:
@@ -44,6 +46,11 @@ class StoredArray:
         return self._length
 
     def __getitem__(self, wanted: slice | np.ndarray) -> np.ndarray:
+        """The values of a slice without a step, or at an array of positions.
+
+        Raises:
+          StorageError: when the file can't be read, or was truncated.
+        """
         size = self.dtype.itemsize
         if isinstance(wanted, slice):
             start, stop, _ = wanted.indices(self._length)
@@ -62,17 +69,18 @@ class StoredArray:
                 data += more
         except OSError as error:
             raise StorageError(
-                f"{self.path} must hold the encoded reviews, but it cannot be read ({error.strerror}); "
-                f"see to that and start again, or give another folder by --cache_dir."
+                f"{self.path} must hold the encoded reviews, but it cannot be read ({files.reason(error)}); "
+                f"fix that and start again, or name another folder by --cache_dir."
             ) from error
         if len(data) < count:
             raise StorageError(
-                f"{self.path} must hold the encoded reviews, but it was cut; start again: it is built anew."
+                f"{self.path} must hold the encoded reviews, but it was truncated; "
+                f"start again: it will be rebuilt."
             )
         return data
 
     def read_ahead(self, starts: np.ndarray, lengths: np.ndarray) -> None:
-        """Has the disk read some slices while something else is done, so that taking them need not wait."""
+        """Starts reading some slices in the background, so that indexing them does not wait for the disk."""
         size = self.dtype.itemsize
         for start, length in zip((starts * size).tolist(), (lengths * size).tolist(), strict=True):
             if length:  # none would mean: all up to the end of the file
@@ -90,24 +98,45 @@ class StoredArray:
         return status.st_size, status.st_mtime_ns
 
 
-def open_array(path: pathlib.Path, dtype: str, *, size: int) -> StoredArray | np.ndarray:
+AnyArray = np.ndarray | StoredArray
+"""An array in memory or in a file; both are indexed by slices and by arrays of positions."""
+
+
+def open_array(path: pathlib.Path, dtype: str, *, size: int) -> AnyArray:
     """An array in a file, read-only; in memory when it is small. Arguments and errors as of `StoredArray`."""
     array = StoredArray(path, dtype, size=size)
     return array if size > IN_MEMORY_BYTES else array[:]
 
 
-def _pieces(array: StoredArray | np.ndarray) -> Iterable[np.ndarray]:
+class Lengths:
+    """The tokens of each review, computed from the offsets of those that are asked for."""
+
+    def __init__(self, offsets: AnyArray) -> None:
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, reviews: slice | np.ndarray) -> np.ndarray:
+        """The lengths of a slice, or of an array of reviews, int32."""
+        if isinstance(reviews, slice):
+            start, stop, _ = reviews.indices(len(self))
+            return np.diff(self._offsets[start : max(start, stop) + 1]).astype(np.int32)
+        return (self._offsets[reviews + 1] - self._offsets[reviews]).astype(np.int32)
+
+
+def _pieces(array: AnyArray) -> Iterable[np.ndarray]:
     return array.chunks() if isinstance(array, StoredArray) else [array]
 
 
-def damage(array: StoredArray | np.ndarray, *, sha256: str, at_most: int, rises: bool = False) -> str | None:
+def damage(array: AnyArray, *, sha256: str, at_most: int, rises: bool = False) -> str | None:
     """What is wrong with the content of an array, or None.
 
     Args:
       array: all of it is read, in pieces.
       sha256: of its bytes, hexadecimal.
-      at_most: no value may be larger, and none below 0.
-      rises: whether its values begin with 0, never fall, and end with `at_most`.
+      at_most: no value may be larger, nor below 0.
+      rises: whether its values must begin with 0, never fall, and end with `at_most`.
     """
     digest, last = hashlib.sha256(), 0
     for piece in _pieces(array):
@@ -121,7 +150,9 @@ def damage(array: StoredArray | np.ndarray, *, sha256: str, at_most: int, rises:
         last = int(piece[-1])
     if digest.hexdigest() != sha256:
         return "is not what was written"
-    return "does not end where the token ids do" if rises and last != at_most else None
+    if rises and last != at_most:
+        return "does not end where the token ids do"
+    return None
 
 
 class Verification:
@@ -129,7 +160,7 @@ class Verification:
 
     Args:
       check: reads the arrays; returns what is wrong, or None.
-      arrays: they are checked again once their files were written.
+      arrays: when one of their files is written, the check is repeated.
     """
 
     def __init__(self, check: Callable[[], str | None], arrays: Iterable[StoredArray]) -> None:
@@ -139,7 +170,7 @@ class Verification:
     def _begin(self) -> None:
         self._versions = [array.version for array in self._arrays]
         self._outcome: Future[str | None] = Future()
-        # A daemon: the end of the process must not wait for a slow disk.
+        # A daemon, so that the process can end without waiting for a slow disk.
         threading.Thread(target=self._run, args=(self._outcome,), daemon=True).start()
 
     def _run(self, outcome: "Future[str | None]") -> None:
@@ -149,10 +180,10 @@ class Verification:
             outcome.set_exception(error)
 
     def result(self, *, wait: bool) -> str | None:
-        """What is wrong with the arrays as they are now, or None; without `wait`, None also as long as that is not known.
+        """What is wrong with the arrays as they are now, or None; without `wait`, None until that is known.
 
         Raises:
-          StorageError: when they cannot be read.
+          StorageError: when they can't be read.
         """
         if wait and self._versions != [array.version for array in self._arrays]:
             self._begin()

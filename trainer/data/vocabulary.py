@@ -1,6 +1,7 @@
 """Text to tokens and tokens to ids, exactly as Keras' `TextVectorization` in its default setting.
 
-Tokens are bytes and only TensorFlow's own ops touch them: Python's `str.lower` and `str.split` know other letters and other spaces.
+Tokens are bytes, and only TensorFlow's own ops process them: Python's `str.lower` and `str.split` know other
+letters and other spaces.
 """
 
 import collections
@@ -9,10 +10,11 @@ import functools
 import hashlib
 import heapq
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.errors import InputError
@@ -21,14 +23,19 @@ STANDARDISER_ID = (
     "ascii-lower, no ascii punctuation, split at ascii whitespace"  # changes when `tokenize` does
 )
 PADDING, UNKNOWN = b"", b"[UNK]"
-Item, Result = TypeVar("Item"), TypeVar("Result")
+
+Texts = Sequence[str] | Sequence[bytes] | np.ndarray | tf.Tensor
+"""Texts, [n] string; any bytes, UTF-8 or not."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def tokenize(texts) -> tf.RaggedTensor:
+def tokenize(texts: Texts) -> tf.RaggedTensor:
     """The tokens of each text: "lower_and_strip_punctuation", then split at whitespace.
 
     Args:
-      texts: [n] string, anything that converts to a tensor; any bytes, UTF-8 or not. Only ASCII letters are lowered.
+      texts: [n] string. Only ASCII letters are lowered.
 
     Returns:
       [n, None] string; a text of nothing but spaces and punctuation has no tokens.
@@ -39,15 +46,18 @@ def tokenize(texts) -> tf.RaggedTensor:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The tokens that have an id of their own; a token's id is its position. The first two are padding and every other token."""
+    """The tokens that have an id of their own, which is their position.
+
+    The first two stand for padding and for every token that is not in the vocabulary.
+    """
 
     tokens: tuple[bytes, ...]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def encode(self, texts) -> tf.RaggedTensor:
-        """The ids of each text's tokens, [n, None] int32, for texts as `tokenize` takes them."""
+    def encode(self, texts: Texts) -> tf.RaggedTensor:
+        """The ids of each text's tokens, [n, None] int32."""
         return tf.ragged.map_flat_values(self._table.lookup, tokenize(texts))
 
     @functools.cached_property
@@ -56,7 +66,10 @@ class Vocabulary:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """The content of a vocabulary file: a token a line, in the order of ids. No token holds a newline, for it is whitespace."""
+        """The content of a vocabulary file: a token a line, in the order of ids.
+
+        No token holds a newline, because that is whitespace.
+        """
         return b"\n".join(self.tokens)
 
     @classmethod
@@ -69,7 +82,8 @@ class Vocabulary:
         tokens = tuple(data.split(b"\n"))
         if tokens[:2] != (PADDING, UNKNOWN) or len(set(tokens)) < len(tokens):
             raise InputError(
-                "A vocabulary must be an empty line, [UNK] and distinct tokens, a line each, but this one is not; build it anew."
+                "A vocabulary must be an empty line, [UNK] and distinct tokens, a line each, "
+                "but this one is not; delete it to have it rebuilt."
             )
         return cls(tokens)
 
@@ -77,20 +91,20 @@ class Vocabulary:
     def _table(self) -> tf.lookup.StaticHashTable:
         with tf.init_scope():
             ids = tf.range(len(self.tokens), dtype=tf.int32)
-            return tf.lookup.StaticHashTable(
-                tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), ids), default_value=1
-            )
+            initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), ids)
+            return tf.lookup.StaticHashTable(initializer, default_value=1)
 
 
 def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`function` of each item, in the order of the items.
 
-    TensorFlow's eager operations run on the thread that calls them and let go of Python's lock: the threads that are set for training
-    neither bind this nor are changed by it. Memory holds two items more than there are cores.
+    TensorFlow's eager operations run on the thread that calls them, and release Python's lock: the threads
+    that are set for training neither limit this nor are changed by it. Memory holds two items more than there
+    are cores.
     """
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores) as pool:
-        running: collections.deque[Future] = collections.deque()
+        running: collections.deque[Future[Result]] = collections.deque()
         for item in items:
             running.append(pool.submit(function, item))
             if len(running) > cores:
@@ -99,17 +113,17 @@ def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> I
             yield running.popleft().result()
 
 
-def _count(texts) -> list[tuple[bytes, int]]:
+def _count(texts: Texts) -> list[tuple[bytes, int]]:
     """The distinct tokens of some texts, each with how often it occurs."""
     tokens, _, counts = tf.unique_with_counts(tokenize(texts).flat_values)
     return list(zip(tokens.numpy().tolist(), counts.numpy().tolist(), strict=True))
 
 
-def build_vocabulary(*, batches: Iterable, vocab_size: int) -> Vocabulary:
-    """The most frequent tokens, in the order of Keras' `adapt`: by count, then by bytes, both downwards.
+def build_vocabulary(*, batches: Iterable[Texts], vocab_size: int) -> Vocabulary:
+    """The most frequent tokens, in the order of Keras' `adapt`: by count, then by bytes, both descending.
 
     Args:
-      batches: batches of texts as `tokenize` takes them, read once; memory holds the distinct tokens and a few batches.
+      batches: batches of texts, read once; memory holds the distinct tokens and a few batches.
       vocab_size: the most tokens it may have, padding and unknown included; at least 3.
     """
     counts: collections.Counter[bytes] = collections.Counter()

@@ -112,8 +112,7 @@ def find(run: pathlib.Path) -> Found:
     """Finds the newest checkpoint of a run that verifies, in `checkpoints/` and `best/` together.
 
     Raises:
-      StorageError: when there are checkpoints of trained steps and none of them verifies, or one can't be
-        read.
+      StorageError: when there are checkpoints of trained steps and none verifies, or when one can't be read.
     """
     directories = (run / PERIODIC, run / BEST)
     damaged = [
@@ -171,7 +170,7 @@ def damage(prefix: pathlib.Path) -> str | None:
       StorageError: when it can't be read, which is no damage: missing permission, or a disk that fails.
     """
     why = None
-    for _ in range(2):  # An error that does not recur, in files that can be read, may have been the disk's.
+    for _ in range(2):  # A first error may be the disk's; it is no damage if it does not recur.
         try:
             why = _malformation(prefix)
             if why is None:
@@ -187,8 +186,7 @@ def damage(prefix: pathlib.Path) -> str | None:
 
 
 def _malformation(prefix: pathlib.Path) -> str | None:
-    # What is checked before TensorFlow opens a file: it would wait for the writer of a pipe, and follow a
-    # link.
+    # Checked before TensorFlow opens a file, which would wait for the writer of a pipe, and follow links.
     for path in files_of(prefix):
         try:
             status = path.lstat()

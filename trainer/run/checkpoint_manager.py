@@ -66,8 +66,7 @@ class Checkpoints:
     def _manager(self, name: str, max_to_keep: int) -> tf.train.CheckpointManager:
         directory = self._run / name
         files.make_directory(directory)
-        # A linked directory may hold the checkpoints of others: there the manager removes only what it saved
-        # itself.
+        # A linked directory may hold the checkpoints of others; of those the manager must not know.
         known = [] if directory.is_symlink() else prefixes(directory)
         if known:
             lines = [f'model_checkpoint_path: "{known[-1].name}"']
@@ -127,8 +126,7 @@ class Checkpoints:
         began = time.monotonic()
         # A save increments the counter. Set from the step, it does not depend on how often the run was saved.
         self._checkpoint.save_counter.assign(step_of(prefix) - 1)
-        # Called when the files are complete, before the state file names them and older checkpoints are
-        # removed.
+        # Called when the files are complete, before the state file names them and old ones are removed.
         options = tf.train.CheckpointOptions(experimental_write_callbacks=[lambda _: _make_durable(prefix)])
         with self._flags_of(name):
             self._managers[name].save(checkpoint_number=step_of(prefix), options=options)

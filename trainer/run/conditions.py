@@ -11,18 +11,8 @@ import tensorflow as tf
 # What TensorFlow, XLA and their kernels read from the environment to choose how to compute; not what they log
 # or where they look.
 _ENVIRONMENT = (
-    *(
-        "TF_XLA_",
-        "TF_ENABLE_",
-        "TF_DISABLE_",
-        "TF_NUM_",
-        "TF_CPU_",
-        "TF_GPU_",
-        "TF_CUDNN_",
-        "TF_USE_",
-        "TF_DETERMINISTIC",
-        "TF_OVERRIDE_",
-    ),
+    *("TF_XLA_", "TF_ENABLE_", "TF_DISABLE_", "TF_NUM_", "TF_CPU_", "TF_GPU_", "TF_CUDNN_", "TF_USE_"),
+    *("TF_DETERMINISTIC", "TF_OVERRIDE_"),
     *("XLA_", "OMP_", "KMP_", "DNNL_", "ONEDNN_", "CUDNN_", "NVIDIA_TF32"),
 )
 
@@ -50,7 +40,7 @@ def conditions(*, numerics: dict[str, str], replicas: int = 1) -> dict[str, str]
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Each condition that differs from those that the run was started under: its name, the run's value and the new one.
+    """Each condition that differs from the run's: its name, the run's value and the new one.
 
     Args:
       before: the run's conditions.
@@ -65,7 +55,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 def _cpu() -> dict[str, str]:
     """Model, features and caches, by which kernels choose their blocks, and so the order of their sums."""
-    facts = {}
+    facts: dict[str, str] = {}
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
         facts.setdefault(name.strip(), value.strip())

@@ -92,8 +92,7 @@ class Replicas:
     def run(self, step: Callable[[int], T]) -> T:
         """Calls `step` with the number of each replica of this process; part of a compiled step.
 
-        A replica learns of the others' values by `sum_over_replicas` only, so that every call returns the
-        same.
+        Replicas exchange values by `sum_over_replicas` only, so that every call returns the same.
 
         Returns:
           What the first call returned, a tensor or a structure of tensors.

@@ -13,8 +13,7 @@ class MonitorState(NamedTuple):
       best_metric: the best value; before the first, what it has to beat.
       best_step: the step of `best_metric`; -1 before the first.
       patience_reference: the value that patience compares with.
-      waited: evaluations since `patience_reference` improved, and by more than the baseline where there is
-        one.
+      waited: evaluations since the last one that improved `patience_reference` and beat the baseline.
       improved: whether the last evaluation improved `patience_reference`.
     """
 

@@ -28,8 +28,8 @@ class Rewound(NamedTuple):
     """What a rewind has found.
 
     Attributes:
-      last_step: the last step of which there was anything.
-      ends: the last point, (step, value), of each curve that stays.
+      last_step: the last step in the event log, before the rewind.
+      ends: the last point, (step, value), of each curve that is kept.
     """
 
     last_step: int
@@ -53,8 +53,7 @@ def read(directory: pathlib.Path) -> Curves:
 
 
 def _scalar(value: tf.compat.v1.Summary.Value) -> float | None:
-    # Of the numbers that are this float32, the one with the fewest digits; None for what is no scalar of this
-    # program.
+    # Of the numbers that round to this float32, the one with the fewest digits. None if it is not ours.
     tensor = value.tensor
     is_scalar = value.metadata.plugin_data.plugin_name == "scalars" and not tensor.tensor_shape.dim
     if is_scalar and tensor.dtype == tf.float32.as_datatype_enum:
@@ -66,15 +65,15 @@ def _scalar(value: tf.compat.v1.Summary.Value) -> float | None:
 def rewind(directory: pathlib.Path, *, step: int) -> Rewound:
     """Drops all that was written after `step`, in each run below `directory`.
 
-    At step 0 nothing stays: a run that starts there writes it again. What stays is written to one new file
-      before the
-    old ones are removed; an incomplete last record, left by a kill, is dropped too. A folder that the user
-    has linked to another place is left as it is.
+    At step 0 nothing is kept, because a run that starts there writes it again. What is kept is written to one
+    new file before the old ones are removed; an incomplete last record, left by a kill, is dropped too. A
+    folder that the user has linked to another place is left as it is.
 
     Raises:
       StorageError: when an event file can't be read or written.
     """
-    last_step, ends = step, {}
+    last_step = step
+    ends: dict[Curve, tuple[int, float]] = {}
     for run in _runs(directory):
         old = event_files(run)
         last_of_run, records, ends_of_run = _select(old, step)
@@ -99,13 +98,13 @@ def rewind(directory: pathlib.Path, *, step: int) -> Rewound:
 def _select(paths: list[pathlib.Path], step: int) -> tuple[int, list[bytes], dict[str, tuple[int, float]]]:
     # The last step of a run's event files, the records up to `step`, and their last point for each tag.
     last_step = 0
-    records: dict[tuple, bytes] = {}
+    records: dict[tuple[int | str, ...], bytes] = {}
     ends: dict[str, tuple[int, float]] = {}
     for event, record in _events(paths):
         last_step = max(last_step, event.step)
         if step == 0 or event.step > step:
             continue
-        # Of the same points in two files, which a rewind that was killed leaves, one stays.
+        # A rewind that was killed leaves points in two files; one of each is kept.
         records.setdefault((event.step, *(value.tag for value in event.summary.value)), record)
         for value in event.summary.value:
             number = _scalar(value)

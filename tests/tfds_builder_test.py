@@ -1,0 +1,92 @@
+"""Builders of TFDS: names, features and places."""
+
+import os
+import pathlib
+import socket
+
+import pytest
+from tfds_corpus_test import open_from
+
+from trainer.data import tfds_builder
+from trainer.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "names", [("sentence", "label"), ("text", "is_good"), ("is_good", "sentence"), ("sentence", "sentence")]
+)
+def test_missing_columns_are_refused_with_those_that_exist(tmp_path, names):
+    with pytest.raises(InputError, match=r"'sentence': Text.*--text_key and --label_key"):
+        open_from(tmp_path, "verdicts", text_column=names[0], label_column=names[1])
+
+
+@pytest.mark.parametrize(
+    "name", ["nosuch", "imdb", "", "two words", "../tiny_reviews", "huggingface:imdb", "tiny_reviews/x=1,y=2"]
+)
+def test_an_unknown_dataset_is_named_and_nothing_outside_the_folder_of_datasets_is_read(
+    tmp_path, name, monkeypatch
+):
+    monkeypatch.setattr(socket.socket, "connect", None)
+    (tmp_path / "tiny_reviews").mkdir()
+    os.mkfifo(tmp_path / "tiny_reviews" / "pipe.json")
+    with pytest.raises(InputError, match="there is no") as error:
+        open_from(tmp_path / "data", name)
+    assert repr(name) in str(error.value)
+
+
+def test_a_misspelt_dataset_is_answered_with_the_nearest_name(tmp_path):
+    with pytest.raises(InputError, match=r"did you mean imdb_reviews\?"):
+        open_from(tmp_path, "imdb_review")
+
+
+@pytest.mark.parametrize("name", ["tiny_reviews:7.7.7", "imdb_reviews/no_such_config"])
+def test_an_unknown_version_or_config_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=f"--dataset={name}"):
+        open_from(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["three_stars", "mnist", "glue/sst2"])
+def test_anything_but_a_binary_text_classification_is_refused_before_any_download(tmp_path, name):
+    with pytest.raises(InputError, match='must have a text "text" and a label "label" of 2 classes'):
+        open_from(tmp_path, name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "is_name", "is_known"),
+    [
+        ("imdb_reviews", True, True),
+        ("imdb_reviews/plain_text:1.0.0", True, True),
+        ("sample_reviews", True, True),
+        ("nosuch", True, False),
+        ("../imdb_reviews", False, False),
+        ("imdb_reviews/", False, False),
+        ("huggingface:imdb", False, False),
+    ],
+)
+def test_a_name_of_tfds_is_distinguished_from_a_path(name, is_name, is_known):
+    assert (tfds_builder.is_name(name), tfds_builder.is_known(name)) == (is_name, is_known)
+
+
+@pytest.mark.parametrize("name", ["[x]*", "gs:"])
+def test_a_folder_has_a_plain_name_that_leads_to_it_even_when_it_is_renamed(tmp_path, name):
+    path = tmp_path / name
+    path.mkdir()
+    (path / "file").touch()
+    folder = tfds_builder.Folder(str(path))
+    path.rename(tmp_path / "moved")
+    assert [path.name for path in pathlib.Path(folder.name).iterdir()] == ["file"] and not set("[*:") & set(
+        folder.name
+    )
+    assert folder.shown(f"{folder.name}/file is damaged") == f"{path}/file is damaged"
+
+
+def test_the_name_of_a_missing_folder_leads_nowhere(tmp_path):
+    folder = tfds_builder.Folder(str(tmp_path / "later"))
+    (tmp_path / "later").mkdir()
+    assert not pathlib.Path(folder.name).exists()
+
+
+def test_only_the_first_line_of_an_error_is_shown_and_at_most_200_characters_of_it():
+    assert tfds_builder.short(ValueError("one\ntwo")) == "one"
+    assert tfds_builder.short(ValueError()) == "ValueError"
+    assert len(tfds_builder.short("word " * 100)) <= 200

@@ -1,0 +1,133 @@
+"""Entries of the cache folder: built in a temporary folder and published by one rename, so whole or absent.
+
+    <folder>/
+      <entry>         a file or a folder
+      lock            held for moments, by who removes what another process left
+      <random>.tmp/   the temporary folder of a builder, with a lock that is held as long as the builder works
+
+Others may have put something of their own into the cache: only what a builder made is removed, and no link is
+followed to remove, lock or write anything.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+
+from absl import logging
+
+from trainer import files
+
+LOCK = "lock"
+
+IsOurs = Callable[[str], bool]
+"""Whether a file of this name may be one that a builder made."""
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path, *, create: bool = True, wait: bool = True) -> Iterator[None]:
+    """Holds a lock file, but never one behind a link, which may be any file.
+
+    Raises:
+      BlockingIOError: when another process holds it, without `wait`.
+      OSError: when it can't be opened or made.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    file = os.open(path, flags, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "Its lock is not a file", str(path))
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def temporary_folder(folder: pathlib.Path, *, is_ours: IsOurs) -> Iterator[pathlib.Path]:
+    """A folder inside `folder` to build entries in; those of builders that were killed are removed.
+
+    It is locked within the context, so that other builders see that it is in use.
+
+    Raises:
+      OSError: when it can't be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with removal_lock(folder):
+            for leftover in folder.glob("*.tmp"):
+                if _is_abandoned(leftover, is_ours):
+                    # A builder that is ending removes its own at the same time.
+                    shutil.rmtree(leftover, ignore_errors=True)
+            temporary = pathlib.Path(tempfile.mkdtemp(dir=folder, suffix=".tmp"))
+            held.enter_context(locked(temporary / LOCK))
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def removal_lock(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Held while something is removed that another process may have left; nothing is built in this time."""
+    return locked(folder / LOCK)
+
+
+def _is_abandoned(leftover: pathlib.Path, is_ours: IsOurs) -> bool:
+    """Whether this is the temporary folder of a builder that was killed."""
+    with contextlib.suppress(OSError):  # its builder is at work, or it is another user's
+        if not holds_only(leftover, is_ours):
+            return False
+        if not any(leftover.iterdir()):  # killed before it made its lock
+            return True
+        with locked(leftover / LOCK, create=False, wait=False):
+            return True
+    return False
+
+
+def publish(built: pathlib.Path, folder: pathlib.Path) -> None:
+    """Moves a finished entry, a file or a folder of files, into `folder`, durably.
+
+    Of two builders of one folder the first one's stays.
+    """
+    for path in (*built.iterdir(), built) if built.is_dir() else (built,):
+        files.fsync(path)
+    try:
+        built.rename(folder / built.name)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # these mean that another builder was first
+            raise
+    files.fsync(folder)
+
+
+def clear_place(path: pathlib.Path, temporary: pathlib.Path, *, is_ours: IsOurs) -> None:
+    """Moves away what lies in the place of an entry: into `temporary` if a builder made it, else aside."""
+    if holds_only(path, is_ours):
+        path.rename(temporary / f"{path.name}.torn")
+    else:
+        move_aside(path)
+
+
+def holds_only(folder: pathlib.Path, is_ours: IsOurs) -> bool:
+    """Whether a path is a folder, no link, and all files below it are ours; links and pipes never are."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return all(
+            holds_only(pathlib.Path(entry.path), is_ours)
+            if entry.is_dir(follow_symlinks=False)
+            else entry.is_file(follow_symlinks=False) and is_ours(entry.name)
+            for entry in entries
+        )
+
+
+def move_aside(path: pathlib.Path) -> None:
+    """Renames what lies in the place of an entry and isn't one, and logs its new name."""
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.aside")
+    path.rename(aside)
+    logging.warning("%s is not what belongs there; it is kept as %s.", path, aside.name)

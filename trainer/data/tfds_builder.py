@@ -1,0 +1,233 @@
+"""Builders of TFDS: found by name, prepared in a folder, and read in batches."""
+
+import contextlib
+import difflib
+import io
+import logging as standard_logging
+import os
+import pathlib
+import re
+import sys
+import textwrap
+import weakref
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from trainer import files
+from trainer.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+SAMPLE_REVIEWS = "sample_reviews"
+
+_NAME = re.compile(r"(\w+)(/[\w.+-]+)?(:[\d.*]+)?")
+
+
+class Columns(NamedTuple):
+    """The features of a review."""
+
+    text: str
+    label: str
+
+
+class Folder:
+    """A folder, and a plain name for it: TFDS puts names into globs, and takes some for URIs.
+
+    `name` leads to the folder that was there when this was made, and to nothing at all where there was none.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.name = path, path
+        if not files.is_uri(path):
+            try:
+                descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError):
+                self.name = f"{os.devnull}/nothing"
+            else:
+                weakref.finalize(self, os.close, descriptor)
+                self.name = f"/proc/self/fd/{descriptor}"
+
+    def shown(self, text: object) -> str:
+        """A text, with the path in place of the name."""
+        return str(text).replace(self.name, self.path)
+
+
+def silence_log() -> None:
+    """Keeps TFDS' own information out of the log; its warnings stay."""
+    logging.get_absl_logger().addFilter(_is_wanted)
+
+
+def _is_wanted(record: standard_logging.LogRecord) -> bool:
+    return record.levelno >= standard_logging.WARNING or "tensorflow_datasets" not in record.pathname
+
+
+def is_name(name: str) -> bool:
+    """Whether TFDS takes this for name/config:version; anything else may lead anywhere, as ../datasets."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_known(name: str) -> bool:
+    """Whether this is the name of a dataset."""
+    match = _NAME.fullmatch(name)
+    return match is not None and (name == SAMPLE_REVIEWS or match[1] in _known_names())
+
+
+def _known_names() -> list[str]:
+    import tensorflow_datasets as tfds
+
+    return tfds.list_builders(with_community_datasets=False)
+
+
+def path_of_prepared(name: str, data_dir: str | None, cache_dir: str) -> str:
+    """The folder in which a dataset is prepared; raises InputError when that is in an unknown home."""
+    from tensorflow_datasets.core import constants
+
+    if name == SAMPLE_REVIEWS:
+        return cache_dir
+    given = data_dir or str(constants.DATA_DIR)
+    try:
+        return given if files.is_uri(given) else str(pathlib.Path(given).expanduser())
+    except RuntimeError:
+        raise InputError(
+            f"TFDS' prepared datasets must lie in a folder, but {given} is in a home that is not known; "
+            f"name another one by --data_dir or TFDS_DATA_DIR."
+        ) from None
+
+
+def make_builder(name: str, folder: Folder) -> "tfds.core.DatasetBuilder":
+    """The builder of a dataset whose prepared files lie, or will lie, in `folder`.
+
+    Raises:
+      InputError: when there is no such dataset.
+      Exception: whatever the code of the dataset raises.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+    if name == SAMPLE_REVIEWS:
+        from trainer.data.sample_reviews import SampleReviews
+
+        return SampleReviews(data_dir=folder.name)
+    try:
+        # A namespace, as in huggingface:name, would be looked up in the network.
+        if not is_name(name):
+            raise DatasetNotFoundError
+        return tfds.builder(name, data_dir=folder.name)
+    except DatasetNotFoundError:
+        near = difflib.get_close_matches(name, _known_names(), n=1)
+        hint = (
+            f"did you mean {near[0]}?" if near else "https://www.tensorflow.org/datasets/catalog lists them."
+        )
+        raise InputError(
+            f"--dataset must be {SAMPLE_REVIEWS}, a text dataset of TFDS, "
+            f"or your own files as in csv:reviews.csv, but there is no {name!r}; {hint}"
+        ) from None
+
+
+def check_features(name: str, builder: "tfds.core.DatasetBuilder", columns: Columns) -> None:
+    """Raises InputError when the dataset has no such text, or no such label of two classes."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    if not isinstance(named.get(columns.text), tfds.features.Text) or not _may_be_label(
+        named.get(columns.label)
+    ):
+        raise InputError(
+            f'--dataset must have a text "{columns.text}" and a label "{columns.label}" of 2 classes, '
+            f"but {name} has {short(named or features)}; name others by --text_key and --label_key."
+        )
+
+
+def _may_be_label(feature: object) -> bool:
+    import tensorflow_datasets as tfds
+
+    classes = getattr(feature, "num_classes", None)
+    if classes is not None:
+        return classes == 2
+    # A plain number may be a label as well; its values are checked when they are read.
+    if type(feature) not in (tfds.features.Scalar, tfds.features.Tensor):
+        return False
+    return feature.shape == () and feature.np_dtype != np.object_ and np.dtype(feature.np_dtype).kind in "biu"
+
+
+def prepare(name: str, folder: Folder) -> "tuple[Folder, tfds.core.DatasetBuilder]":
+    """Downloads and prepares a dataset.
+
+    Returns:
+      The folder, which may have been made by this, and the builder of what is prepared there.
+
+    Raises:
+      InputError: when it can't be downloaded or prepared.
+      StorageError: when `sample_reviews` can't be.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
+
+    downloader.MAX_RETRIES = 2  # with its own 10, it takes minutes to report that there is no network
+    standard_logging.getLogger("urllib3").setLevel(standard_logging.ERROR)
+    tfds.display_progress_bar(sys.stderr.isatty() and logging.level_info())
+    # The code of a dataset may raise anything.
+    expected = (OSError, tf.errors.OpError) if name == SAMPLE_REVIEWS else Exception
+    reason = "its folder is there, but holds no dataset_info.json; delete it"
+    try:
+        if not files.is_uri(folder.path):
+            pathlib.Path(folder.path).mkdir(parents=True, exist_ok=True)
+            folder = Folder(folder.path)
+        builder = make_builder(name, folder)
+        logging.info("TFDS prepares %s in %s; this is done once.", name, folder.shown(builder.data_dir))
+        with contextlib.redirect_stdout(io.StringIO()):
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
+            builder.download_and_prepare(download_config=config)
+    except expected as error:
+        reason = folder.shown(short(error))
+    # Opened again: where another process was faster, this one's attempt failed.
+    prepared = make_builder(name, folder)
+    if prepared.info.splits:
+        return folder, prepared
+    place = folder.shown(prepared.data_dir)
+    if name == SAMPLE_REVIEWS:
+        raise StorageError(
+            f"{name} could not be prepared in {place} ({reason}); name another folder by --cache_dir."
+        )
+    raise InputError(
+        f"{name} must be prepared by TFDS, but {place} does not hold it and it could not be downloaded "
+        f"({reason}); connect to the network, or name the folder of prepared datasets by --data_dir or "
+        f"TFDS_DATA_DIR."
+    )
+
+
+def read(builder: "tfds.core.DatasetBuilder", split: str, columns: Columns, size: int) -> tf.data.Dataset:
+    """The reviews of a split expression in batches of `size`, one file after the other: (texts, labels)."""
+    from tensorflow_datasets.core import file_adapters
+
+    # TFDS' own as_dataset takes ten times as long: it parses one review at a time, with all of its features.
+    adapter = file_adapters.ADAPTER_FOR_FORMAT[builder.info.file_format or file_adapters.DEFAULT_FILE_FORMAT]
+    parts = [
+        (os.fspath(part.filename), part.skip, part.take)
+        for part in builder.info.splits[split].file_instructions
+    ]
+    filenames, skips, takes = map(list, zip(*parts, strict=True))
+
+    def read_part(*part: tf.Tensor) -> tf.data.Dataset:
+        filename, skip, take = part
+        return adapter.make_tf_data(filename).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
+
+    examples = tf.data.Dataset.from_tensor_slices((filenames, skips, takes)).flat_map(read_part)
+    examples = examples.apply(tf.data.experimental.assert_cardinality(sum(takes)))
+    features = {
+        columns.text: tf.io.FixedLenFeature([], tf.string),
+        columns.label: tf.io.FixedLenFeature([], tf.int64),
+    }
+    parsed = examples.batch(size).map(lambda batch: tf.io.parse_example(batch, features))
+    return parsed.map(lambda batch: (batch[columns.text], batch[columns.label]))
+
+
+def short(reason: object) -> str:
+    """The first line of an error or a description, at most 200 characters of it."""
+    first_line = str(reason).partition("\n")[0]
+    return textwrap.shorten(first_line or type(reason).__name__, 200, placeholder=" ...")

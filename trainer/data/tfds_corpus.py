@@ -1,0 +1,206 @@
+"""Datasets of TFDS, and `sample_reviews`, which is prepared as one of them without a network."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from trainer import files
+from trainer.data import tfds_builder
+from trainer.data.cache_entry import LOCK, holds_only, locked, move_aside
+from trainer.data.tfds_builder import SAMPLE_REVIEWS, Columns, Folder, short
+from trainer.errors import InputError, StorageError, TrainerError
+
+_CHECK_BATCH = 1024  # reviews in memory at once
+# Files of a dataset that are wrong, and not only unreadable for now.
+_DAMAGED = (
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.OutOfRangeError,
+    tf.errors.InvalidArgumentError,
+)
+
+
+class TfdsReviews:
+    """A dataset of TFDS, opened, after preparing it if necessary.
+
+    Args:
+      name: as TFDS takes it, name/config:version, or `sample_reviews`.
+      data_dir: where datasets are prepared, and downloaded to; None: TFDS' own default, TFDS_DATA_DIR if set.
+      cache_dir: where `sample_reviews` is prepared.
+      columns: the names of text and label.
+
+    Attributes:
+      version: as TFDS numbers it.
+      description: a text for people.
+      citation: in BibTeX; may be empty.
+      element_spec: shapes and dtypes of the columns.
+      split_sizes: the reviews of each split.
+      sources: (path, bytes, mtime_ns) of each file it is read from.
+
+    Raises:
+      InputError: when there is no such dataset, it is no binary text classification, or it can neither be
+        found nor downloaded.
+      StorageError: when it is there and can't be read, or `sample_reviews` can't be prepared in `cache_dir`.
+    """
+
+    def __init__(self, *, name: str, data_dir: str | None, cache_dir: str, columns: Columns) -> None:
+        self._name, self._columns = name, columns
+        folder = Folder(tfds_builder.path_of_prepared(name, data_dir, cache_dir))
+        with _errors_of_tfds(name, folder):
+            if name == SAMPLE_REVIEWS:
+                _remove_damaged_sample_reviews(folder, read_all=False)
+            builder = tfds_builder.make_builder(name, folder)
+            tfds_builder.check_features(name, builder, columns)
+            if not builder.info.splits:
+                folder, builder = tfds_builder.prepare(name, folder)
+            self._folder, self._builder, self._splits = folder, builder, builder.info.splits
+            self.version = str(builder.version)
+            self.description: str = builder.info.description
+            self.citation: str = builder.info.citation
+            self.split_sizes = {split: info.num_examples for split, info in self._splits.items()}
+            first = tfds_builder.read(builder, next(iter(self._splits)), columns, _CHECK_BATCH)
+            self.element_spec = str(first.unbatch().element_spec)
+            paths = [path for info in self._splits.values() for path in info.filepaths if path.exists()]
+            self.sources = tuple(_source(path, folder) for path in paths)
+
+    def sizes(self, split: str) -> list[int]:
+        """The reviews in each part of a split expression; raises ValueError when it is malformed."""
+        return [part.take for part in self._splits[split].file_instructions]
+
+    def batches(self, split: str, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The reviews of a split expression, one file after the other.
+
+        Yields:
+          (texts [n] object of bytes, labels [n] int64), n <= size.
+
+        Raises:
+          StorageError: when a file is missing, damaged or can't be read.
+        """
+        name, folder, builder = self._name, self._folder, self._builder
+        try:
+            if name == SAMPLE_REVIEWS and _remove_damaged_sample_reviews(folder, read_all=True):
+                tfds_builder.prepare(name, folder)
+            batches = tfds_builder.read(builder, split, self._columns, size).prefetch(1)
+            yield from batches.as_numpy_iterator()
+        except (OSError, tf.errors.OpError) as error:
+            place, why = folder.shown(builder.data_dir), folder.shown(short(error))
+            is_damaged = isinstance(error, _DAMAGED)
+            remedy = (
+                f"delete {place} and prepare it again"
+                if is_damaged
+                else f"make {place} readable and start again"
+            )
+            raise StorageError(f"Split {split!r} of {name} could not be read ({why}); {remedy}.") from error
+
+
+@contextlib.contextmanager
+def _errors_of_tfds(name: str, folder: Folder) -> Iterator[None]:
+    """Turns whatever goes wrong into a sentence: the code of a dataset runs here, and may raise anything."""
+    place = pathlib.Path(folder.path, re.split("[/:]", name)[0])
+    try:
+        # Anything but the name of a dataset may lead anywhere, as ../datasets does.
+        if name != SAMPLE_REVIEWS and tfds_builder.is_name(name) and not files.is_uri(folder.path):
+            _check_readable(place)
+        yield
+    except TrainerError:
+        raise
+    except (OSError, tf.errors.PermissionDeniedError) as error:
+        other = "--cache_dir" if name == SAMPLE_REVIEWS else "--data_dir or TFDS_DATA_DIR"
+        raise StorageError(
+            f"{name} must be read from {place}, but it cannot be ({folder.shown(short(error))}); "
+            f"make it readable, or name another folder by {other}."
+        ) from error
+    except Exception as error:
+        remedy = f"; if {place} is damaged, delete it and prepare it again" if os.path.lexists(place) else ""
+        raise InputError(
+            f"--dataset={name} must be one that TFDS can open, but it cannot "
+            f"({folder.shown(short(error))}){remedy}."
+        ) from None
+
+
+def _check_readable(place: pathlib.Path) -> None:
+    """Raises OSError when a prepared dataset can't be read, which TFDS would take for a missing one."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    for folder in (place.parent, place):
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            fail(error)
+    for folder, _, names in os.walk(place, onerror=fail):
+        for path in (pathlib.Path(folder, name) for name in names if name.endswith(".json")):
+            try:
+                os.close(files.open_regular(path, follow_links=True))
+            except files.ABSENT as error:
+                raise ValueError(f"{path.name} is not a file") from error
+
+
+def _remove_damaged_sample_reviews(folder: Folder, *, read_all: bool) -> bool:
+    """Removes `sample_reviews` from the cache if it is damaged; returns whether it has to be prepared.
+
+    Its reviews are checked only before they are read, with `read_all`: that takes as long as the rest of a
+    start.
+    """
+    from trainer.data.sample_reviews import SampleReviews
+
+    parent = pathlib.Path(folder.name, SAMPLE_REVIEWS)
+    if os.path.lexists(parent) and not parent.is_dir():
+        move_aside(parent)
+    prepared = parent / str(SampleReviews.VERSION)
+    if not os.path.lexists(prepared):
+        return True
+    if _damage_of_sample_reviews(folder, prepared, read_all) is None:
+        return False
+    with locked(parent / LOCK):  # another process may be replacing it as well
+        if os.path.lexists(prepared) and (why := _damage_of_sample_reviews(folder, prepared, read_all)):
+            place, why = folder.shown(prepared), folder.shown(why)
+            logging.warning("%s is damaged (%s); it is prepared again.", place, why)
+            if holds_only(prepared, _is_of_sample_reviews):
+                torn = pathlib.Path(tempfile.mkdtemp(dir=parent, suffix=".torn"))
+                prepared.rename(torn / prepared.name)
+                shutil.rmtree(torn)
+            else:
+                move_aside(prepared)
+    return not os.path.lexists(prepared)
+
+
+def _is_of_sample_reviews(name: str) -> bool:
+    return name.endswith(".json") or name.startswith(f"{SAMPLE_REVIEWS}-")
+
+
+def _damage_of_sample_reviews(folder: Folder, prepared: pathlib.Path, read_all: bool) -> str | None:
+    from trainer.data.sample_reviews import SPLITS
+
+    try:
+        if not all(path.is_file() for path in prepared.iterdir()):
+            return "it holds something that is not a file"
+        builder = tfds_builder.make_builder(SAMPLE_REVIEWS, folder)
+        sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+        if sizes != {split: count for split, (_, count) in SPLITS.items()}:
+            return "dataset_info.json does not describe it"
+        for split in SPLITS if read_all else ():
+            for _ in tfds_builder.read(builder, split, Columns("text", "label"), _CHECK_BATCH):
+                pass  # reading a file that is truncated or changed raises
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return short(error)
+    except (OSError, tf.errors.PermissionDeniedError):
+        raise  # it may be whole
+    except Exception as error:  # of json, protobuf or TensorFlow
+        return short(error)
+    return None
+
+
+def _source(path: os.PathLike, folder: Folder) -> tuple[str, int, int]:
+    status = pathlib.Path(path).stat()
+    return folder.shown(os.fspath(path)), status.st_size, status.st_mtime_ns
