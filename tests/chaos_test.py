@@ -13,7 +13,8 @@ import chaos_attacks
 import pytest
 from chaos_names import PRINTABLE, matched_by, odd_name, relative_name
 from chaos_processes import forgotten, lost
-from chaos_start import Answer, faults_of, snapshot, start, touched
+from chaos_snapshots import snapshot, touched
+from chaos_start import Answer, faults_of, start
 from compare_runs import tensors
 from kill_and_resume import ROOT
 

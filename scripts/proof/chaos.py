@@ -130,6 +130,7 @@ def main() -> int:
     for part, (count, _) in PARTS.items():
         parser.add_argument(f"--{part}", type=int, default=count)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # so that no fork outlives it
     tqdm.monitor_interval = 0  # or its thread would exist when a fork is made
     done = {(case["part"], case["number"]) for case in read_report(given.report)}
     with tempfile.TemporaryDirectory() as place:

@@ -8,7 +8,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from chaos_start import TINY_RUN, Case, Snapshot, faults_of, outcome_of, snapshot, start, touched
+from chaos_snapshots import Snapshot, snapshot, touched
+from chaos_start import TINY_RUN, Case, faults_of, outcome_of, start
 from compare_runs import differences
 from local_cluster import ROOT
 

@@ -8,19 +8,8 @@ import shutil
 import signal
 from typing import NamedTuple
 
-from chaos_start import (
-    TINY_RUN,
-    Answer,
-    Case,
-    Start,
-    faults_of,
-    outcome_of,
-    snapshot,
-    start,
-    steps_of,
-    touched,
-    wait_for_step,
-)
+from chaos_snapshots import snapshot, touched
+from chaos_start import TINY_RUN, Answer, Case, Start, faults_of, outcome_of, start, steps_of, wait_for_step
 from compare_runs import differences
 
 PRINTABLE = [character for character in map(chr, range(32, 127)) if character != "/"]

@@ -6,7 +6,6 @@ block.
 """
 
 import atexit
-import hashlib
 import os
 import pathlib
 import pickle
@@ -15,7 +14,6 @@ import resource
 import runpy
 import shutil
 import signal
-import stat
 import sys
 import tempfile
 import time
@@ -44,7 +42,6 @@ PLAIN_ENVIRONMENT = dict(entry.split("=", 1) for entry in _ENTRIES if "=" in ent
 MEMORY = 8 * 2**30  # bytes
 FILE_SIZE = 2 * 2**30  # bytes
 
-Snapshot = dict[str, tuple[object, ...]]
 Case = dict[str, object]  # a line of the report: outcome, cases, wrong, and details
 
 
@@ -69,6 +66,7 @@ class Start:
     def __init__(self, pid: int, log: pathlib.Path) -> None:
         self.pid, self.log, self.began = pid, log, time.monotonic()
         self.code: int | None = None
+        _running.add(self)
 
     def is_over(self) -> bool:
         """Whether the process has ended."""
@@ -77,6 +75,7 @@ class Start:
             if pid:
                 code = os.waitstatus_to_exitcode(status)
                 self.code = code if code >= 0 else 128 - code
+                _running.discard(self)
         return self.code is not None
 
     def send(self, *signums: int, gap: float = 0.0) -> None:
@@ -104,6 +103,16 @@ class Start:
         while not self.is_over():
             time.sleep(0.002)
         return True
+
+
+_running: set[Start] = set()
+
+
+@atexit.register
+def _kill_running() -> None:
+    # A fork is in a session of its own: it would outlive this process.
+    for started in list(_running):
+        started.kill()
 
 
 def read(log: pathlib.Path, name: str) -> str:
@@ -245,35 +254,6 @@ def wait_for_step(started: Start, workdir: pathlib.Path, step: int, secs: float 
     deadline = time.monotonic() + secs
     while not started.is_over() and time.monotonic() < deadline and max(steps_of(workdir), default=-1) < step:
         time.sleep(0.002)
-
-
-def snapshot(folder: pathlib.Path) -> Snapshot:
-    """What is below a folder, links not followed: relative path -> mode, size, time and content."""
-    found: Snapshot = {}
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = pathlib.Path(parent, name)
-            status = path.lstat()
-            found[str(path.relative_to(folder))] = (status.st_mode, *_content(path, status))
-    return found
-
-
-def _content(path: pathlib.Path, status: os.stat_result) -> tuple[object, ...]:
-    if stat.S_ISLNK(status.st_mode):
-        return (str(path.readlink()),)
-    if not stat.S_ISREG(status.st_mode):
-        return ()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if status.st_size < 2**26 else ""
-    return (status.st_size, status.st_mtime_ns, digest)
-
-
-def touched(before: Snapshot, after: Snapshot, *, may_grow: Iterable[str] = ()) -> list[str]:
-    """What was changed, removed or created between two snapshots; below `may_grow`, files may be created."""
-    wrong = [f"{path} is gone" for path in before if path not in after]
-    wrong += [f"{path} was changed" for path in before if path in after and before[path] != after[path]]
-    growing = tuple(f"{folder}/" for folder in may_grow)
-    new = [path for path in after if path not in before and not path.startswith(growing)]
-    return wrong + [f"{path} was made" for path in new]
 
 
 def faults_of(answer: Answer, allowed: Iterable[int]) -> list[str]:

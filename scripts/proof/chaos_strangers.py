@@ -7,20 +7,8 @@ import shutil
 import signal
 
 from chaos_attacks import ATTACKS, Place, linked, replaced
-from chaos_start import (
-    TINY_RUN,
-    Answer,
-    Case,
-    Snapshot,
-    Start,
-    crowding,
-    faults_of,
-    limit_memory,
-    snapshot,
-    start,
-    touched,
-    wait_for_step,
-)
+from chaos_snapshots import Snapshot, snapshot, touched
+from chaos_start import TINY_RUN, Answer, Case, Start, crowding, faults_of, limit_memory, start, wait_for_step
 
 SECS, MORE_SECS, FRESH_SECS = 20.0, 5.0, 10.0
 FLAGS = {

@@ -60,16 +60,24 @@ class BatchPlan:
       batch_size: rows of a batch.
       seed: decides the order.
       max_length: tokens of a review that are read; 0: all.
+      window_batches: batches of a window; 1: nothing is sorted.
     """
 
     def __init__(
-        self, *, lengths: np.ndarray | Lengths, batch_size: int, seed: int, max_length: int = 0
+        self,
+        *,
+        lengths: np.ndarray | Lengths,
+        batch_size: int,
+        seed: int,
+        max_length: int = 0,
+        window_batches: int = WINDOW_BATCHES,
     ) -> None:
         self.examples = len(lengths)
         self.batch_size = batch_size
         self.steps_per_epoch = -(-self.examples // batch_size)
         self._lengths, self._max_length = lengths, max_length
         self._seed = seed
+        self._window_batches = window_batches
         self._window = functools.lru_cache(maxsize=2)(self._make_window)
 
     def rows(self, step: int) -> np.ndarray:
@@ -78,7 +86,7 @@ class BatchPlan:
         -1 stands for a missing row, of which only an epoch's last batch has any.
         """
         epoch, slot = divmod(step, self.steps_per_epoch)
-        window, slot_in_window = divmod(slot, WINDOW_BATCHES)
+        window, slot_in_window = divmod(slot, self._window_batches)
         return self._window(epoch, window)[slot_in_window]
 
     def step_before(self, step: int, *, reviews: int) -> int:
@@ -96,8 +104,9 @@ class BatchPlan:
 
     def _make_window(self, epoch: int, window: int) -> np.ndarray:
         """The batches of one window in the order they are served, [batches, batch_size]."""
-        first = window * WINDOW_BATCHES * self.batch_size
-        end = min(first + WINDOW_BATCHES * self.batch_size, self.examples)
+        size = self._window_batches * self.batch_size
+        first = window * size
+        end = min(first + size, self.examples)
         key = _random_bytes(permutation.KEY_BYTES, self._seed, epoch)
         reviews = permutation.shuffled(first, end, size=self.examples, key=key)
         by_length = reviews[np.argsort(self.lengths(reviews), kind="stable")]
