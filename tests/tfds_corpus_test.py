@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 from token_store_test import without_privileges
 
+from trainer import machine
 from trainer.data import corpus as corpora
 from trainer.data import sample_reviews
 from trainer.data.corpus import open_corpus
