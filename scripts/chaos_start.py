@@ -11,7 +11,6 @@ import pathlib
 import pickle
 import re
 import resource
-import runpy
 import shutil
 import signal
 import stat
@@ -22,9 +21,9 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from fork_server import run_as_main
 from kill_and_resume import ROOT, outcome
 
-import trainer.main
 from trainer import evaluate, export, inspect_run, predict, train
 
 assert all((evaluate, export, inspect_run, predict, train))  # imported for the forks
@@ -172,30 +171,11 @@ def start(
         prepare()
         if is_fresh:
             os.execv(sys.executable, [sys.executable, "-m", "trainer.main", *argv])
-        code = _run(argv)
+        code = run_as_main(argv)
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
-
-
-def _run(argv: list[str]) -> int:
-    # As the interpreter does it: the __main__ block, its exit code, and 120 when the last flush fails.
-    sys.argv = ["trainer.main", *argv]
-    code = 0
-    try:
-        runpy.run_path(trainer.main.__file__, run_name="__main__")
-    except SystemExit as end:
-        code = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return 120
-    return code
 
 
 def limit_memory() -> None:

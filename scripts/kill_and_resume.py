@@ -2,6 +2,7 @@
 
     python scripts/kill_and_resume.py [--kills=20] [--seed=0] [--signal=KILL] [-- FLAGS OF THE TRAINER]
     python scripts/kill_and_resume.py --strategy=mirrored [--replicas=2]        # the CPU split into that many devices
+    python scripts/kill_and_resume.py --forks       # starts that import nothing: more kills in the same time
     python scripts/kill_and_resume.py --strategy=multi_worker [--replicas=2]    # that many processes, of which one is killed
 
 Each process is killed at an instant between its start and a little beyond its end. The same command resumes. A run that has come to its
@@ -19,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 import numpy as np
+from fork_server import ForkServer
 from local_cluster import SECS_TO_END, start_workers
 from tqdm import tqdm
 
@@ -79,13 +82,15 @@ def differences(expected: dict, actual: dict, name: str = "") -> list[str]:
     return [difference for key in keys for difference in differences(expected.get(key), actual.get(key), f"{name} {key}".strip())]
 
 
-def start(workdir: pathlib.Path, flags: list[str], log: pathlib.Path, *, workers: int = 0) -> list[subprocess.Popen]:
+def start(
+    workdir: pathlib.Path, flags: list[str], log: pathlib.Path, *, workers: int = 0, popen: Callable[..., subprocess.Popen]
+) -> list[subprocess.Popen]:
     """Starts the trainer, in one process or as many workers; what it says goes to `log`."""
     flags = [*flags, f"--workdir={workdir}"]
     with log.open("wb") as output:
         if workers:
-            return start_workers(workers, flags, stdout=output, stderr=output)
-        return [subprocess.Popen([sys.executable, "-m", "trainer.main", *flags], cwd=ROOT, stdout=output, stderr=output)]
+            return start_workers(workers, flags, popen=popen, stdout=output, stderr=output)
+        return [popen([sys.executable, "-m", "trainer.main", *flags], cwd=ROOT, stdout=output, stderr=output)]
 
 
 def wait(processes: list[subprocess.Popen], secs: float | None = None) -> list[int]:
@@ -108,12 +113,19 @@ def phase(workdir: pathlib.Path, said: str) -> str:
 
 
 def kill_and_resume(
-    *, kills: int, seed: int, signum: int, flags: list[str], folder: pathlib.Path, workers: int = 0
+    *,
+    kills: int,
+    seed: int,
+    signum: int,
+    flags: list[str],
+    folder: pathlib.Path,
+    workers: int = 0,
+    popen: Callable[..., subprocess.Popen] = subprocess.Popen,
 ) -> tuple[dict, list[str]]:
     """Kills `kills` times; returns the seconds from each signal to the end of all processes, by phase, and what went wrong."""
     rng = random.Random(seed)
     began = time.monotonic()
-    if any(wait(start(folder / "twin", flags, folder / "twin.log", workers=workers))):
+    if any(wait(start(folder / "twin", flags, folder / "twin.log", workers=workers, popen=popen))):
         raise SystemExit((folder / "twin.log").read_text())
     lifetime = time.monotonic() - began
     twin = outcome(folder / "twin")
@@ -121,7 +133,7 @@ def kill_and_resume(
     workdir, log = folder / "run", folder / "run.log"
     with tqdm(total=kills, unit="kill", disable=None) as bar:
         while kills >= 0:
-            processes = start(workdir, flags, log, workers=workers)
+            processes = start(workdir, flags, log, workers=workers, popen=popen)
             allowed = {0}
             try:
                 codes = wait(processes, 1.1 * lifetime * rng.random() if kills else None)
@@ -157,6 +169,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
+    parser.add_argument("--forks", action="store_true", help="starts that import nothing")
     parser.add_argument("--strategy", choices=("one_device", "mirrored", "multi_worker"), default="one_device")
     parser.add_argument("--replicas", type=int, default=2, help="devices of mirrored, or workers of multi_worker")
     parser.add_argument("flags", nargs="*", help="flags of the trainer, after --; without: a small run on sample_reviews")
@@ -164,7 +177,7 @@ def main() -> int:
     flags = [*(given.flags or SMALL_RUN), f"--strategy={given.strategy}"]
     flags += [f"--logical_devices={given.replicas}"] if given.strategy == "mirrored" else []
     print(f"seed {given.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ForkServer() as server:
         seconds, wrong = kill_and_resume(
             kills=given.kills,
             seed=given.seed,
@@ -172,6 +185,7 @@ def main() -> int:
             flags=flags,
             workers=given.replicas if given.strategy == "multi_worker" else 0,
             folder=pathlib.Path(folder),
+            popen=server.popen if given.forks else subprocess.Popen,
         )
     for name in sorted(seconds):
         print(f"{name:<10} {len(seconds[name]):>4} kills, each ended within {max(seconds[name]):.2f} s")

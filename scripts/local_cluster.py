@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 ROOT = pathlib.Path(__file__).parent.parent
 SECS_TO_END = 30  # that a worker has after another one has ended
@@ -51,14 +51,16 @@ def tf_configs(ports: Sequence[int]) -> list[str]:
     return [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(len(ports))]
 
 
-def start_workers(count: int, flags: list[str], *, unlike: Sequence[str] = (), **kwargs) -> list[subprocess.Popen]:
-    """Starts the workers, the last one with more flags where `unlike` has any; other keyword arguments are those of Popen."""
+def start_workers(
+    count: int, flags: list[str], *, unlike: Sequence[str] = (), popen: Callable[..., subprocess.Popen] = subprocess.Popen, **kwargs
+) -> list[subprocess.Popen]:
+    """Starts the workers, the last one with the flags of `unlike` as well; other arguments are those of `popen`."""
     command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker", *flags]
     commands = [command] * (count - 1) + [[*command, *unlike]]
     with held_ports(count) as sockets:  # Each worker inherits its own, and so holds the port from here to its end.
         configs = tf_configs([held.getsockname()[1] for held in sockets])
         return [
-            subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TF_CONFIG": config}, pass_fds=[held.fileno()], **kwargs)
+            popen(command, cwd=ROOT, env={**os.environ, "TF_CONFIG": config}, pass_fds=[held.fileno()], **kwargs)
             for command, config, held in zip(commands, configs, sockets, strict=True)
         ]
 
