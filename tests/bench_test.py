@@ -12,3 +12,5 @@ def test_our_contender_trains_evaluates_and_saves_in_turns(cache_dir):
     assert contender.order("evaluate")["seconds"] > 0
     assert contender.order("end")["seconds"] > 0
     contender.order("end")
+    contender._process.kill()
+    contender._process.communicate()

@@ -93,6 +93,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_after_it_was_looked_at_is_the_same_mistake():
     with socket.socket() as taken:
         taken.bind(("", 0))

@@ -203,6 +203,7 @@ def run_program(program, *arguments, **environment):
     return subprocess.run([sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bits_however_its_threads_are_scheduled():
     here = [value.numpy() for value in states_and_gradients(tf.function(fast), *make(batch=16, time=70, vocab_size=20, dim=16, units=16))]
     digest = hashlib.sha256(b"".join(value.tobytes() for value in here)).hexdigest()
@@ -221,6 +222,7 @@ for lengths in (range(20), range(60)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab_size", ["50", "5000"])
 def test_xla_compiles_no_more_however_many_lengths_it_meets(tmp_path, vocab_size):
     flags = f"{os.environ['XLA_FLAGS']} --xla_dump_to={tmp_path} --xla_dump_hlo_as_text"

@@ -7,13 +7,13 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from fakes import NoSignals, command, tiny
 from kill_and_resume import outcome, tensors
-from resume_test import train_until_killed
+from processes import run as run_forked
+from reference_runs import train_until_killed
 
 from trainer import InputError, train
 from trainer.data import datasets, own_reviews
@@ -347,7 +347,7 @@ def test_the_program_says_it_in_one_line_with_exit_code_2(tmp_path, cache_dir, c
     path = tmp_path / "a.csv"
     path.write_text(content)
     given = tiny(tmp_path / "run", cache_dir, dataset=f"csv:{path}", train_split="train", validation_split="train[:1]", test_split="")
-    answer = subprocess.run(command(given), capture_output=True, text=True, check=False)
+    answer = run_forked(command(given), capture_output=True, text=True, check=False)
     assert answer.returncode == 2
     (line,) = (line for line in answer.stderr.splitlines() if line.startswith("error: "))
     assert words in line
@@ -373,13 +373,14 @@ def test_a_run_on_own_files_resumes_and_refuses_files_that_changed(tmp_path, cac
         train.run({**given, "epochs": 3}, signals=NoSignals())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "a"])
 def test_a_run_on_drawn_reviews_that_is_killed_tells_nothing(tmp_path, monkeypatch, name):
     dataset, cache = name_of(write(tmp_path / name, REVIEWS)), str(tmp_path / "cache")
     splits = {"train_split": "train", "validation_split": "validation", "test_split": "test", "held_out_fraction": 0.2}
     run_tiny(tmp_path / "straight", cache, dataset, **splits)
     given = tiny(tmp_path / "killed", cache, dataset=dataset, epochs=1, **splits)
-    train_until_killed(given, monkeypatch, 7, committed=True)
+    assert train_until_killed(given, monkeypatch, 7, committed=True)
     shutil.rmtree(cache)
     train.run(given, signals=NoSignals())
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "straight")

@@ -59,6 +59,7 @@ def test_not_a_byte_of_the_corpus_changes_unnoticed(corpus, split):
     assert hashlib.sha256(lines.encode()).hexdigest() == GOLDEN[split], "another corpus is another VERSION"
 
 
+@pytest.mark.slow
 def test_a_process_with_another_hash_seed_writes_the_same_reviews():
     written = subprocess.run([sys.executable, "-c", HASH_A_SPLIT], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True)
     assert written.stdout.strip() == GOLDEN["validation"]

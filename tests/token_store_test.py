@@ -448,6 +448,7 @@ def test_two_builders_at_once_end_with_one_store(tmp_path):
     assert len(inodes) == 1 and only_folder(tmp_path).joinpath("train", "token_ids.bin").stat().st_ino in inodes
 
 
+@pytest.mark.slow
 def test_a_killed_builder_leaves_nothing_behind_for_long(tmp_path):
     code = """
         import os, signal, sys

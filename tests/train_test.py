@@ -15,7 +15,7 @@ from trainer.start import open_run
 
 
 @pytest.fixture
-def opened(tmp_path, cache_dir):
+def opened(tmp_path, cache_dir, traced_anew):
     return open_run(tiny(tmp_path / "run", cache_dir, dropout=0.0), signals=NoSignals())
 
 
