@@ -1,6 +1,7 @@
 """Kills a run at random instants, resumes it, and compares every bit with an uninterrupted reference run.
 
     python scripts/kill_and_resume.py [--kills=20] [--seed=0] [--signal=KILL] [-- FLAGS OF THE TRAINER]
+    python scripts/kill_and_resume.py --forks                                 # starts that import nothing
     python scripts/kill_and_resume.py --strategy=mirrored [--replicas=2]      # several CPU devices
     python scripts/kill_and_resume.py --strategy=multi_worker [--replicas=2]  # several processes, one killed
 
@@ -24,7 +25,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from compare_runs import differences, outcome
-from local_cluster import ROOT, SECS_TO_END, start_workers
+from fork_server import ForkServer
+from local_cluster import ROOT, SECS_TO_END, Popen, start_workers
 from tqdm import tqdm
 
 SMALL_RUN = [
@@ -52,14 +54,21 @@ class Disturbance(NamedTuple):
     undo: Callable[[], None] = lambda: None
 
 
-def start(workdir: pathlib.Path, flags: list[str], log: pathlib.Path, *, workers: int = 0) -> Processes:
+def start(
+    workdir: pathlib.Path,
+    flags: list[str],
+    log: pathlib.Path,
+    *,
+    workers: int = 0,
+    popen: Popen = subprocess.Popen,
+) -> Processes:
     """Starts the trainer in one process, or in several workers; its output goes to `log`."""
     flags = [*flags, f"--workdir={workdir}"]
     with log.open("wb") as output:
         if workers:
-            return start_workers(workers, flags, stdout=output, stderr=output)
+            return start_workers(workers, flags, popen=popen, stdout=output, stderr=output)
         command = [sys.executable, "-m", "trainer.main", *flags]
-        return [subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)]
+        return [popen(command, cwd=ROOT, stdout=output, stderr=output)]
 
 
 def wait(processes: Processes, secs: float | None = None) -> list[int]:
@@ -82,7 +91,14 @@ def phase(workdir: pathlib.Path, output: str) -> str:
 
 
 def kill_and_resume(
-    *, kills: int, seed: int, signum: int, flags: list[str], folder: pathlib.Path, workers: int = 0
+    *,
+    kills: int,
+    seed: int,
+    signum: int,
+    flags: list[str],
+    folder: pathlib.Path,
+    workers: int = 0,
+    popen: Popen = subprocess.Popen,
 ) -> tuple[Seconds, list[str]]:
     """Kills a run `kills` times at random instants; the rest is as in `disturb_and_resume`."""
     rng = random.Random(seed)
@@ -96,7 +112,7 @@ def kill_and_resume(
     return disturb_and_resume(
         times=kills,
         rng=rng,
-        start=lambda workdir, log: start(workdir, flags, log, workers=workers),
+        start=lambda workdir, log: start(workdir, flags, log, workers=workers, popen=popen),
         disturb=disturb,
         secs_to_end=SECS_TO_END,
         folder=folder,
@@ -224,6 +240,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="decides the instants")
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
+    parser.add_argument("--forks", action="store_true", help="starts that import nothing")
     parser.add_argument(
         "--strategy", choices=("one_device", "mirrored", "multi_worker"), default="one_device"
     )
@@ -237,7 +254,7 @@ def main() -> int:
     flags = [*(given.flags or SMALL_RUN), f"--strategy={given.strategy}"]
     flags += [f"--logical_devices={given.replicas}"] if given.strategy == "mirrored" else []
     print(f"seed {given.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ForkServer() as server:
         seconds, wrong = kill_and_resume(
             kills=given.kills,
             seed=given.seed,
@@ -245,6 +262,7 @@ def main() -> int:
             flags=flags,
             workers=given.replicas if given.strategy == "multi_worker" else 0,
             folder=pathlib.Path(folder),
+            popen=server.popen if given.forks else subprocess.Popen,
         )
     return report(seconds, wrong, "kills")
 

@@ -21,9 +21,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
+Popen = Callable[..., subprocess.Popen]
 ROOT = pathlib.Path(__file__).parent.parent
 SECS_TO_END = 30  # that a worker has after another one has ended
 # Exit codes after which a restart may help: a lost peer, a death.
@@ -62,7 +63,12 @@ def tf_configs(ports: Sequence[int]) -> list[str]:
 
 
 def start_workers(
-    count: int, flags: list[str], *, unlike: Sequence[str] = (), **kwargs: object
+    count: int,
+    flags: list[str],
+    *,
+    unlike: Sequence[str] = (),
+    popen: Popen = subprocess.Popen,
+    **kwargs: object,
 ) -> list[subprocess.Popen]:
     """Starts workers on this machine.
 
@@ -70,7 +76,8 @@ def start_workers(
       count: how many.
       flags: flags of the trainer.
       unlike: more flags, for the last worker alone.
-      kwargs: arguments of Popen.
+      popen: starts a process, as `subprocess.Popen` does.
+      kwargs: arguments of `popen`.
     """
     command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker", *flags]
     commands = [command] * (count - 1) + [[*command, *unlike]]
@@ -78,7 +85,7 @@ def start_workers(
     with held_ports(count) as sockets:
         configs = tf_configs([held.getsockname()[1] for held in sockets])
         return [
-            subprocess.Popen(
+            popen(
                 command,
                 cwd=ROOT,
                 env={**os.environ, "TF_CONFIG": config},

@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Sets up what is missing, then formatter, linter and all tests: scripts/test.sh [arguments of pytest].
+# Sets up what is missing, then formatter, linter, all tests: scripts/test.sh [--fast] [arguments of pytest].
+# With --fast, without the tests that need a second process, a training run, or long.
 # With TFDS_DATA_DIR set to prepared data, the tests on real IMDB run as well.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt tests/requirements.txt scripts/requirements.txt
 
+tier=()
+if [ "${1:-}" = --fast ]; then
+  tier=(-m "not slow")
+  shift
+fi
+
 ruff format --check .
 ruff check .
-exec python -m pytest -n 2 --dist=worksteal "$@"
+exec python -m pytest -n 2 --dist=worksteal "${tier[@]}" "$@"

@@ -1,8 +1,13 @@
-"""What the tests share: a cache folder, so that the synthetic corpus is generated once, a finished run, and a disk that can be full."""
+"""What the tests share: runs trained once for all workers of pytest, compiled steps, a disk that can be full."""
 
+import contextlib
+import fcntl
+import os
+import pathlib
 import shutil
 import subprocess
 
+import psutil
 import pytest
 
 from trainer.config import Config
@@ -11,32 +16,168 @@ from trainer.tensorflow_setup import importing_tensorflow
 with importing_tensorflow():
     import tensorflow as tf
     from compare_runs import outcome
+    from compiled_steps import shared_eval_step, shared_train_step
     from fakes import NoStopRequests, tiny
+    from processes import SERVER
+    from reference_runs import STEPS
 
-from trainer import train
+from trainer import session, steps, train
+from trainer.data.corpus import open_corpus
+from trainer.run.checkpoint_manager import Checkpoints
 
 # Threads are set once a process, and a test may make a tensor before it trains.
 tf.config.threading.set_intra_op_parallelism_threads(Config.intra_op_threads)
 tf.config.threading.set_inter_op_parallelism_threads(Config.inter_op_threads)
 
 
-@pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("cache"))
+# Whole modules of the slow tier; of the others, the tests that train or are marked.
+_SLOW = {
+    f"{name}_test"
+    for name in ("bench", "chaos", "local_cluster", "main", "partition", "resume", "strategies")
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Marks what `scripts/test.sh --fast` leaves out: what needs a second process, a training run, or long."""
+    for item in items:
+        if item.module.__name__ in _SLOW or {"cache_dir", "small_disk", "tensorboard"} & set(
+            item.fixturenames
+        ):
+            item.add_marker("slow")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_compiled_step_for_runs_of_one_kind():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "make_train_step", shared_train_step(steps.make_train_step))
+        patch.setattr(session, "make_eval_step", shared_eval_step(steps.make_eval_step))
+        yield
+
+
+@pytest.fixture
+def traced_anew(monkeypatch):
+    """Within the test each run traces its own steps."""
+    monkeypatch.setattr(train, "make_train_step", steps.make_train_step)
+    monkeypatch.setattr(session, "make_eval_step", steps.make_eval_step)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server():
+    with SERVER:
+        yield
+
+
+def _children():
+    # As Linux lists them by thread; a look at all processes of the machine takes longer than many a test.
+    listed = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/children")]
+    pids = " ".join(listed).split() if listed else [child.pid for child in psutil.Process().children()]
+    return {int(pid) for pid in pids} - {SERVER.pid}
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left_behind(request):
+    """Fails a test that leaves a process behind; one that has ended but was not waited for does not count."""
+    before = _children()
+    yield
+    left = []
+    for pid in _children() - before:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(pid))
+    if left:
+        _, left = psutil.wait_procs(left, timeout=10)
+    left = [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    commands = [process.cmdline() for process in left]
+    for process in left:
+        process.kill()
+    assert not commands, f"{request.node.name} has left processes behind: {commands}"
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, cache_dir):
+def build_once(tmp_path_factory):
+    """Called with a name and a function, it has the function fill a folder, once for all workers of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def build(name, make) -> pathlib.Path:
+        folder, made = shared / name, shared / f"{name}.made"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def cache_dir(build_once):
+    """The folder of stores, with the synthetic corpus in it."""
+
+    def generate(folder):
+        open_corpus(name="sample_reviews", data_dir=None, cache_dir=str(folder))
+
+    return str(build_once("cache", generate))
+
+
+@pytest.fixture(scope="session")
+def finished(build_once, cache_dir):
     """The directory of a tiny run that was left alone; to be read, not written."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    train.run(tiny(workdir, cache_dir), stop_requests=NoStopRequests())
-    return workdir
+    return (
+        build_once(
+            "finished",
+            lambda folder: train.run(tiny(folder / "run", cache_dir), stop_requests=NoStopRequests()),
+        )
+        / "run"
+    )
 
 
 @pytest.fixture(scope="session")
 def twin(finished):
     """Its outcome, for a run that was disturbed to be compared with."""
     return outcome(finished)
+
+
+@pytest.fixture(scope="session")
+def reference(build_once, cache_dir):
+    """The same run with the checkpoints of all its steps; to be read, not written."""
+
+    def make(folder):
+        train.run(tiny(folder / "run", cache_dir, max_to_keep=STEPS + 1), stop_requests=NoStopRequests())
+
+    return build_once("reference", make) / "run"
+
+
+@pytest.fixture(scope="session")
+def killed(build_once, cache_dir):
+    """What a kill at each step leaves of the tiny run: at even steps just after the commit, at odd ones before."""
+
+    def make(folder):
+        save, workdir = Checkpoints.save, folder / "run"
+
+        def keep_and_save(checkpoints):
+            # What is in memory is lost by a kill, what was written is not.
+            step = int(checkpoints._state.step)
+            if step % 2 == 0:
+                save(checkpoints)
+            if not (folder / str(step)).exists():
+                shutil.copytree(workdir, folder / str(step))
+            save(checkpoints)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Checkpoints, "save", keep_and_save)
+            train.run(tiny(workdir, cache_dir), stop_requests=NoStopRequests())
+
+    return build_once("killed", make)
+
+
+@pytest.fixture(scope="session")
+def halfway(killed):
+    """A tiny run that was killed just after the commit of step 10; not to be written."""
+    return killed / "10"
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_after_it_was_checked_gives_the_same_message():
     with socket.socket() as taken:
         taken.bind(("", 0))

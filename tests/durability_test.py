@@ -19,6 +19,9 @@ import pytest
 import tensorflow as tf
 from compare_runs import outcome, scalars, tensors
 from fakes import NoStopRequests, command, make_state, set_step, tiny
+from processes import popen
+from processes import run as run_forked
+from reference_runs import assert_goes_on_as
 
 from trainer import files, steps, train
 from trainer.errors import NonFiniteError, StorageError
@@ -50,16 +53,6 @@ def at_step(monkeypatch, step, action, *, save="save"):
 def interrupt(save):
     save()
     raise Interrupted
-
-
-@pytest.fixture(scope="module")
-def halfway(tmp_path_factory, cache_dir):
-    """A tiny run that was killed just after the commit of a step; not to be written."""
-    directory = tmp_path_factory.mktemp("halfway") / "run"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        at_step(patch, COMMITTED, interrupt)
-        train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
-    return directory
 
 
 @pytest.fixture
@@ -152,7 +145,7 @@ def test_a_damaged_best_is_written_anew_from_the_periodic_checkpoint_of_its_step
 
 def test_a_damaged_checkpoint_in_a_real_process_is_a_warning_and_not_a_traceback(run, cache_dir, twin):
     wound(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "removed")
-    answer = subprocess.run(command(tiny(run, cache_dir)), capture_output=True, text=True, check=False)
+    answer = run_forked(command(tiny(run, cache_dir)), capture_output=True, text=True, check=False)
     assert answer.returncode == 0
     assert (
         f"ckpt-{COMMITTED} is damaged (its index file is missing): moved to quarantine/; recomputing 1 step."
@@ -224,6 +217,7 @@ class HostileCorpus:
         yield np.array(self.texts, object), np.arange(len(self.texts), dtype=np.uint8) % 2
 
 
+@pytest.mark.slow
 def test_reviews_that_no_one_should_write_do_not_stop_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.data.corpus.open_corpus", lambda **kwargs: HostileCorpus())
     root = tmp_path / "run"
@@ -307,7 +301,7 @@ class Disk:
 
 @pytest.mark.parametrize(("step", "last_save"), [(0, "save"), (COMMITTED, "save"), (BEST, "save_best")])
 def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(
-    tmp_path, cache_dir, twin, step, last_save, monkeypatch
+    tmp_path, cache_dir, twin, reference, step, last_save, monkeypatch
 ):
     root = tmp_path / "run"
     disk = Disk(root, tmp_path / "links")
@@ -330,8 +324,13 @@ def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(
         again = tmp_path / f"again-{number}"
         again.mkdir()
         disk.restore(state, again)
-        train.run(tiny(again, cache_dir), stop_requests=NoStopRequests())
-        assert outcome(again) == twin
+        if number % 6 == 0:
+            train.run(tiny(again, cache_dir), stop_requests=NoStopRequests())
+            assert outcome(again) == twin
+        else:
+            newest = checkpoint_files.find(again).newest
+            resumed = checkpoint_files.step_of(newest) if newest else 0
+            assert_goes_on_as(reference, tiny(again, cache_dir), monkeypatch, from_step=resumed)
         shutil.rmtree(again)
 
 
@@ -385,12 +384,18 @@ def test_a_full_disk_under_the_encoded_corpus_is_named_and_leaves_nothing_half_w
 
 def test_a_full_disk_ends_a_real_process_with_exit_code_3(small_disk, cache_dir, halfway):
     folder = small_disk(0.5 * megabytes(halfway))
-    answer = subprocess.run(
-        command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False
-    )
+    program = "import sys; from trainer import main; from trainer.run import checkpoint_manager as manager; manager.RETRY_SECS = (0, 0, 0, 0)"
+    program = [
+        sys.executable,
+        "-c",
+        f"{program}; sys.exit(main.main(sys.argv))",
+        *command(tiny(folder / "run", cache_dir))[3:],
+    ]
+    answer = subprocess.run(program, capture_output=True, text=True, check=False)
     assert answer.returncode == 3
     assert "No space left on device" in answer.stderr
-    assert "Trying again in 10 s." in answer.stderr
+    assert answer.stderr.count("Trying again in 0 s.") == 4
+    assert checkpoint_manager.RETRY_SECS == (1, 2, 5, 10)
     assert "Traceback" not in answer.stderr
 
 
@@ -454,7 +459,7 @@ def test_a_signal_ends_any_phase_and_the_resumed_run_ends_with_the_same_bits(
     tmp_path, cache_dir, twin, words, committed
 ):
     root = tmp_path / "run"
-    process = subprocess.Popen(command(tiny(root, cache_dir)), stderr=subprocess.PIPE, text=True)
+    process = popen(command(tiny(root, cache_dir)), stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if re.match(words, line):
             break
@@ -484,11 +489,14 @@ def long(root, cache_dir, **more):
 
 
 @pytest.fixture(scope="module")
-def long_twin(tmp_path_factory, cache_dir):
+def long_twin(build_once, cache_dir):
     """The outcome of a long run that was left alone."""
-    root = tmp_path_factory.mktemp("long") / "run"
-    train.run(long(root, cache_dir), stop_requests=NoStopRequests())
-    return outcome(root)
+    return outcome(
+        build_once(
+            "long", lambda folder: train.run(long(folder / "run", cache_dir), stop_requests=NoStopRequests())
+        )
+        / "run"
+    )
 
 
 def wait_for_step(said, step):
@@ -519,7 +527,7 @@ def test_each_signal_that_ends_a_run_saves_the_step_it_comes_at_also_when_it_com
 ):
     root, step = tmp_path / "run", 0
     for names in TWICE_AND_ONCE:
-        process = subprocess.Popen(command(long(root, cache_dir)), stderr=subprocess.PIPE, text=True)
+        process = popen(command(long(root, cache_dir)), stderr=subprocess.PIPE, text=True)
         wait_for_step(process.stderr, step)
         for name in names:
             process.send_signal(signal.Signals[f"SIG{name}"])
@@ -536,7 +544,7 @@ def test_each_signal_that_ends_a_run_saves_the_step_it_comes_at_also_when_it_com
 
 def test_usr1_saves_and_training_goes_on(tmp_path, cache_dir, long_twin):
     root = tmp_path / "run"
-    process = subprocess.Popen(command(long(root, cache_dir)), stderr=subprocess.PIPE, text=True)
+    process = popen(command(long(root, cache_dir)), stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if line.startswith("Batches"):
             break
@@ -554,7 +562,7 @@ def test_usr1_saves_and_training_goes_on(tmp_path, cache_dir, long_twin):
 def test_ctrl_c_to_a_run_and_the_tee_behind_it_saves(tmp_path, cache_dir, long_twin):
     root, log = tmp_path / "run", tmp_path / "log"
     given = long(root, cache_dir, log_every_steps=1)
-    process = subprocess.Popen(command(given), stderr=subprocess.PIPE, process_group=0)
+    process = popen(command(given), stderr=subprocess.PIPE, process_group=0)
     tee = subprocess.Popen(
         ["tee", log], stdin=process.stderr, stdout=subprocess.PIPE, text=True, process_group=process.pid
     )
@@ -610,9 +618,10 @@ def test_a_run_whose_words_go_nowhere_ends_with_the_same_bits(tmp_path, cache_di
 # Kills.
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants_nothing_tells():
     seed = random.SystemRandom().randrange(10**6)
-    program = ["scripts/kill_and_resume.py", "--kills=25", f"--seed={seed}"]
+    program = ["scripts/kill_and_resume.py", "--forks", "--kills=25", f"--seed={seed}"]
     answer = subprocess.run([sys.executable, *program], capture_output=True, text=True, check=False)
     print(" ".join(program), answer.stdout, answer.stderr, sep="\n")
     assert answer.returncode == 0
@@ -689,6 +698,7 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(
 # Bounds.
 
 
+@pytest.mark.slow
 def test_a_thousand_saves_and_three_hundred_restarts_leave_files_and_memory_as_they_were(tmp_path):
     def restart():
         state = make_state()

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoStopRequests, tiny
+from fakes import NoStopRequests
+from processes import popen
 
 from trainer import export, predict, train, trained_model
 from trainer.data.corpus import open_corpus
@@ -21,13 +22,15 @@ from trainer.inference import logits_of
 TEXTS = ["A wonderful film.", "", "Dull, and not even short.", "zzz", "good " * 40]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache_dir):
-    given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
-    train.run(given, stop_requests=NoStopRequests())
-    given = {"workdir": given["workdir"], "cache_dir": cache_dir}
-    export.run(given)
-    return given
+@pytest.fixture(scope="session")
+def exported(build_once, finished, cache_dir):
+    """The settings of a tiny run that was exported."""
+
+    def make(folder):
+        run = shutil.copytree(finished, folder / "run")
+        export.run({"workdir": str(run), "cache_dir": cache_dir})
+
+    return {"workdir": str(build_once("exported", make) / "run"), "cache_dir": cache_dir}
 
 
 def expected(given):
@@ -51,15 +54,18 @@ def saved_model(given):
     return path
 
 
-def test_the_saved_model_takes_raw_texts(finished, tmp_path):
-    program = f"import tensorflow as tf\nmodel = tf.saved_model.load(sys.argv[1])\nprint(*model.serve(tf.constant({TEXTS!r}))['logit'].numpy())"
-    assert elsewhere(tmp_path, program, str(saved_model(finished))) == pytest.approx(
-        expected(finished), abs=1e-5
+def test_the_saved_model_takes_raw_texts(exported, tmp_path):
+    program = (
+        f"import tensorflow as tf\nmodel = "
+        f"tf.saved_model.load(sys.argv[1])\nprint(*model.serve(tf.constant({TEXTS!r}))['logit'].numpy())"
+    )
+    assert elsewhere(tmp_path, program, str(saved_model(exported))) == pytest.approx(
+        expected(exported), abs=1e-5
     )
 
 
-def test_the_saved_model_answers_logit_probability_and_label_to_batches_of_any_size(finished):
-    serve = tf.saved_model.load(str(saved_model(finished))).signatures["serving_default"]
+def test_the_saved_model_answers_logit_probability_and_label_to_batches_of_any_size(exported):
+    serve = tf.saved_model.load(str(saved_model(exported))).signatures["serving_default"]
     for texts in (TEXTS, TEXTS[:1], ["", ""], []):
         answer = serve(texts=tf.constant(texts, tf.string))
         assert answer["logit"].shape == answer["probability"].shape == answer["label"].shape == (len(texts),)
@@ -67,7 +73,7 @@ def test_the_saved_model_answers_logit_probability_and_label_to_batches_of_any_s
         np.testing.assert_array_equal(answer["label"], answer["logit"].numpy() > 0)
 
 
-def test_stock_keras_opens_the_keras_file_predicts_and_fits(finished, tmp_path):
+def test_stock_keras_opens_the_keras_file_predicts_and_fits(exported, tmp_path):
     program = (
         "import keras, tensorflow as tf\n"
         "model = keras.models.load_model(sys.argv[1])\n"
@@ -75,12 +81,12 @@ def test_stock_keras_opens_the_keras_file_predicts_and_fits(finished, tmp_path):
         "print(*model.predict(texts, verbose=0)[:, 0])\n"
         "model.fit(texts, tf.zeros(len(texts)), verbose=0)\n"
     )
-    file = pathlib.Path(finished["workdir"]) / "export" / "model.keras"
-    assert elsewhere(tmp_path, program, str(file)) == pytest.approx(expected(finished), abs=1e-5)
+    file = pathlib.Path(exported["workdir"]) / "export" / "model.keras"
+    assert elsewhere(tmp_path, program, str(file)) == pytest.approx(expected(exported), abs=1e-5)
 
 
-def test_an_export_again_replaces_its_own_step_and_keeps_the_others(finished, tmp_path):
-    given = {**finished, "workdir": str(shutil.copytree(finished["workdir"], tmp_path / "run"))}
+def test_an_export_again_replaces_its_own_step_and_keeps_the_others(exported, tmp_path):
+    given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
     export.run(given)
     export.run({**given, "checkpoint": "latest"})
     folder = tmp_path / "run" / "export"
@@ -88,8 +94,8 @@ def test_an_export_again_replaces_its_own_step_and_keeps_the_others(finished, tm
     assert sorted(path.name for path in (folder / "saved_model").iterdir()) == ["15", "24"]
 
 
-def test_a_folder_behind_a_link_keeps_its_other_versions_and_what_is_not_ours(finished, tmp_path):
-    given = {**finished, "workdir": str(shutil.copytree(finished["workdir"], tmp_path / "run"))}
+def test_a_folder_behind_a_link_keeps_its_other_versions_and_what_is_not_ours(exported, tmp_path):
+    given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
     serving, link = tmp_path / "serving", tmp_path / "run" / "export" / "saved_model"
     shutil.rmtree(link)
     (serving / "7").mkdir(parents=True)
@@ -106,8 +112,8 @@ def test_a_folder_behind_a_link_keeps_its_other_versions_and_what_is_not_ours(fi
     assert (serving / "15" / "saved_model.pb").read_bytes() == b"precious"
 
 
-def test_of_two_exports_at_once_nobody_fails_and_what_is_there_is_whole(finished, tmp_path):
-    given = {**finished, "workdir": str(shutil.copytree(finished["workdir"], tmp_path / "run"))}
+def test_of_two_exports_at_once_nobody_fails_and_what_is_there_is_whole(exported, tmp_path):
+    given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
     command = [
         sys.executable,
         "-m",
@@ -115,7 +121,7 @@ def test_of_two_exports_at_once_nobody_fails_and_what_is_there_is_whole(finished
         "--mode=export",
         *(f"--{name}={value}" for name, value in given.items()),
     ]
-    exports = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    exports = [popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[1] for process in exports]
     assert [process.returncode for process in exports] == [0, 0], said
     folder = tmp_path / "run" / "export"
@@ -125,10 +131,12 @@ def test_of_two_exports_at_once_nobody_fails_and_what_is_there_is_whole(finished
 
 @pytest.mark.parametrize("ask", ["_ask_keras", "_ask_saved_model"])
 def test_an_export_that_does_not_answer_as_the_run_does_never_takes_the_place_of_one_that_does(
-    finished, monkeypatch, ask
+    exported, tmp_path, monkeypatch, ask
 ):
+    given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
+
     def files():
-        folder = pathlib.Path(finished["workdir"]) / "export"
+        folder = pathlib.Path(given["workdir"]) / "export"
         return {
             path: path.read_bytes()
             for path in folder.rglob("*")
@@ -138,18 +146,18 @@ def test_an_export_that_does_not_answer_as_the_run_does_never_takes_the_place_of
     before, real = files(), getattr(export, ask)
     monkeypatch.setattr(export, ask, lambda path: real(path) + 0.1)
     with pytest.raises(StorageError, match="the older export stays"):
-        export.run({**finished, "checkpoint": "latest"})
+        export.run({**given, "checkpoint": "latest"})
     assert {path for path in before if path not in files()} == set()
 
 
 @pytest.mark.parametrize("room", [0.02, 0.1])
-def test_a_full_disk_is_one_sentence_and_what_is_there_can_be_opened(finished, small_disk, room):
+def test_a_full_disk_is_one_sentence_and_what_is_there_can_be_opened(exported, small_disk, room):
     folder = small_disk(64)
-    run = shutil.copytree(finished["workdir"], folder / "run")
-    export.run({**finished, "workdir": str(run)})
+    run = shutil.copytree(exported["workdir"], folder / "run")
+    export.run({**exported, "workdir": str(run)})
     small_disk(shutil.disk_usage(folder).used / 2**20 + room)
     with pytest.raises(StorageError, match="could not be written"):
-        export.run({**finished, "workdir": str(run)})
+        export.run({**exported, "workdir": str(run)})
     for ask, path in (
         (export._load_keras, run / "export" / "model.keras"),
         (export._load_saved_model, saved_model({"workdir": run})),
@@ -163,6 +171,7 @@ def test_a_token_that_is_no_text_has_a_name_that_no_token_has():
     assert export._words(Vocabulary((b"", b"[UNK]", b"good", b"na\xefve"))) == ["good", "[6e61ef7665]"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path):
     splits = {"train_split": "train[:640]", "validation_split": "", "monitor": "loss", "test_split": ""}

@@ -1,6 +1,7 @@
 """What is found in a run directory, without touching it."""
 
 import pathlib
+import shutil
 import signal
 import subprocess
 
@@ -95,16 +96,17 @@ def test_cores_are_named_only_where_tensorflow_decides_the_threads(finished, mon
     assert "usable cores was '96'" in facts(finished, intra_op_threads=0)["next"]
 
 
-def test_a_store_that_is_not_what_was_written_is_named(finished, cache_dir, tmp_path):
-    stores = facts(finished, cache_dir=cache_dir)["stores"]
+def test_a_store_that_is_not_what_was_written_is_named(copy, cache_dir, tmp_path):
+    own = shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*.tmp", "lock"))
+    starts = copy / "starts.jsonl"
+    starts.write_text(starts.read_text().replace(cache_dir, str(own)))
+    stores = facts(copy, cache_dir=str(own))["stores"]
+    assert {store["damage"] for store in stores.values()} == {None}
     path = pathlib.Path(next(iter(stores.values()))["path"]) / "labels.bin"
     content = path.read_bytes()
-    try:
-        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-        told = facts(finished, cache_dir=cache_dir)["stores"].values()
-        assert "labels.bin is not what was written" in [store["damage"] for store in told]
-    finally:
-        path.write_bytes(content)
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    damages = [store["damage"] for store in facts(copy, cache_dir=str(own))["stores"].values()]
+    assert "labels.bin is not what was written" in damages
 
 
 def test_a_store_that_the_command_line_does_not_lead_to_is_not_read(finished, tmp_path):
@@ -118,7 +120,7 @@ def test_an_empty_directory_begins_at_step_0(tmp_path):
 
 def test_a_run_that_trains_is_told_so_and_notices_nothing(tmp_path, cache_dir, finished):
     given = tiny(tmp_path / "run", cache_dir, epochs=1000, patience=0)
-    with subprocess.Popen(command(given), stderr=subprocess.PIPE, text=True) as process:
+    with popen(command(given), stderr=subprocess.PIPE, text=True) as process:
         next(line for line in process.stderr if line.startswith("validation"))
         try:
             for _ in range(5):

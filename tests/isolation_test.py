@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import signal
 import string
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import pytest
 import tensorflow as tf
 from compare_runs import outcome
 from fakes import NoStopRequests, command, make_state, set_step, tiny
+from processes import run as run_forked
 
-from trainer import config, evaluate, export, files, flagfile, inspect_run, predict, train
+from trainer import config, evaluate, export, files, flagfile, inspect_run, main, predict, train
 from trainer.errors import InputError, StorageError
 from trainer.run import (
     checkpoint_cleanup,
@@ -312,20 +314,44 @@ OWN_FILES += [
 OWN_FILES += ["summaries/test", "summaries/train/.x.tmp", "quarantine", "export"]
 
 
-@pytest.fixture(scope="module")
-def halfway(tmp_path_factory, cache_dir):
-    """A tiny run that was killed after step 10; not to be written."""
-    run = tmp_path_factory.mktemp("halfway") / "run"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        train_until(tiny(run, cache_dir), patch, 10, kill)
-    return run
+class Hung(BaseException):
+    """A start waits for what never comes."""
+
+
+@pytest.fixture
+def started(monkeypatch, caplog):
+    """Called with settings, it runs the program in this process, without its signals; returns the exit code."""
+
+    def give_up(signum, frame):
+        raise Hung
+
+    class Ignored(NoStopRequests):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *why):
+            pass
+
+    def start(given):
+        with monkeypatch.context() as patch:
+            patch.setattr(main, "Signals", Ignored)
+            patch.setattr(main.streams, "guard", lambda: None)
+            before = signal.signal(signal.SIGALRM, give_up)
+            signal.alarm(120)
+            try:
+                return main.main(command(given)[2:])
+            finally:
+                signal.alarm(0)
+                signal.signal(signal.SIGALRM, before)
+
+    return start
 
 
 @pytest.mark.parametrize(
     ("name", "kind"), [(name, ("link", "pipe")[at % 2]) for at, name in enumerate(OWN_FILES)]
 )
 def test_a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_and_not_waited_for(
-    tmp_path, halfway, cache_dir, name, kind
+    tmp_path, halfway, cache_dir, started, caplog, name, kind
 ):
     run, precious = shutil.copytree(halfway, tmp_path / "run"), tmp_path / "precious"
     precious.write_text("precious")
@@ -338,7 +364,30 @@ def test_a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_and_not_waited_
         place.symlink_to(precious)
     else:
         os.mkfifo(place)
-    answer = subprocess.run(
+    code = started(tiny(run, cache_dir, epochs=2))
+    assert code in (0, 2, 3)
+    assert [record.levelname for record in caplog.records].count("ERROR") == (code > 0)
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("lock", "pipe"),
+        ("config.flags", "pipe"),
+        ("checkpoints/ckpt-10.index", "pipe"),
+        ("result.json", "link"),
+    ],
+)
+def test_a_link_or_a_pipe_holds_up_no_real_process(tmp_path, halfway, cache_dir, name, kind):
+    run, precious = shutil.copytree(halfway, tmp_path / "run"), tmp_path / "precious"
+    precious.write_text("precious")
+    (run / name).unlink(missing_ok=True)
+    if kind == "link":
+        (run / name).symlink_to(precious)
+    else:
+        os.mkfifo(run / name)
+    answer = run_forked(
         command(tiny(run, cache_dir, epochs=2)), capture_output=True, text=True, check=False, timeout=120
     )
     assert answer.returncode in (0, 2, 3)
@@ -497,9 +546,7 @@ def test_a_new_run_on_a_full_disk_is_exit_code_3(small_disk, cache_dir):
         for _ in range(100):
             file.write(bytes(1024))
             file.flush()
-    answer = subprocess.run(
-        command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False
-    )
+    answer = run_forked(command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False)
     assert answer.returncode == 3
     assert answer.stderr.count("error: ") == 1
     assert "No space left on device" in answer.stderr

@@ -24,7 +24,7 @@ from trainer.run import checkpoint_files
 from trainer.run.early_stopping import initial, stop_reason, verdict
 from trainer.run.records import read_starts
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+README = pathlib.Path(__file__).parent.parent / "BUILD.md"
 SECTION = README.read_text().partition("\n## Coming from Keras\n")[2].partition("\n## ")[0]
 ROWS = [
     re.fullmatch(r"\| `(.+?)` \| (.+) \|", line).groups()

@@ -244,6 +244,7 @@ def run_program(program, *arguments, **environment):
     ).stdout
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bits_however_its_threads_are_scheduled():
     here = [
         value.numpy()
@@ -267,6 +268,7 @@ for lengths in (range(20), range(60)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab_size", ["50", "5000"])
 def test_xla_compiles_no_more_however_many_lengths_it_meets(tmp_path, vocab_size):
     flags = f"{os.environ['XLA_FLAGS']} --xla_dump_to={tmp_path} --xla_dump_hlo_as_text"

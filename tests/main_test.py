@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import time
 import pytest
 from compare_runs import outcome
 from fakes import command, tiny
+from processes import popen
+from processes import run as run_forked
 
 MAIN = [sys.executable, "-m", "trainer.main"]
+AS_TEXT = {"capture_output": True, "text": True, "timeout": 120}
 
 
 def run(arguments, **kwargs):
@@ -74,14 +78,14 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, arguments, wo
     ],
 )
 def test_an_unknown_dataset_or_split_is_one_sentence(tmp_path, cache_dir, settings, word):
-    answer = run(command(tiny(tmp_path / "run", cache_dir, **settings)))
+    answer = run_forked(command(tiny(tmp_path / "run", cache_dir, **settings)), **AS_TEXT)
     assert answer.returncode == 2
     assert word in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
 def test_a_model_larger_than_the_memory_is_one_sentence(tmp_path, cache_dir):
-    answer = run(command(tiny(tmp_path / "run", cache_dir, lstm_units=1_000_000)))
+    answer = run_forked(command(tiny(tmp_path / "run", cache_dir, lstm_units=1_000_000)), **AS_TEXT)
     assert answer.returncode == 2
     assert "error: The memory must hold a step" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -101,6 +105,23 @@ def test_a_run_says_what_it_does_and_writes_its_ending(first):
     assert "\r" not in said
     assert ending["test"]["reviews"] == 20
     assert ending["sample_texts"][0]["label"] in ("Positive", "Negative")
+
+
+def test_a_start_by_a_fork_is_that_of_a_fresh_process(tmp_path, cache_dir, first, twin):
+    given, said, _ = first
+    answer = run_forked(command(tiny(tmp_path / "run", cache_dir)), **AS_TEXT)
+    assert answer.returncode == 0
+
+    def lines(text, workdir):
+        return re.sub(r"\d+ reviews/s", "", text.replace(str(workdir), "")).splitlines()
+
+    assert lines(answer.stderr, tmp_path / "run") == lines(said, given["workdir"])
+    forked, fresh = outcome(tmp_path / "run"), outcome(pathlib.Path(given["workdir"]))
+    assert (
+        json.loads(forked["manifest.json"])["conditions"] == json.loads(fresh["manifest.json"])["conditions"]
+    )
+    assert forked == fresh
+    assert twin == fresh, "what the tests train within their own process, with compiled steps that they share"
 
 
 def on_a_terminal(arguments, **environment):
@@ -144,14 +165,14 @@ def test_quiet_says_nothing_and_shows_no_bar(tmp_path):
 
 
 def test_verbose_says_each_save(tmp_path, cache_dir):
-    answer = run(command({**tiny(tmp_path / "run", cache_dir, epochs=1), "verbosity": 1}))
+    answer = run_forked(command({**tiny(tmp_path / "run", cache_dir, epochs=1), "verbosity": 1}), **AS_TEXT)
     assert f"Saved {tmp_path / 'run'}/checkpoints/ckpt-8, " in answer.stderr
 
 
 def test_a_finished_run_says_so_and_changes_nothing(finished):
     workdir = finished["workdir"]
     before = {path: path.stat().st_mtime_ns for path in _files(workdir)}
-    answer = run([*MAIN, f"--workdir={workdir}", f"--cache_dir={finished['cache_dir']}"])
+    answer = run_forked([*MAIN, f"--workdir={workdir}", f"--cache_dir={finished['cache_dir']}"], **AS_TEXT)
     assert answer.returncode == 0
     assert "is finished" in answer.stderr
     assert {path: path.stat().st_mtime_ns for path in _files(workdir)} == before
@@ -167,7 +188,7 @@ def _files(workdir):
 
 
 def test_frozen_flags_that_differ_are_each_named(finished):
-    answer = run([*command(finished), "--seed=1", "--batch_size=8"])
+    answer = run_forked([*command(finished), "--seed=1", "--batch_size=8"], **AS_TEXT)
     assert answer.returncode == 2
     assert "--seed was 2 and is 1 now" in answer.stderr
     assert "--batch_size was 4 and is 8 now" in answer.stderr
@@ -175,7 +196,7 @@ def test_frozen_flags_that_differ_are_each_named(finished):
 
 
 def test_an_inexact_change_needs_leave(finished):
-    refused = run([*command(finished), "--learning_rate=0.02"])
+    refused = run_forked([*command(finished), "--learning_rate=0.02"], **AS_TEXT)
     assert refused.returncode == 2
     assert "--learning_rate was 0.03 and is 0.02 now" in refused.stderr
     assert "--allow_inexact_resume" in refused.stderr
@@ -200,7 +221,7 @@ def test_a_tilde_is_the_home_folder_and_the_command_that_is_printed_fits_a_shell
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(tmp_path, cache_dir, finished, signum):
     workdir = tmp_path / "run"
-    process = subprocess.Popen(command(tiny(workdir, cache_dir)), stderr=subprocess.PIPE, text=True)
+    process = popen(command(tiny(workdir, cache_dir)), stderr=subprocess.PIPE, text=True)
     while not (workdir / "checkpoints" / "ckpt-7.index").exists() and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signum)
@@ -208,7 +229,7 @@ def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(tmp_path, c
     assert process.returncode == 128 + signum
     assert "the same command goes on" in errors or "will be done again" in errors
     assert "Traceback" not in errors
-    assert run(command(tiny(workdir, cache_dir))).returncode == 0
+    assert run_forked(command(tiny(workdir, cache_dir)), **AS_TEXT).returncode == 0
     assert outcome(workdir) == outcome(pathlib.Path(finished["workdir"]))
 
 
@@ -238,12 +259,10 @@ def test_a_signal_while_tensorflow_is_imported_is_told_of(tmp_path, cache_dir):
 
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, cache_dir):
     workdir = tmp_path / "run"
-    first = subprocess.Popen(
-        command(tiny(workdir, cache_dir, epochs=10_000, patience=0)), stderr=subprocess.DEVNULL
-    )
+    first = popen(command(tiny(workdir, cache_dir, epochs=10_000, patience=0)), stderr=subprocess.DEVNULL)
     while not (workdir / "checkpoints").exists() and first.poll() is None:
         time.sleep(0.01)
-    second = run(command(tiny(workdir, cache_dir)))
+    second = run_forked(command(tiny(workdir, cache_dir)), **AS_TEXT)
     first.kill()
     first.wait()
     assert second.returncode == 2

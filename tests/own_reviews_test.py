@@ -7,13 +7,13 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from compare_runs import outcome, tensors
 from fakes import NoStopRequests, command, tiny
-from resume_test import train_until_killed
+from processes import run as run_forked
+from reference_runs import train_until_killed
 
 from trainer import train
 from trainer.data import corpus as corpora
@@ -430,7 +430,7 @@ def test_the_program_reports_a_malformed_file_in_one_line_with_exit_code_2(
         validation_split="train[:1]",
         test_split="",
     )
-    answer = subprocess.run(command(given), capture_output=True, text=True, check=False)
+    answer = run_forked(command(given), capture_output=True, text=True, check=False)
     assert answer.returncode == 2
     (line,) = (line for line in answer.stderr.splitlines() if line.startswith("error: "))
     assert words in line
@@ -456,6 +456,7 @@ def test_a_run_on_own_files_resumes_and_refuses_files_that_changed(tmp_path, cac
         train.run({**given, "epochs": 3}, stop_requests=NoStopRequests())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "a"])
 def test_a_killed_run_on_drawn_reviews_resumes_bit_identically(tmp_path, monkeypatch, name):
     dataset, cache = name_of(write(tmp_path / name, REVIEWS)), str(tmp_path / "cache")
@@ -467,7 +468,7 @@ def test_a_killed_run_on_drawn_reviews_resumes_bit_identically(tmp_path, monkeyp
     }
     run_tiny(tmp_path / "straight", cache, dataset, **splits)
     given = tiny(tmp_path / "killed", cache, dataset=dataset, epochs=1, **splits)
-    train_until_killed(given, monkeypatch, 7, committed=True)
+    assert train_until_killed(given, monkeypatch, 7, committed=True)
     shutil.rmtree(cache)
     train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "straight")

@@ -10,6 +10,7 @@ from compare_runs import differences, outcome
 from fakes import tiny
 from local_cluster import start_workers
 from partition_and_resume import CONNECT_SECS, SECS_TO_END, network
+from processes import popen
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 IN_TRAINING, IN_THE_ENDING = r"train +\| step +6/", "Ended at step"
@@ -69,7 +70,7 @@ def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_ha
     )
     joined.heal()
 
-    twin = start_workers(2, flags("twin", connect_secs=CONNECT_SECS), **PIPES)
+    twin = start_workers(2, flags("twin", connect_secs=CONNECT_SECS), popen=popen, **PIPES)
     processes.extend(twin)
     for words, kind in ((IN_TRAINING, "both"), (IN_THE_ENDING, "to")):
         workers = start()

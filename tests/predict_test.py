@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import popen
 
 from trainer import predict
 from trainer.data.review_files import CHUNK
@@ -83,7 +84,7 @@ def predicting(trained):
 def test_a_pipe_that_closes_ends_it_quietly_before_all_is_read(predicting):
     with (
         subprocess.Popen(["yes", "a good film"], stdout=subprocess.PIPE) as endless,
-        subprocess.Popen(
+        popen(
             [*predicting, "--verbosity=-1"],
             stdin=endless.stdout,
             stdout=subprocess.PIPE,
@@ -122,7 +123,7 @@ def test_what_a_poor_encoding_lacks_is_escaped_and_no_text_commands_a_terminal(p
 def test_a_signal_ends_it_at_once_while_it_waits_for_texts(predicting):
     signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    for signum, process in [(signum, subprocess.Popen(predicting, **pipes)) for signum in signums]:
+    for signum, process in [(signum, popen(predicting, **pipes)) for signum in signums]:
         with process:
             for line in process.stderr:
                 if line.startswith("Model"):

@@ -1,42 +1,34 @@
 """The promise: kill it at any step, run it again, and no bit of the result tells."""
 
+import shutil
 import subprocess
 import time
 
 import pytest
 from compare_runs import outcome
 from fakes import NoStopRequests, command, tiny
+from processes import popen
+from reference_runs import STEPS, Killed, assert_goes_on_as, train_until_killed
 
 from trainer import train
 from trainer.run.checkpoint_manager import Checkpoints
 
-STEPS = 24
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL within one process: nothing of ours catches it."""
-
-
-def train_until_killed(given, monkeypatch, step, *, committed):
-    """Trains until the save of `step`, and dies just before or just after its commit."""
-    save = Checkpoints.save
-
-    def save_and_die(checkpoints):
-        if int(checkpoints._state.step) != step:
-            return save(checkpoints)
-        if committed:
-            save(checkpoints)
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Checkpoints, "save", save_and_die)
-        train.run(given, stop_requests=NoStopRequests())
-
 
 @pytest.mark.parametrize("step", range(STEPS + 1))
-def test_killed_at_any_step_nothing_tells(tmp_path, cache_dir, twin, monkeypatch, step):
-    given = tiny(tmp_path / "run", cache_dir)
-    train_until_killed(given, monkeypatch, step, committed=step % 2 == 0)
+def test_killed_at_any_step_a_run_goes_on_with_the_same_bits(
+    tmp_path, cache_dir, killed, reference, twin, monkeypatch, step
+):
+    given = tiny(shutil.copytree(killed / str(step), tmp_path / "run"), cache_dir)
+    if step < STEPS:
+        assert_goes_on_as(reference, given, monkeypatch, from_step=step - step % 2)
+    else:
+        train.run(given, stop_requests=NoStopRequests())
+        assert outcome(tmp_path / "run") == twin
+
+
+@pytest.mark.parametrize("step", [0, 3, 5, 8, 10, 15, 16, 23])
+def test_equal_states_have_equal_futures(tmp_path, cache_dir, killed, twin, step):
+    given = tiny(shutil.copytree(killed / str(step), tmp_path / "run"), cache_dir)
     train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == twin
     assert twin["newest"] == f"ckpt-{STEPS}"
@@ -45,7 +37,7 @@ def test_killed_at_any_step_nothing_tells(tmp_path, cache_dir, twin, monkeypatch
 def test_killed_again_and_again_in_one_epoch_nothing_tells(tmp_path, cache_dir, twin, monkeypatch):
     given = tiny(tmp_path / "run", cache_dir)
     for step in (9, 10, 13, 15, 15):
-        train_until_killed(given, monkeypatch, step, committed=step != 15)
+        assert train_until_killed(given, monkeypatch, step, committed=step != 15)
     train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == twin
 
@@ -80,7 +72,7 @@ def test_killed_within_patience_the_run_stops_at_the_same_step_for_the_same_reas
     tmp_path, cache_dir, impatient_twin, monkeypatch, step
 ):
     given = tiny(tmp_path / "run", cache_dir, **IMPATIENT)
-    train_until_killed(given, monkeypatch, step, committed=True)
+    assert train_until_killed(given, monkeypatch, step, committed=True)
     train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == impatient_twin
     assert b'"no improvement in' in impatient_twin["result.json"]
@@ -91,7 +83,7 @@ def test_a_real_process_killed_by_sigkill_tells_nothing(tmp_path, cache_dir, twi
     workdir = tmp_path / "run"
     given = tiny(workdir, cache_dir)
     for step in steps:
-        process = subprocess.Popen(command(given), stderr=subprocess.DEVNULL)
+        process = popen(command(given), stderr=subprocess.DEVNULL)
         while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists() and process.poll() is None:
             time.sleep(0.001)
         process.kill()

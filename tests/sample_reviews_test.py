@@ -63,6 +63,7 @@ def test_the_corpus_is_the_promised_one_to_the_byte(corpus, split):
     assert hashlib.sha256(lines.encode()).hexdigest() == GOLDEN[split], "another corpus is another VERSION"
 
 
+@pytest.mark.slow
 def test_a_process_with_another_hash_seed_writes_the_same_reviews():
     written = subprocess.run(
         [sys.executable, "-c", HASH_A_SPLIT],

@@ -9,6 +9,7 @@ import pytest
 from compare_runs import outcome, scalars
 from fakes import NoStopRequests, command, tiny
 from local_cluster import SECS_TO_END, start_workers
+from processes import popen
 
 from trainer import train
 from trainer.errors import InputError
@@ -24,8 +25,8 @@ def start(given, **kwargs):
     """The processes of a training on two replicas: one that has two devices, or two workers."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     if given["strategy"] == "multi_worker":
-        return start_workers(2, flags(given), **pipes, **kwargs)
-    return [subprocess.Popen(command(given), **pipes)]
+        return start_workers(2, flags(given), popen=popen, **pipes, **kwargs)
+    return [popen(command(given), **pipes)]
 
 
 def wait(processes, secs=300):
@@ -39,12 +40,14 @@ def settings(workdir, cache_dir, strategy, **more):
 
 
 @pytest.fixture(scope="module", params=DEVICES)
-def pair(request, tmp_path_factory, cache_dir):
+def pair(request, build_once, cache_dir):
     """A strategy, and the outcome of a run under it that was left alone."""
-    workdir = tmp_path_factory.mktemp("twin") / "run"
-    said, codes = wait(start(settings(workdir, cache_dir, request.param)))
-    assert set(codes) == {0}, said
-    return request.param, outcome(workdir)
+
+    def make(folder):
+        said, codes = wait(start(settings(folder / "run", cache_dir, request.param)))
+        assert set(codes) == {0}, said
+
+    return request.param, outcome(build_once(request.param, make) / "run")
 
 
 def wait_for_step(workdir, step):

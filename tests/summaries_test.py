@@ -2,6 +2,7 @@
 
 import collections
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,10 +11,8 @@ import urllib.request
 
 import pytest
 from compare_runs import scalars
-from fakes import NoStopRequests, tiny
 from saved_runs import write_steps
 
-from trainer import train
 from trainer.run import event_files, summaries
 
 
@@ -66,14 +65,15 @@ def test_a_training_that_stops_within_the_window_can_be_profiled_again(tmp_path)
         batches.close()
 
 
-@pytest.fixture(params=["true", "false"], ids=["data server", "Python loader"])
-def served(tmp_path, request):
-    """A TensorBoard on `tmp_path`; called with a path of its HTTP API, it returns the answer or None."""
+@pytest.fixture(scope="module", params=["true", "false"], ids=["data server", "Python loader"])
+def tensorboard(tmp_path_factory, request):
+    """The folder that a TensorBoard shows, and a function from a path of its HTTP API to the answer, or None."""
+    folder = tmp_path_factory.mktemp("shown")
     with socket.socket() as unused:
         unused.bind(("localhost", 0))
         port = unused.getsockname()[1]
     arguments = [
-        f"--logdir={tmp_path}",
+        f"--logdir={folder}",
         f"--port={port}",
         f"--load_fast={request.param}",
         "--reload_interval=1",
@@ -89,7 +89,7 @@ def served(tmp_path, request):
         except OSError:  # not up yet, or no such curve yet
             return None
 
-    yield answer
+    yield folder, answer
     server.terminate()
     server.wait()
 
@@ -105,42 +105,47 @@ def wait_until(condition, secs=600):
     return condition()
 
 
-def test_a_tensorboard_that_stays_open_shows_each_step_once(tmp_path, served):
+def test_a_tensorboard_that_stays_open_shows_each_step_once(tensorboard):
+    folder, served = tensorboard
     expected = [[1, 1.0], [2, 2.0], [3, 3.0], [4, 4.0]]
-    write_steps(tmp_path, [1, 2, 3, 4])
-    assert wait_until(lambda: points_served(served, "train", "loss") == expected)
+    write_steps(folder / "steps", [1, 2, 3, 4])
+    assert wait_until(lambda: points_served(served, "steps/train", "loss") == expected)
     for restored in (2, 4):
-        time.sleep(1)  # files are named by the second, and a process takes longer than that to start
-        event_files.rewind(tmp_path, step=restored)
-        write_steps(tmp_path, range(restored + 1, restored + 4), offset=0.25)
+        second = int(time.time())  # Files are named by it, and a process takes longer than that to start.
+        wait_until(lambda second=second: int(time.time()) > second)
+        event_files.rewind(folder / "steps", step=restored)
+        write_steps(folder / "steps", range(restored + 1, restored + 4), offset=0.25)
         expected = expected[:restored] + [[step, step + 0.25] for step in range(restored + 1, restored + 4)]
-        assert wait_until(lambda wanted=expected: points_served(served, "train", "loss") == wanted), (
-            points_served(served, "train", "loss")
-        )
-    time.sleep(3)
-    assert points_served(served, "train", "loss") == expected
+        seen = wait_until(lambda wanted=expected: points_served(served, "steps/train", "loss") == wanted)
+        assert seen, points_served(served, "steps/train", "loss")
+    # A run that is shown later than it was written tells that all was read again.
+    for name in ("first", "second"):
+        write_steps(folder / name, [1])
+        assert wait_until(lambda name=name: points_served(served, f"{name}/train", "loss") == [[1, 1.0]])
+    assert points_served(served, "steps/train", "loss") == expected
 
 
 def everything_served(served):
-    """{(run, tag, step): values} of all curves and texts served; a text's value is whether it is a table."""
+    """{(run, tag, step): values} that a TensorBoard serves of a training; of a text, whether it is a table."""
     found = collections.defaultdict(list)
     for run, tags in (served("plugin/scalars/tags") or {}).items():
-        for tag in tags:
+        for tag in tags if run.startswith("run/") else ():
             for step, value in points_served(served, run, tag):
                 found[run.rpartition("/")[2], tag, step].append(value)
     for run, tags in (served("plugin/text/tags") or {}).items():
-        for tag in tags:
+        for tag in tags if run.startswith("run/") else ():
             for text in served(f"plugin/text/text?run={run}&tag={tag}") or []:
                 found[run.rpartition("/")[2], tag, text["step"]].append("<table>" in text["text"])
     return found
 
 
-def test_tensorboard_serves_every_run_tag_and_point_of_a_training(tmp_path, cache_dir, served):
-    train.run(tiny(tmp_path / "run", cache_dir), stop_requests=NoStopRequests())
+def test_tensorboard_serves_every_run_tag_and_point_of_a_training(finished, tensorboard):
+    folder, served = tensorboard
+    shutil.copytree(finished, folder / "run")
     texts = {"configuration", "sample_texts"}
     logged = {
         key: [True] if key[1] in texts else values
-        for key, values in scalars(tmp_path / "run" / "summaries").items()
+        for key, values in scalars(folder / "run" / "summaries").items()
     }
     wait_until(lambda: everything_served(served) == logged)  # it loads one run after another
     assert everything_served(served) == logged
@@ -148,7 +153,9 @@ def test_tensorboard_serves_every_run_tag_and_point_of_a_training(tmp_path, cach
         name: {tag for run, tag, _ in logged if run == name}
         for name in ("train", "validation", "best", "test")
     }
-    assert set(served("runs")) == {f"run/summaries/{name}" for name in tags}
+    assert {name for name in served("runs") if name.startswith("run/")} == {
+        f"run/summaries/{name}" for name in tags
+    }
     assert {"loss", "accuracy"} <= tags["train"] & tags["validation"] & tags["test"]
     assert tags["best"] == {"loss", "best_step", "waited"}
     assert texts <= tags["train"] & tags["test"]

@@ -285,6 +285,7 @@ def test_a_damaged_source_file_is_a_storage_error(tmp_path, damage):
     assert len(texts_of(open_from(tmp_path), "test")) == 10
 
 
+@pytest.mark.slow
 def test_sample_reviews_are_prepared_once_by_two_processes_at_once(tmp_path):
     code = """
 import sys

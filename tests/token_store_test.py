@@ -507,6 +507,7 @@ def test_two_builders_at_once_end_with_one_store(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_a_killed_builder_left_is_removed_by_the_next_one(tmp_path):
     code = """
         import os, signal, sys

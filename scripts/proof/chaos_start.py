@@ -11,7 +11,6 @@ import pathlib
 import pickle
 import re
 import resource
-import runpy
 import shutil
 import signal
 import sys
@@ -22,9 +21,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from compare_runs import outcome
+from fork_server import run_as_main
 from local_cluster import ROOT
 
-import trainer.main
 from trainer import evaluate, export, inspect_run, predict, train
 
 P, R = ParamSpec("P"), TypeVar("R")
@@ -153,7 +152,7 @@ def start(
         prepare()
         if is_fresh:
             os.execv(sys.executable, [sys.executable, "-m", "trainer.main", *flags])
-        code = _run(flags)
+        code = run_as_main(flags)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -186,25 +185,6 @@ def _redirect(log: pathlib.Path) -> None:
         path = log.with_name(f"{log.name}.{name}")
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
     os.closerange(3, 256)
-
-
-def _run(argv: list[str]) -> int:
-    # What the interpreter does: the __main__ block, its exit code, and 120 when the last flush fails.
-    sys.argv = ["trainer.main", *argv]
-    code = 0
-    try:
-        runpy.run_path(trainer.main.__file__, run_name="__main__")
-    except SystemExit as end:
-        code = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return 120
-    return code
 
 
 def limit_memory() -> None:
