@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from compare_runs import scalars
 from fakes import command, tiny
+from processes import popen
 
 from trainer import inspection
 from trainer.run import checkpoint_reading, conditions

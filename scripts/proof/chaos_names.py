@@ -60,6 +60,12 @@ def matched_by(name: str) -> list[str]:
     return [each for each in names if each not in ("", ".", "..", name)][:4]
 
 
+def relative_name(path: pathlib.Path, base: pathlib.Path) -> str:
+    """A path as it is given on a command line in `base`, where a ~ at its start would be the home folder."""
+    name = str(path.relative_to(base))
+    return f"./{name}" if name.startswith("~") else name
+
+
 class _Place(NamedTuple):
     # Where a case takes place, and how.
     rng: random.Random
@@ -69,9 +75,9 @@ class _Place(NamedTuple):
     is_relative: bool  # whether flags give paths relative to `base`
     is_fresh: bool  # whether the trainer is started in a new interpreter
 
-    def given(self, path: pathlib.Path) -> pathlib.Path:
+    def given(self, path: pathlib.Path) -> str:
         """The path as a flag gives it."""
-        return path.relative_to(self.base) if self.is_relative else path
+        return relative_name(path, self.base) if self.is_relative else str(path)
 
     def beside(self, suffix: str) -> pathlib.Path:
         """A path next to the run directory."""
@@ -120,7 +126,7 @@ class Names:
         started.wait(SECS)
         return workdir
 
-    def _own_dataset(self, reviews: pathlib.Path) -> list[str]:
+    def _own_dataset(self, reviews: str) -> list[str]:
         splits = [f"--{use}_split={use}" for use in ("train", "validation", "test")]
         return [f"--dataset=csv:{reviews}", *splits, *FEW]
 
@@ -195,7 +201,7 @@ class Names:
         run, output_name = place.given(place.run), place.given(output)
         answer = place.start(["--mode=inspect", f"--workdir={run}"]).wait(SECS)
         wrong = faults_of(answer, (0,)) + ["inspect reports damage"] * (answer.out.count("verified") < 24)
-        latest = f"--checkpoint={run / 'checkpoints' / 'ckpt-24'}"
+        latest = f"--checkpoint={place.given(place.run / 'checkpoints' / 'ckpt-24')}"
         which = place.rng.choice((latest, "--checkpoint=best"))
         if place.rng.random() < 0.5:
             answer, figures = self._evaluate(run, output_name, place.given(table), place.log, place.base)
