@@ -220,8 +220,7 @@ def test_batches_from_a_later_step_are_those_of_a_run_that_never_stopped(step):
     assert_equal_batches(rest, whole[step:])
 
 
-def test_a_step_reads_the_lengths_of_one_window(monkeypatch):
-    monkeypatch.setattr(input_pipeline, "WINDOW_BATCHES", 5)
+def test_a_step_reads_the_lengths_of_one_window():
     lengths, indexed = random_lengths(10_000), []
 
     class Watched:
@@ -233,7 +232,8 @@ def test_a_step_reads_the_lengths_of_one_window(monkeypatch):
             return lengths[reviews]
 
     watched, plan = (
-        BatchPlan(lengths=lengths, batch_size=8, seed=0, max_length=100) for lengths in (Watched(), lengths)
+        BatchPlan(lengths=lengths, batch_size=8, seed=0, max_length=100, window_batches=5)
+        for lengths in (Watched(), lengths)
     )
     np.testing.assert_array_equal(
         [watched.rows(step) for step in range(1000, 1005)], [plan.rows(step) for step in range(1000, 1005)]

@@ -55,7 +55,7 @@ def test_a_closed_stream_fails_when_it_is_used_and_is_there():
     )
     told = guarded(code, redirect="0<&- 1>&-").stderr.decode()
     assert told.startswith("[9, ")
-    assert "Standard output must take the answer" in told
+    assert "Standard output must accept the result" in told
 
 
 def test_a_reader_that_has_had_enough_ends_the_program_quietly():

@@ -169,7 +169,7 @@ def read(path: pathlib.Path, *, limit: int = SMALL, follow_links: bool = False) 
         if size > limit:
             why = f"it has {size} bytes, and at most {limit} are read"
             raise UnexpectedFileError(errno.EFBIG, why, str(path))
-        return file.read(limit)
+        return file.read(size)  # not `limit`, for which Python would allocate a buffer
 
 
 def entries(directory: pathlib.Path) -> list[pathlib.Path]:
