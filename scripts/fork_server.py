@@ -206,7 +206,7 @@ def _open_streams() -> None:
 
 
 def run_as_main(flags: Sequence[str]) -> int:
-    """Runs the trainer's `__main__` block as the interpreter does; returns the exit code, 120 if a flush fails."""
+    """Runs the trainer's `__main__` block as the interpreter does; returns the exit code."""
     import trainer.main
 
     sys.argv = [trainer.main.__file__, *flags]

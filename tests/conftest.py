@@ -1,4 +1,4 @@
-"""What the tests share: runs trained once for all workers of pytest, compiled steps, a disk that can be full."""
+"""What tests share: runs trained once for all workers of pytest, compiled steps, a disk that can be full."""
 
 import contextlib
 import fcntl
@@ -38,7 +38,7 @@ _SLOW = {
 
 
 def pytest_collection_modifyitems(items):
-    """Marks what `scripts/test.sh --fast` leaves out: what needs a second process, a training run, or long."""
+    """Marks what `scripts/test.sh --fast` leaves out: second processes, training runs, long tests."""
     for item in items:
         if item.module.__name__ in _SLOW or {"cache_dir", "small_disk", "tensorboard"} & set(
             item.fixturenames
@@ -94,7 +94,7 @@ def _no_process_is_left_behind(request):
 
 @pytest.fixture(scope="session")
 def build_once(tmp_path_factory):
-    """Called with a name and a function, it has the function fill a folder, once for all workers of pytest."""
+    """A function that has another one fill a folder of a given name, once for all workers of pytest."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     shared.mkdir(exist_ok=True)
@@ -153,7 +153,7 @@ def reference(build_once, cache_dir):
 
 @pytest.fixture(scope="session")
 def killed(build_once, cache_dir):
-    """What a kill at each step leaves of the tiny run: at even steps just after the commit, at odd ones before."""
+    """What a kill at each step leaves of the tiny run: at even steps after the commit, at odd ones before."""
 
     def make(folder):
         save, workdir = Checkpoints.save, folder / "run"

@@ -384,7 +384,8 @@ def test_a_full_disk_under_the_encoded_corpus_is_named_and_leaves_nothing_half_w
 
 def test_a_full_disk_ends_a_real_process_with_exit_code_3(small_disk, cache_dir, halfway):
     folder = small_disk(0.5 * megabytes(halfway))
-    program = "import sys; from trainer import main; from trainer.run import checkpoint_manager as manager; manager.RETRY_SECS = (0, 0, 0, 0)"
+    program = "import sys; from trainer import main; from trainer.run import checkpoint_manager as manager"
+    program += "; manager.RETRY_SECS = (0, 0, 0, 0)"
     program = [
         sys.executable,
         "-c",
@@ -484,7 +485,7 @@ LONG = {
 
 
 def long(root, cache_dir, **more):
-    """A run of 480 steps that saves only where it evaluates, so that what a signal saves is told from what is saved anyway."""
+    """A run of 480 steps that saves only where it evaluates, so that the save of a signal is recognised."""
     return tiny(root, cache_dir, **{**LONG, "log_every_steps": 20, **more})
 
 

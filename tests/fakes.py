@@ -72,7 +72,7 @@ TINY = {
     "checkpoint_every_secs": 0.01,
     "log_every_steps": 3,
 }
-"""A run of 24 steps over 3 epochs, saved at each, with a short last batch; evaluated in mid-epoch: best, worse, best, worse."""
+"""24 steps over 3 epochs, each saved, with a short last batch; evaluations: best, worse, best, worse."""
 
 
 def tiny(workdir: pathlib.Path, cache_dir: str, **settings) -> dict:

@@ -1,4 +1,4 @@
-"""No run harms another, and no stranger's file is obeyed: names, links, hostile files, directories that move."""
+"""No run harms another, and no stranger's file is obeyed."""
 
 import contextlib
 import errno
@@ -320,7 +320,7 @@ class Hung(BaseException):
 
 @pytest.fixture
 def started(monkeypatch, caplog):
-    """Called with settings, it runs the program in this process, without its signals; returns the exit code."""
+    """Runs the program with given settings in this process, without signals; returns the exit code."""
 
     def give_up(signum, frame):
         raise Hung
@@ -558,7 +558,8 @@ def test_a_new_run_on_a_full_disk_is_exit_code_3(small_disk, cache_dir):
     reason="needs root and unshare, for another PID namespace",
 )
 def test_inspect_sees_from_another_pid_namespace_that_a_run_is_training(tmp_path):
-    program = "import sys, pathlib; from trainer.run import workdir; print(workdir.is_held(pathlib.Path(sys.argv[1])))"
+    program = "import sys, pathlib; from trainer.run import workdir as w"
+    program += "; print(w.is_held(pathlib.Path(sys.argv[1])))"
     inside = [
         "unshare",
         "--pid",

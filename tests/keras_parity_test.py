@@ -70,7 +70,7 @@ def finished(tmp_path_factory, cache_dir):
 
 @pytest.fixture(scope="module")
 def resumed(finished, tmp_path_factory, cache_dir):
-    """The same run, killed after step 7, in its first epoch, and then damaged there; the newest checkpoint alone is kept from then on."""
+    """The same run, killed after step 7 and then damaged there; from then on one checkpoint is kept."""
     workdir = shutil.copytree(finished, tmp_path_factory.mktemp("resumed") / "run")
     for path in workdir.glob("*/ckpt-*"):
         if int(re.match(r"ckpt-(\d+)", path.name)[1]) > 7:
@@ -84,7 +84,7 @@ def resumed(finished, tmp_path_factory, cache_dir):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory, cache_dir):
-    """A run by its accuracy, evaluated and saved once an epoch, that patience ends: no accuracy is above the baseline."""
+    """A run that monitors accuracy, saved once an epoch; patience stops it, none beats the baseline."""
     workdir = tmp_path_factory.mktemp("stopped") / "run"
     settings = {
         "monitor": "val_accuracy",
@@ -224,7 +224,7 @@ def early_stopping(values, **settings):
 
 
 def assert_they_stop_alike(name, values_of_it, *, default):
-    """Over random runs, with one argument set and the others random; that the argument matters somewhere is held as well."""
+    """Random runs with one argument set, the others random; the argument must matter in one of them."""
     matters = 0
     for seed in range(24):
         values, settings = draw(seed)

@@ -32,10 +32,12 @@ def start(given, *arguments):
 STAND_INS = """
 import subprocess, sys
 import local_cluster
-local_cluster.start_workers = lambda count, flags, **kwargs: [subprocess.Popen(["sh", "-c", flag], **kwargs) for flag in flags]
+def start_workers(count, flags, **kwargs):
+    return [subprocess.Popen(["sh", "-c", flag], **kwargs) for flag in flags]
+local_cluster.start_workers = start_workers
 sys.exit(local_cluster.train_together(len(sys.argv) - 1, sys.argv[1:], max_restarts=2))
 """
-"""Runs shell scripts in the place of workers: a trainer does not end with any code, at any time, on demand."""
+"""Runs shell scripts as workers: a trainer does not end with any code, at any time, on demand."""
 
 
 def start_stand_ins(*scripts, **kwargs):

@@ -1,4 +1,4 @@
-"""The recurrent kernel: against the plain loop and against Keras, at many shapes, lengths and weights, and bit for bit against itself."""
+"""The recurrent kernel, compared with the plain loop and with Keras, and bit for bit with itself."""
 
 import hashlib
 import os
@@ -51,7 +51,7 @@ def read(tokens, embeddings, kernel, recurrent_kernel, bias):
 
 
 def plain(token_ids, lengths, variables):
-    """The definition of an LSTM (Hochreiter and Schmidhuber 1997, with forget gates), one review and one token at a time, in float64."""
+    """The definition of an LSTM (Hochreiter and Schmidhuber 1997, with forget gates), in float64."""
     embeddings, *rest = (tf.cast(variable, tf.float64) for variable in variables)
     reviews = [tf.constant(review[:length]) for review, length in zip(token_ids, lengths, strict=True)]
     ends = [
@@ -262,7 +262,8 @@ import conftest, numpy as np, lstm_test
 random = np.random.default_rng(0)
 for lengths in (range(20), range(60)):
     for _ in lengths:
-        example = lstm_test.make(batch=3, time=int(random.integers(1, 300)), vocab_size=int(sys.argv[1]), dim=4, units=4)
+        time, vocab_size = int(random.integers(1, 300)), int(sys.argv[1])
+        example = lstm_test.make(batch=3, time=time, vocab_size=vocab_size, dim=4, units=4)
         lstm_test.states_and_gradients(lstm_test.fast, *example)
     print(len(glob.glob(sys.argv[2] + "/*before_optimizations.txt")))
 """

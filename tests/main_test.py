@@ -270,7 +270,8 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, cache_
 
 
 def test_a_start_imports_nothing_that_training_does_not_need(finished):
-    program = "import sys; from trainer import main; code = main.main(sys.argv); print(*sys.modules, sep='\\n'); sys.exit(code)"
+    program = "import sys; from trainer import main; code = main.main(sys.argv)"
+    program += "; print(*sys.modules, sep='\\n'); sys.exit(code)"
     answer = run([sys.executable, "-c", program, *command({**finished, "epochs": 4, "patience": 0})[3:]])
     assert answer.returncode == 0
     imported = set(answer.stdout.splitlines())

@@ -1,4 +1,4 @@
-"""A network that splits. Real processes in network namespaces, whose frames are lost in one direction or in both."""
+"""A network that splits: real processes in network namespaces that lose frames one way or both ways."""
 
 import contextlib
 import re

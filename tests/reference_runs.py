@@ -24,7 +24,7 @@ class Killed(BaseException):
 
 
 def train_until_killed(given, monkeypatch, step, *, committed):
-    """Trains until the save of `step` and dies just before or after its commit; returns whether it got there."""
+    """Trains until the save of `step` and dies before or after its commit; returns whether it got there."""
     save = Checkpoints.save
 
     def save_and_die(checkpoints):
@@ -66,7 +66,7 @@ _so_far_left_alone = functools.cache(so_far)
 
 
 def assert_goes_on_as(reference, given, monkeypatch, *, from_step):
-    """The run of these settings resumes at a step and makes the next one as the reference run did, bit for bit.
+    """The run resumes at a step and makes the next one as the reference run did, bit for bit.
 
     Args:
       reference: a run that was left alone and has kept all its checkpoints.

@@ -56,13 +56,15 @@ def test_with_nothing_to_save_a_signal_ends_at_once(name):
 def test_a_signal_ends_with_its_code_when_its_word_cannot_be_said():
     read, write = os.pipe()
     os.close(read)
-    program = "import os, signal; from trainer.signals import Signals; Signals(); os.kill(os.getpid(), signal.SIGTERM)"
+    program = "import os, signal; from trainer.signals import Signals; Signals()"
+    program += "; os.kill(os.getpid(), signal.SIGTERM)"
     assert subprocess.run([sys.executable, "-c", program], stderr=write, check=False).returncode == 143
     os.close(write)
 
 
 def test_a_hangup_that_is_ignored_at_the_start_stays_ignored():
-    program = "import os, signal; from trainer.signals import Signals; Signals(); os.kill(os.getpid(), signal.SIGHUP)"
+    program = "import os, signal; from trainer.signals import Signals; Signals()"
+    program += "; os.kill(os.getpid(), signal.SIGHUP)"
     assert run(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", program]).returncode == 0
 
 

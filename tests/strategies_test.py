@@ -1,4 +1,4 @@
-"""Several devices and several processes: the same training, as exactly resumable. Real processes, real signals."""
+"""Several devices and several processes: the same training, as exactly resumable."""
 
 import re
 import signal

@@ -67,7 +67,7 @@ def test_a_training_that_stops_within_the_window_can_be_profiled_again(tmp_path)
 
 @pytest.fixture(scope="module", params=["true", "false"], ids=["data server", "Python loader"])
 def tensorboard(tmp_path_factory, request):
-    """The folder that a TensorBoard shows, and a function from a path of its HTTP API to the answer, or None."""
+    """The folder that a TensorBoard shows, and a function from a path of its HTTP API to the answer."""
     folder = tmp_path_factory.mktemp("shown")
     with socket.socket() as unused:
         unused.bind(("localhost", 0))
@@ -126,7 +126,7 @@ def test_a_tensorboard_that_stays_open_shows_each_step_once(tensorboard):
 
 
 def everything_served(served):
-    """{(run, tag, step): values} that a TensorBoard serves of a training; of a text, whether it is a table."""
+    """{(run, tag, step): values} that a TensorBoard serves; of a text, whether it is a table."""
     found = collections.defaultdict(list)
     for run, tags in (served("plugin/scalars/tags") or {}).items():
         for tag in tags if run.startswith("run/") else ():

@@ -12,7 +12,7 @@ from trainer.run import checkpoint_files, checkpoint_reading
 
 
 def begun(tmp_path, cache_dir, source, **settings):
-    """The state of a new run that starts from `source`, as it is committed before the first step; there it is killed."""
+    """The state of a new run that starts from `source`, committed before the first step and killed there."""
     given = tiny(tmp_path / "new", cache_dir, init_from=str(source), epochs=1, **settings)
     run = session.open_session(given, stop_requests=NoStopRequests())
     prepare.prepare_directory(run)
