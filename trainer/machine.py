@@ -51,7 +51,7 @@ def sync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def open_directory(path: str | os.PathLike) -> int:
+def open_directory(path: str | os.PathLike[str]) -> int:
     """Opens a directory to be named by its descriptor; without O_PATH, it has to be readable.
 
     Raises:
