@@ -94,7 +94,7 @@ ENVIRONMENTS = [
         Environment(f"TF_CONFIG={text}", {"TF_CONFIG": text}, flags=("--strategy=multi_worker",), codes=(2,))
         for text in _TF_CONFIGS
     ),
-    _variables(TF_CONFIG="garbage"),
+    Environment("TF_CONFIG=garbage", {"TF_CONFIG": "garbage"}, codes=(2,)),
     *(_variables(PYTHONWARNINGS=value) for value in ("error", "default")),
     *(_variables(NO_COLOR=value) for value in ("1", "")),
     *(_variables(COLUMNS=value, LINES=value) for value in ("0", "garbage", "-1")),
