@@ -14,11 +14,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
+from absl import flags as absl_flags
 from compare_runs import outcome, scalars
 from fakes import NoStopRequests, tiny
 
-from trainer import config, export, inspect_run, prepare, session, train, trained_model
+from trainer import config, export, flags, inspect_run, inspection, prepare, session, train, trained_model
 from trainer.config import FIELDS
 from trainer.run import checkpoint_files
 from trainer.run.early_stopping import initial, stop_reason, verdict
@@ -147,10 +147,10 @@ def said(caplog):
         return caplog.text
 
     caplog.set_level("DEBUG", logger="absl")
-    flags.FLAGS.unparse_flags()
+    absl_flags.FLAGS.unparse_flags()
     yield listen
-    flags.FLAGS["verbosity"].unparse()
-    flags.FLAGS.unparse_flags()
+    absl_flags.FLAGS["verbosity"].unparse()
+    absl_flags.FLAGS.unparse_flags()
 
 
 # The verdicts, side by side. Values are sixteenths, so that ties are many and float32, in which Keras
@@ -240,7 +240,7 @@ def test_model_checkpoint_filepath(finished):
     assert len(kept(finished, "best")) == 1
     told = {
         entry["path"]: entry["val_loss"]
-        for entry in inspect_run.inspect(finished, {"workdir": str(finished)})["checkpoints"]
+        for entry in inspection.facts_of(inspection.look(finished, {"workdir": str(finished)}))["checkpoints"]
     }
     losses = dict(zip((5, 10, 15, 20), curve(finished, "validation", "loss"), strict=True))
     for step in kept(finished):
