@@ -536,7 +536,7 @@ def test_each_signal_that_ends_a_run_saves_the_step_it_comes_at_also_when_it_com
         said = process.stderr.read()
         assert process.wait() in {128 + signal.Signals[f"SIG{name}"] for name in names}, said
         newest = checkpoint_files.step_of(checkpoint_files.find(root).newest)
-        assert "; the same command goes on." in said
+        assert "; the same command continues." in said
         assert newest > step, names
         step = newest
     train.run(long(root, cache_dir), stop_requests=NoStopRequests())

@@ -30,8 +30,9 @@ def start(given, *arguments):
 
 
 STAND_INS = """
-import subprocess, sys
+import signal, subprocess, sys
 import local_cluster
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where pytest runs under nohup
 def start_workers(count, flags, **kwargs):
     return [subprocess.Popen(["sh", "-c", flag], **kwargs) for flag in flags]
 local_cluster.start_workers = start_workers

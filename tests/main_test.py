@@ -36,7 +36,7 @@ def first(tmp_path_factory, cache_dir):
 
 
 @pytest.fixture
-def finished(first):
+def finished_given(first):
     """The settings of a finished run."""
     return first[0]
 
@@ -87,7 +87,7 @@ def test_an_unknown_dataset_or_split_is_one_sentence(tmp_path, cache_dir, settin
 def test_a_model_larger_than_the_memory_is_one_sentence(tmp_path, cache_dir):
     answer = run_forked(command(tiny(tmp_path / "run", cache_dir, lstm_units=1_000_000)), **AS_TEXT)
     assert answer.returncode == 2
-    assert "error: The memory must hold a step" in answer.stderr
+    assert "error: The memory must hold a training step" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
@@ -169,10 +169,12 @@ def test_verbose_says_each_save(tmp_path, cache_dir):
     assert f"Saved {tmp_path / 'run'}/checkpoints/ckpt-8, " in answer.stderr
 
 
-def test_a_finished_run_says_so_and_changes_nothing(finished):
-    workdir = finished["workdir"]
+def test_a_finished_run_says_so_and_changes_nothing(finished_given):
+    workdir = finished_given["workdir"]
     before = {path: path.stat().st_mtime_ns for path in _files(workdir)}
-    answer = run_forked([*MAIN, f"--workdir={workdir}", f"--cache_dir={finished['cache_dir']}"], **AS_TEXT)
+    answer = run_forked(
+        [*MAIN, f"--workdir={workdir}", f"--cache_dir={finished_given['cache_dir']}"], **AS_TEXT
+    )
     assert answer.returncode == 0
     assert "is finished" in answer.stderr
     assert {path: path.stat().st_mtime_ns for path in _files(workdir)} == before
@@ -187,16 +189,16 @@ def _files(workdir):
     ]
 
 
-def test_frozen_flags_that_differ_are_each_named(finished):
-    answer = run_forked([*command(finished), "--seed=1", "--batch_size=8"], **AS_TEXT)
+def test_frozen_flags_that_differ_are_each_named(finished_given):
+    answer = run_forked([*command(finished_given), "--seed=1", "--batch_size=8"], **AS_TEXT)
     assert answer.returncode == 2
     assert "--seed was 2 and is 1 now" in answer.stderr
     assert "--batch_size was 4 and is 8 now" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
-def test_an_inexact_change_needs_leave(finished):
-    refused = run_forked([*command(finished), "--learning_rate=0.02"], **AS_TEXT)
+def test_an_inexact_change_needs_leave(finished_given):
+    refused = run_forked([*command(finished_given), "--learning_rate=0.02"], **AS_TEXT)
     assert refused.returncode == 2
     assert "--learning_rate was 0.03 and is 0.02 now" in refused.stderr
     assert "--allow_inexact_resume" in refused.stderr
@@ -213,13 +215,15 @@ def test_a_tilde_is_the_home_folder_and_the_command_that_is_printed_fits_a_shell
     assert answer.returncode == 0, answer.stderr
     assert not pathlib.Path("~").exists()
     assert f"--dataset=csv:{home}/reviews.csv\n" in (home / "my runs" / "first" / "config.flags").read_text()
-    (printed,) = (line for line in answer.stderr.splitlines() if line.startswith("Look at it: "))
-    words = run(["sh", "-c", f"printf '%s\\n' {printed.removeprefix('Look at it: ')}"]).stdout.splitlines()
+    (printed,) = (line for line in answer.stderr.splitlines() if line.startswith("View metrics: "))
+    words = run(["sh", "-c", f"printf '%s\\n' {printed.removeprefix('View metrics: ')}"]).stdout.splitlines()
     assert words == ["tensorboard", "--logdir", f"{home}/my runs/first/summaries"]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(tmp_path, cache_dir, finished, signum):
+def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(
+    tmp_path, cache_dir, finished_given, signum
+):
     workdir = tmp_path / "run"
     process = popen(command(tiny(workdir, cache_dir)), stderr=subprocess.PIPE, text=True)
     while not (workdir / "checkpoints" / "ckpt-7.index").exists() and process.poll() is None:
@@ -227,10 +231,10 @@ def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(tmp_path, c
     process.send_signal(signum)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
-    assert "the same command goes on" in errors or "will be done again" in errors
+    assert "the same command continues" in errors or "to redo" in errors
     assert "Traceback" not in errors
     assert run_forked(command(tiny(workdir, cache_dir)), **AS_TEXT).returncode == 0
-    assert outcome(workdir) == outcome(pathlib.Path(finished["workdir"]))
+    assert outcome(workdir) == outcome(pathlib.Path(finished_given["workdir"]))
 
 
 def test_a_log_line_does_not_command_a_terminal(tmp_path):
@@ -254,7 +258,7 @@ def test_a_signal_while_tensorflow_is_imported_is_told_of(tmp_path, cache_dir):
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert errors == "Ended by SIGTERM; the same command goes on.\n"
+    assert errors == "Ended by SIGTERM; the same command continues.\n"
 
 
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, cache_dir):
@@ -269,10 +273,12 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, cache_
     assert f"process {first.pid} on " in second.stderr
 
 
-def test_a_start_imports_nothing_that_training_does_not_need(finished):
+def test_a_start_imports_nothing_that_training_does_not_need(finished_given):
     program = "import sys; from trainer import main; code = main.main(sys.argv)"
     program += "; print(*sys.modules, sep='\\n'); sys.exit(code)"
-    answer = run([sys.executable, "-c", program, *command({**finished, "epochs": 4, "patience": 0})[3:]])
+    answer = run(
+        [sys.executable, "-c", program, *command({**finished_given, "epochs": 4, "patience": 0})[3:]]
+    )
     assert answer.returncode == 0
     imported = set(answer.stdout.splitlines())
     assert {"tensorflow", "keras", "trainer.train"} <= imported

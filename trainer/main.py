@@ -4,6 +4,7 @@ python -m trainer.main --flagfile=trainer/configs/quickstart.flags
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import pathlib
@@ -18,6 +19,14 @@ from trainer.run import workdir
 from trainer.run.cluster import Cluster, read_cluster
 from trainer.signals import Signals
 from trainer.tensorflow_setup import importing_tensorflow
+
+MODES = {
+    "train": "trainer.train",
+    "evaluate": "trainer.evaluate",
+    "predict": "trainer.predict",
+    "export": "trainer.export",
+    "inspect": "trainer.inspect_run",
+}
 
 
 @contextlib.contextmanager
@@ -43,20 +52,13 @@ def _machine_errors() -> Iterator[None]:
 
 
 def start(mode: str, given: Settings, signals: Signals) -> None:
-    """Runs a mode; it is imported only now, because importing TensorFlow takes seconds."""
+    """Runs a mode; it alone is imported, and only now, because importing TensorFlow takes seconds."""
     with importing_tensorflow():
-        from trainer import evaluate, export, inspect_run, predict, train
-    match mode:
-        case "train":
-            train.run(given, stop_requests=signals)
-        case "evaluate":
-            evaluate.run(given)
-        case "predict":
-            predict.run(given)
-        case "export":
-            export.run(given)
-        case "inspect":
-            inspect_run.run(given)
+        module = importlib.import_module(MODES[mode])
+    if mode == "train":
+        module.run(given, stop_requests=signals)
+    else:
+        module.run(given)
 
 
 def cluster_of(given: Settings) -> Cluster:
