@@ -554,7 +554,7 @@ def test_usr1_saves_and_training_goes_on(tmp_path, cache_dir, long_twin):
     process.send_signal(signal.SIGUSR1)
     rest = process.stderr.readlines()
     assert process.wait() == 0
-    assert "Saved at step 1, as SIGUSR1 asks.\n" in first
+    assert "Saved at step 1, as SIGUSR1 requested.\n" in first
     (saved,) = [line for line in rest if line.startswith("Saved at step")]
     assert 20 <= int(saved.split()[3].rstrip(",")) < 240
     assert outcome(root) == long_twin
