@@ -30,9 +30,8 @@ def start(given, *arguments):
 
 
 STAND_INS = """
-import signal, subprocess, sys
+import subprocess, sys
 import local_cluster
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where pytest runs under nohup
 def start_workers(count, flags, **kwargs):
     return [subprocess.Popen(["sh", "-c", flag], **kwargs) for flag in flags]
 local_cluster.start_workers = start_workers
