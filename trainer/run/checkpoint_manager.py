@@ -39,7 +39,7 @@ class Checkpoints:
       run: the run directory.
       state: the state.
       max_to_keep: how many periodic checkpoints are kept.
-      stop_requested: whether the program is asked to stop; then a failed save is not tried again.
+      stop_requested: whether a stop is requested; then a failed save is not tried again.
       is_writer: whether this process saves; of several workers only one does.
     """
 
