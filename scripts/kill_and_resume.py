@@ -29,6 +29,8 @@ from fork_server import ForkServer
 from local_cluster import ROOT, SECS_TO_END, Popen, start_workers
 from tqdm import tqdm
 
+from trainer.words import plural
+
 SMALL_RUN = [
     *("--train_split=train[:640]", "--validation_split=validation[:512]", "--test_split=test[:512]"),
     *("--batch_size=8", "--epochs=2", "--learning_rate=0.005", "--dropout=0.2", "--patience=3"),
@@ -208,12 +210,12 @@ def _disturb_at(
 
 
 def _faults(end: _End, output: str) -> list[str]:
-    kind = end.disturbance.kind if end.disturbance else ""
+    kind = f" ({end.disturbance.kind.strip()})" if end.disturbance and end.disturbance.kind else ""
     if end.codes is None:
-        return [f"{end.seconds:.0f} s after a disturbance {kind} not all processes had ended: {output}"]
+        return [f"{end.seconds:.0f} s after the disturbance{kind} not all processes had ended: {output}"]
     allowed = {0} | (end.disturbance.codes if end.disturbance else set())
     if not allowed.issuperset(end.codes) or "Traceback" in output:
-        return [f"exit codes {end.codes} {kind}: {output}"]
+        return [f"exit codes {end.codes}{kind}: {output}"]
     return []
 
 
@@ -223,12 +225,13 @@ def report(seconds: Seconds, wrong: list[str], noun: str) -> int:
     Args:
       seconds: its first part.
       wrong: its second part.
-      noun: what the disturbances are, in the plural.
+      noun: what a disturbance is, for example "kill".
     """
     for name in sorted(seconds):
         longest = f"the longest took {max(seconds[name]):.2f} s to end"
-        print(f"{name:<22} {len(seconds[name]):>4} {noun}, {longest}")
-    print(*wrong, f"{sum(map(len, seconds.values()))} {noun}, {len(wrong)} differences", sep="\n")
+        print(f"{name:<22} {plural(len(seconds[name]), noun):>9}, {longest}")
+    count = sum(map(len, seconds.values()))
+    print(*wrong, f"{plural(count, noun)}, {plural(len(wrong), 'difference')}", sep="\n")
     return int(bool(wrong))
 
 
@@ -264,7 +267,7 @@ def main() -> int:
             folder=pathlib.Path(folder),
             popen=server.popen if given.forks else subprocess.Popen,
         )
-    return report(seconds, wrong, "kills")
+    return report(seconds, wrong, "kill")
 
 
 if __name__ == "__main__":
