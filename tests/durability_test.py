@@ -635,7 +635,9 @@ def test_killed_at_random_instants_nothing_tells():
 def test_a_loss_that_is_not_finite_ends_the_run_with_nothing_of_it_saved(tmp_path, cache_dir):
     root = tmp_path / "run"
     for _ in range(2):  # the same command arrives at the same step
-        with pytest.raises(NonFiniteError, match=r"at step 2 .* nan; step 1 is saved.*--learning_rate"):
+        with pytest.raises(
+            NonFiniteError, match=r"at step 2 .* nan; resume from step 1, which is saved.*--learning_rate"
+        ):
             train.run(tiny(root, cache_dir, learning_rate=1e38), stop_requests=NoStopRequests())
         assert checkpoint_files.find(root).newest.name == "ckpt-1"
     assert NonFiniteError.exit_code == 4
@@ -687,7 +689,7 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(
 
     with (
         monkeypatch.context() as patch,
-        pytest.raises(NonFiniteError, match=f"at step {step} .*step {step - 1} is saved"),
+        pytest.raises(NonFiniteError, match=f"at step {step} .*step {step - 1}, which is saved"),
     ):
         patch.setattr(train, "make_train_step", make_failing_step)
         train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())

@@ -129,7 +129,7 @@ def test_of_two_exports_at_once_nobody_fails_and_what_is_there_is_whole(exported
     assert export._load_saved_model(str(folder / "saved_model" / "15")).shape == (4,)
 
 
-@pytest.mark.parametrize("ask", ["_ask_keras", "_ask_saved_model"])
+@pytest.mark.parametrize("ask", ["_load_keras", "_load_saved_model"])
 def test_an_export_that_does_not_answer_as_the_run_does_never_takes_the_place_of_one_that_does(
     exported, tmp_path, monkeypatch, ask
 ):

@@ -98,7 +98,7 @@ def test_one_device_has_the_losses_of_two_and_goes_on_with_leave_where_they_ende
     with pytest.raises(InputError, match="replicas was '2' and is '1' now"):
         train.run(on_one, stop_requests=NoStopRequests())
     train.run({**on_one, "allow_inexact_resume": True}, stop_requests=NoStopRequests())
-    assert "Going on inexactly: --strategy was " in caplog.text
+    assert "Resuming inexactly: --strategy was " in caplog.text
     one, two = (scalars(tmp_path / name / "summaries") for name in ("one", "two"))
     steps = [key for key in one if key[1] == "loss" and key[0] != "best"]
     assert {key[2] for key in steps} >= {3, 5, 6, 9, 10, 12, 15}
