@@ -130,22 +130,20 @@ def disturb_and_resume(
     secs_to_end: float,
     folder: pathlib.Path,
 ) -> tuple[Seconds, list[str]]:
-    """Disturbs a run at random instants and resumes it, until it was disturbed `times` times.
+    """Disturbs a run `times` times at random instants, and resumes it; the last start is not disturbed.
 
-    Each finished run is compared with the reference run, then a new one is started. The last start is not
-    disturbed, so that there is at least one comparison.
+    Each finished run is compared with the reference run, then a new one is started.
 
     Args:
-      times: the number of disturbances.
+      times: number of disturbances.
       rng: chooses the instants.
       start: (run directory, log file) -> the started processes.
       disturb: does it to running processes.
-      secs_to_end: the seconds within which all processes must end after it.
+      secs_to_end: within which all processes must end after it.
       folder: an empty directory for the runs and their logs.
 
     Returns:
-      The seconds from each disturbance to the end of all processes, and what went wrong: the differences of
-      a finished run, or one message.
+      The seconds of the disturbances, and what went wrong: the differences of a run, or one message.
     """
     lifetime, reference = _reference_run(start, folder)
     workdir, log = folder / "run", folder / "run.log"
@@ -161,11 +159,7 @@ def disturb_and_resume(
                 seconds[f"{end.disturbance.kind} {phase(workdir, output)}".strip()].append(end.seconds)
                 end.disturbance.undo()
                 bar.update()
-            wrong = _faults(end, output)
-            if not wrong and end.codes is not None and not any(end.codes):
-                wrong = differences(reference, outcome(workdir))
-                shutil.rmtree(workdir)
-            if wrong:
+            if wrong := _faults(end, output) or _compare_if_finished(end, reference, workdir):
                 return seconds, wrong
     return seconds, []
 
@@ -217,6 +211,15 @@ def _faults(end: _End, output: str) -> list[str]:
     if not allowed.issuperset(end.codes) or "Traceback" in output:
         return [f"exit codes {end.codes}{kind}: {output}"]
     return []
+
+
+def _compare_if_finished(end: _End, reference: Mapping[str, object], workdir: pathlib.Path) -> list[str]:
+    # The differences of a finished run, which is removed.
+    if end.codes is None or any(end.codes):
+        return []
+    wrong = differences(reference, outcome(workdir))
+    shutil.rmtree(workdir)
+    return wrong
 
 
 def report(seconds: Seconds, wrong: list[str], noun: str) -> int:
