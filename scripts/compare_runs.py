@@ -19,6 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from trainer import files
 from trainer.run.records import RESULT
 from trainer.tensorflow_setup import importing_tensorflow
+from trainer.words import plural
 
 with importing_tensorflow():
     import tensorflow as tf
@@ -99,7 +100,7 @@ def main() -> int:
         if not any((workdir / "checkpoints").glob("ckpt-*.index")):
             parser.error(f"{workdir} must be a run directory, but it holds no checkpoint")
     found = differences(outcome(given.first), outcome(given.second))
-    print(*found, f"{len(found)} difference{'' if len(found) == 1 else 's'}", sep="\n")
+    print(*found, plural(len(found), "difference"), sep="\n")
     return bool(found)
 
 

@@ -29,6 +29,8 @@ from fork_server import ForkServer
 from local_cluster import ROOT, SECS_TO_END, Popen, start_workers
 from tqdm import tqdm
 
+from trainer.words import plural
+
 SMALL_RUN = [
     *("--train_split=train[:640]", "--validation_split=validation[:512]", "--test_split=test[:512]"),
     *("--batch_size=8", "--epochs=2", "--learning_rate=0.005", "--dropout=0.2", "--patience=3"),
@@ -128,22 +130,20 @@ def disturb_and_resume(
     secs_to_end: float,
     folder: pathlib.Path,
 ) -> tuple[Seconds, list[str]]:
-    """Disturbs a run at random instants and resumes it, until it was disturbed `times` times.
+    """Disturbs a run `times` times at random instants, and resumes it; the last start is not disturbed.
 
-    Each finished run is compared with the reference run, then a new one is started. The last start is not
-    disturbed, so that there is at least one comparison.
+    Each finished run is compared with the reference run, then a new one is started.
 
     Args:
-      times: the number of disturbances.
+      times: number of disturbances.
       rng: chooses the instants.
       start: (run directory, log file) -> the started processes.
       disturb: does it to running processes.
-      secs_to_end: the seconds within which all processes must end after it.
+      secs_to_end: within which all processes must end after it.
       folder: an empty directory for the runs and their logs.
 
     Returns:
-      The seconds from each disturbance to the end of all processes, and what went wrong: the differences of
-      a finished run, or one message.
+      The seconds of the disturbances, and what went wrong: the differences of a run, or one message.
     """
     lifetime, reference = _reference_run(start, folder)
     workdir, log = folder / "run", folder / "run.log"
@@ -159,11 +159,7 @@ def disturb_and_resume(
                 seconds[f"{end.disturbance.kind} {phase(workdir, output)}".strip()].append(end.seconds)
                 end.disturbance.undo()
                 bar.update()
-            wrong = _faults(end, output)
-            if not wrong and end.codes is not None and not any(end.codes):
-                wrong = differences(reference, outcome(workdir))
-                shutil.rmtree(workdir)
-            if wrong:
+            if wrong := _faults(end, output) or _compare_if_finished(end, reference, workdir):
                 return seconds, wrong
     return seconds, []
 
@@ -208,13 +204,22 @@ def _disturb_at(
 
 
 def _faults(end: _End, output: str) -> list[str]:
-    kind = end.disturbance.kind if end.disturbance else ""
+    kind = f" ({end.disturbance.kind.strip()})" if end.disturbance and end.disturbance.kind else ""
     if end.codes is None:
-        return [f"{end.seconds:.0f} s after a disturbance {kind} not all processes had ended: {output}"]
+        return [f"{end.seconds:.0f} s after the disturbance{kind} not all processes had ended: {output}"]
     allowed = {0} | (end.disturbance.codes if end.disturbance else set())
     if not allowed.issuperset(end.codes) or "Traceback" in output:
-        return [f"exit codes {end.codes} {kind}: {output}"]
+        return [f"exit codes {end.codes}{kind}: {output}"]
     return []
+
+
+def _compare_if_finished(end: _End, reference: Mapping[str, object], workdir: pathlib.Path) -> list[str]:
+    # The differences of a finished run, which is removed.
+    if end.codes is None or any(end.codes):
+        return []
+    wrong = differences(reference, outcome(workdir))
+    shutil.rmtree(workdir)
+    return wrong
 
 
 def report(seconds: Seconds, wrong: list[str], noun: str) -> int:
@@ -223,12 +228,13 @@ def report(seconds: Seconds, wrong: list[str], noun: str) -> int:
     Args:
       seconds: its first part.
       wrong: its second part.
-      noun: what the disturbances are, in the plural.
+      noun: what a disturbance is, for example "kill".
     """
     for name in sorted(seconds):
         longest = f"the longest took {max(seconds[name]):.2f} s to end"
-        print(f"{name:<22} {len(seconds[name]):>4} {noun}, {longest}")
-    print(*wrong, f"{sum(map(len, seconds.values()))} {noun}, {len(wrong)} differences", sep="\n")
+        print(f"{name:<22} {plural(len(seconds[name]), noun):>9}, {longest}")
+    count = sum(map(len, seconds.values()))
+    print(*wrong, f"{plural(count, noun)}, {plural(len(wrong), 'difference')}", sep="\n")
     return int(bool(wrong))
 
 
@@ -264,7 +270,7 @@ def main() -> int:
             folder=pathlib.Path(folder),
             popen=server.popen if given.forks else subprocess.Popen,
         )
-    return report(seconds, wrong, "kills")
+    return report(seconds, wrong, "kill")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def make_corpus(size: int, work: pathlib.Path) -> str:
     shutil.rmtree(folder.parent, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(source / "features.json", folder)
-    kept = {key: info[key] for key in ("citation", "description", "fileFormat", "version")}
+    keys = ("citation", "description", "fileFormat", "version")
+    kept = {key: info[key] for key in keys if key in info}
     splits = [split for split in info["splits"] if split["name"] in copies]
     for split in splits:
         _copy_shards(source, folder, name, split["name"], copies[split["name"]])

@@ -1,5 +1,6 @@
 """The floor of a train step: what its parts cost alone, in cache, each twice at once as in two directions."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -46,7 +47,6 @@ def parts(batch_size: int, vocab_size: int) -> Parts:
     transposed = tf.transpose(recurrent)
     state, gates = values(batch_size, UNITS), values(batch_size, 4 * UNITS)
     states_of_segment, gates_of_segment = values(rows, UNITS), values(rows, 4 * UNITS)
-    half_the_weights = values(vocab_size * DIM // 2 + (DIM + UNITS + 1) * 4 * UNITS)
 
     def gradient(sums: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> list[tf.Tensor]:
         # The two operands change places, or the product would be computed once.
@@ -58,27 +58,26 @@ def parts(batch_size: int, vocab_size: int) -> Parts:
     def sum_by_token(sums: tf.Tensor) -> list[tf.Tensor]:
         return [tf.tensor_scatter_nd_add(sums, token_ids, gates_of_segment)]
 
-    def products(dh: tf.Tensor, dc: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        dc += dh * state
-        d_gates = tf.concat([dc, dc, dc, dh], axis=1) * gates
-        return sum(tf.split(d_gates, 4, axis=1)), dc * state
-
     starts = (recurrent, gates_of_segment, values(rows, 4 * UNITS))
     each_time_step = {
         "h U": _repeated(lambda h: [(h @ recurrent)[:, :UNITS]], state),
         "dz U'": _repeated(lambda dz: [tf.tile(dz @ transposed, [1, 4])], gates),
         "h' dz": _repeated(gradient, *starts, times=SEGMENTS, jit_compile=False),
         "activations": _repeated(_activations, gates, state),
-        "backward products": _repeated(products, state, state),
+        "backward products": _repeated(functools.partial(_products, state, gates), state, state),
         "look-up": _repeated(look_up, gates),
         "sum by token": _repeated(sum_by_token, table, times=SEGMENTS),
     }
     embeddings = values(vocab_size, DIM)
-    once = {
-        "projection": _repeated(_projection, embeddings, recurrent, times=SEGMENTS, jit_compile=False),
+    half_the_weights = values(vocab_size * DIM // 2 + (DIM + UNITS + 1) * 4 * UNITS)
+    return Parts(each_time_step, _once(embeddings, recurrent, half_the_weights))
+
+
+def _once(embeddings: tf.Tensor, kernel: tf.Tensor, half_the_weights: tf.Tensor) -> dict[str, Call]:
+    return {
+        "projection": _repeated(_projection, embeddings, kernel, times=SEGMENTS, jit_compile=False),
         "update": _repeated(_update, *3 * [half_the_weights], times=SEGMENTS),
     }
-    return Parts(each_time_step, once)
 
 
 def _repeated(
@@ -110,6 +109,12 @@ def _activations(gates: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, ...]:
     i, f, g, o = tf.split(tf.tanh(gates + c[0, 0]), 4, axis=1)
     c = 0.5 * ((f + 1.0) * c + (i + 1.0) * g)
     return gates, 0.5 * (o + 1.0) * tf.tanh(c)
+
+
+def _products(state: tf.Tensor, gates: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    dc += dh * state
+    d_gates = tf.concat([dc, dc, dc, dh], axis=1) * gates
+    return sum(tf.split(d_gates, 4, axis=1)), dc * state
 
 
 def _projection(embeddings: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -26,7 +26,8 @@ from local_cluster import ROOT
 
 from trainer import evaluate, export, inspect_run, predict, train
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 assert all((evaluate, export, inspect_run, predict, train))  # imported for the forks
 TINY_RUN = [

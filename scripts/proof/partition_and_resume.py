@@ -192,7 +192,7 @@ def main() -> int:
             joined=joined,
             folder=pathlib.Path(folder),
         )
-    return report(seconds, wrong, "cuts")
+    return report(seconds, wrong, "cut")
 
 
 if __name__ == "__main__":
