@@ -104,11 +104,17 @@ def test_what_linux_alone_has_is_not_needed_to_train_and_to_resume_to_the_same_b
     assert [start["step"] for start in starts] == [0, COMMITTED]
 
 
-HIDE = 'mount -t tmpfs none /proc && mount -t tmpfs none /sys && exec "$@"'
+# On Linux, TensorFlow itself needs names of its program, and chooses kernels by cpuinfo; all else is gone.
+HIDE = """
+cpuinfo=$(cat /proc/cpuinfo)
+mount -t tmpfs none /sys && mount -t tmpfs none /proc && mkdir /proc/self || exit
+ln -s "$0" /proc/self/exe && printf python > /proc/self/cmdline && echo "$cpuinfo" > /proc/cpuinfo
+exec "$@"
+"""
 
 
-def test_a_process_that_sees_neither_proc_nor_sys_resumes_to_the_same_bits(tmp_path, finished, twin):
-    hide = ["unshare", "--mount", "sh", "-c", HIDE, "sh"]
+def test_a_process_that_sees_hardly_anything_of_proc_and_sys_ends_with_the_same_bits(tmp_path, finished, twin):
+    hide = ["unshare", "--mount", "sh", "-c", HIDE, sys.executable]
     answer = subprocess.run([*hide, "true"], check=False, capture_output=True, text=True)
     if answer.returncode:
         pytest.skip(f"needs leave to mount a tmpfs: {answer.stderr.strip()}")
@@ -120,8 +126,7 @@ def test_a_process_that_sees_neither_proc_nor_sys_resumes_to_the_same_bits(tmp_p
         assert ended.returncode == 0, ended.stderr
     assert unlike(twin, tmp_path / "run") == []
     recorded, expected = conditions_of(tmp_path / "run"), conditions_of(finished)
-    assert {name for name in recorded if recorded[name] != expected[name]} <= CPU
-    assert recorded["cpu"] == os.uname().machine
+    assert recorded == {**expected, "cpu caches": ""}
 
 
 CORES = """
