@@ -107,6 +107,31 @@ def test_what_linux_alone_has_is_not_needed_to_train_and_to_resume_to_the_same_b
     assert [start["step"] for start in starts] == [0, COMMITTED]
 
 
+# On Linux, TensorFlow itself needs names of its program, and chooses kernels by cpuinfo; all else is gone.
+HIDE = """
+cpuinfo=$(cat /proc/cpuinfo)
+mount -t tmpfs none /sys && mount -t tmpfs none /proc && mkdir /proc/self || exit
+ln -s "$0" /proc/self/exe && printf python > /proc/self/cmdline && echo "$cpuinfo" > /proc/cpuinfo
+exec "$@"
+"""
+
+
+def test_a_process_that_sees_hardly_anything_of_proc_and_sys_ends_with_the_same_bits(tmp_path, finished, twin):
+    hide = ["unshare", "--mount", "sh", "-c", HIDE, sys.executable]
+    answer = subprocess.run([*hide, "true"], check=False, capture_output=True, text=True)
+    if answer.returncode:
+        pytest.skip(f"needs leave to mount a tmpfs: {answer.stderr.strip()}")
+    cache_dir = str(tmp_path / "cache")  # so that the corpus is prepared there too
+    for epochs in (1, 3):
+        given = tiny(tmp_path / "run", cache_dir, epochs=epochs)
+        started = [*hide, *command(given)]
+        ended = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+    assert unlike(twin, tmp_path / "run") == []
+    recorded, expected = conditions_of(tmp_path / "run"), conditions_of(finished)
+    assert recorded == {**expected, "cpu caches": ""}
+
+
 CORES = """
 import os, sys
 from trainer import machine, main
