@@ -200,7 +200,7 @@ def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_a
     )  # it may be written twice in a tick of the clock
     stores["train"].check(wait=True)
     flip(stores["train"].path / f"{name}.bin")
-    with pytest.raises(StorageError, match=r"train .* start again: it is rebuilt"):
+    with pytest.raises(StorageError, match=r"train .* start again: it will be rebuilt"):
         stores["train"].check(wait=True)
     corpus = ListedCorpus()
     assert fingerprints(prepare(tmp_path, corpus)) == built and corpus.read == ["train"]

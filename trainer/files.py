@@ -139,7 +139,7 @@ def read(path: pathlib.Path, *, limit: int = SMALL, follow_links: bool = False) 
         if size > limit:
             why = f"it has {size} bytes, and at most {limit} are read"
             raise UnexpectedFileError(errno.EFBIG, why, str(path))
-        return file.read(limit)
+        return file.read(size)  # not `limit`: a buffer of that many bytes would be allocated
 
 
 def make_directory(path: pathlib.Path) -> None:
@@ -164,7 +164,7 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors(path):
-        # Made anew: what a kill, or a stranger, left under this name may be a link to any file.
+        # Created new: what a kill, or a stranger, left under this name may be a link to any file.
         temporary.unlink(missing_ok=True)
         descriptor = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "wb") as file:

@@ -10,7 +10,7 @@ import re
 import sys
 import textwrap
 import weakref
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -149,9 +149,11 @@ def _may_be_label(feature: object) -> bool:
     if classes is not None:
         return classes == 2
     # A plain number may be a label as well; its values are checked when they are read.
-    if type(feature) not in (tfds.features.Scalar, tfds.features.Tensor):
+    if not isinstance(feature, tfds.features.Tensor):
         return False
-    return feature.shape == () and feature.np_dtype != np.object_ and np.dtype(feature.np_dtype).kind in "biu"
+    if type(feature) not in (tfds.features.Scalar, tfds.features.Tensor) or feature.shape != ():
+        return False
+    return np.dtype(cast(np.dtype, feature.np_dtype)).kind in "biu"
 
 
 def prepare(name: str, folder: Folder) -> "tuple[Folder, tfds.core.DatasetBuilder]":
@@ -212,8 +214,8 @@ def read(builder: "tfds.core.DatasetBuilder", split: str, columns: Columns, size
     ]
     filenames, skips, takes = map(list, zip(*parts, strict=True))
 
-    def read_part(*part: tf.Tensor) -> tf.data.Dataset:
-        filename, skip, take = part
+    def read_part(*part) -> tf.data.Dataset:
+        filename, skip, take = part  # tensors, which TFDS takes for a path as well
         return adapter.make_tf_data(filename).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
 
     examples = tf.data.Dataset.from_tensor_slices((filenames, skips, takes)).flat_map(read_part)
