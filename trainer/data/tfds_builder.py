@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SAMPLE_REVIEWS = "sample_reviews"
 
-_NAME = re.compile(r"(\w+)(/[\w.+-]+)?(:[\d.*]+)?")
+_NAME = r"(\w+)(/[\w.+-]+)?(:[\d.*]+)?"
 
 
 class Columns(NamedTuple):
@@ -66,12 +66,12 @@ def _is_wanted(record: standard_logging.LogRecord) -> bool:
 
 def is_name(name: str) -> bool:
     """Whether TFDS takes this for name/config:version; anything else may lead anywhere, as ../datasets."""
-    return _NAME.fullmatch(name) is not None
+    return re.fullmatch(_NAME, name) is not None
 
 
 def is_known(name: str) -> bool:
     """Whether this is the name of a dataset."""
-    match = _NAME.fullmatch(name)
+    match = re.fullmatch(_NAME, name)
     return match is not None and (name == SAMPLE_REVIEWS or match[1] in _known_names())
 
 
