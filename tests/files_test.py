@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import tracemalloc
 
 import pytest
 
@@ -124,6 +125,14 @@ def test_no_more_than_the_limit_is_read(tmp_path):
         file.truncate(2**40)
     with pytest.raises(OSError, match="at most 100 are read"):
         files.read(path, limit=100)
+
+
+def test_reading_a_small_file_takes_little_memory_whatever_the_limit(tmp_path):
+    (tmp_path / "small").write_bytes(b"content")
+    tracemalloc.start()
+    assert files.read(tmp_path / "small", limit=2**30) == b"content"
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("kind", [os.symlink, os.link])

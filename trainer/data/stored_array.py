@@ -109,7 +109,7 @@ def open_array(path: pathlib.Path, dtype: str, *, size: int) -> AnyArray:
 
 
 class Lengths:
-    """The tokens of each review, computed from the offsets of those that are asked for."""
+    """The tokens of each review, computed from the offsets of the requested ones."""
 
     def __init__(self, offsets: AnyArray) -> None:
         self._offsets = offsets

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -89,7 +90,8 @@ class TfdsReviews:
             if name == SAMPLE_REVIEWS and _remove_damaged_sample_reviews(folder, read_all=True):
                 tfds_builder.prepare(name, folder)
             batches = tfds_builder.read(builder, split, self._columns, size).prefetch(1)
-            yield from batches.as_numpy_iterator()
+            # TensorFlow's own annotation says that an element is one array.
+            yield from cast(Iterator[tuple[np.ndarray, np.ndarray]], batches.as_numpy_iterator())
         except (OSError, tf.errors.OpError) as error:
             place, why = folder.shown(builder.data_dir), folder.shown(short(error))
             is_damaged = isinstance(error, _DAMAGED)
