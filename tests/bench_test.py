@@ -13,8 +13,9 @@ from local_cluster import ROOT
 from timing import running, seconds_until
 from turns import PROGRAM, contending
 
-from trainer import config, train
+from trainer import train
 from trainer.run import event_files
+from trainer.settings import resolve
 
 FLAGS = [
     f"--{name}={value}"
@@ -87,13 +88,13 @@ def test_the_variant_with_nothing_exchanged_is_the_trainer(tmp_path, cache_dir):
     given = tiny(tmp_path / "run", cache_dir, validation_split="test[:20]", eval_every_steps=0, patience=0)
     train.run(given, stop_requests=NoStopRequests())
     curve = event_files.read(tmp_path / "run" / "summaries")["validation", "loss"]
-    metrics = variants.train(config.resolve(given, {}), "ours")
+    metrics = variants.train(resolve(given, {}), "ours")
     assert [np.float32(epoch.loss) for epoch in metrics] == [loss for _, loss in curve]
 
 
 @pytest.mark.parametrize("variant", ["Keras", "unsorted"])
 def test_a_variant_trains_to_other_metrics(tmp_path, cache_dir, variant):
-    settings = config.resolve(tiny(tmp_path / "run", cache_dir, epochs=2), {})
+    settings = resolve(tiny(tmp_path / "run", cache_dir, epochs=2), {})
     ours, other = (list(variants.train(settings, name)) for name in ("ours", variant))
     assert [epoch.reviews for epoch in other] == [epoch.reviews for epoch in ours]
     assert other != ours

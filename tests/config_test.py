@@ -1,7 +1,5 @@
 """The settings: one list, each with its bounds."""
 
-import dataclasses
-
 import pytest
 
 from trainer import config
@@ -116,11 +114,6 @@ def test_the_direction_of_the_monitor_follows_its_mode(monitor, mode, lower):
     assert Config(workdir="w", monitor=monitor, monitor_mode=mode).lower_is_better is lower
 
 
-def test_the_runs_own_values_hold_where_nothing_is_given():
-    settings = config.resolve({"workdir": "w", "patience": 9}, {"epochs": 20, "seed": 7})
-    assert (settings.epochs, settings.seed, settings.patience) == (20, 7, 9)
-
-
 @pytest.mark.parametrize("name", ["workdir", "cache_dir", "init_from", "checkpoint", "input", "output"])
 def test_a_path_in_a_cloud_is_refused_by_name(name):
     modes = {"checkpoint": "evaluate", "input": "evaluate", "output": "evaluate"}
@@ -128,24 +121,6 @@ def test_a_path_in_a_cloud_is_refused_by_name(name):
         InputError, match=rf"--{name} must be a path on this machine, but --{name}=gs://bucket/run"
     ):
         Config(**{"workdir": "w", "mode": modes.get(name, "train"), name: "gs://bucket/run"})
-
-
-def test_of_a_run_that_is_there_only_what_is_given_is_checked_before_its_own_settings_are_known():
-    config.check({"workdir": "w", "monitor": "val_loss", "validation_split": ""}, is_run=True)
-    with pytest.raises(InputError, match="--validation_split"):
-        config.check({"workdir": "w", "monitor": "val_loss", "validation_split": ""}, is_run=False)
-    with pytest.raises(InputError, match="--epochs"):
-        config.check({"workdir": "w", "epochs": 0}, is_run=True)
-    with pytest.raises(InputError, match="--workdir is required"):
-        config.check({}, is_run=True)
-
-
-def test_each_changed_setting_is_named_with_both_values():
-    settings = Config(workdir="w", seed=1, learning_rate=0.5)
-    stored = dataclasses.asdict(Config(workdir="w"))
-    assert config.changes(stored, settings, FIXED) == ["--seed was 0 and is 1 now"]
-    assert config.changes(stored, settings, INEXACT) == ["--learning_rate was 0.0001 and is 0.5 now"]
-    assert config.changes(stored, settings, FREE) == []
 
 
 def test_each_flag_of_the_command_line_alone_is_known_to_be_a_path_or_not():

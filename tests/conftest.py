@@ -9,6 +9,7 @@ import subprocess
 
 import psutil
 import pytest
+from absl import flags as absl_flags
 
 from trainer.config import Config
 from trainer.tensorflow_setup import importing_tensorflow
@@ -21,7 +22,7 @@ with importing_tensorflow():
     from processes import SERVER
     from reference_runs import STEPS
 
-from trainer import session, steps, train
+from trainer import flags, session, steps, train
 from trainer.data.corpus import open_corpus
 from trainer.run.checkpoint_manager import Checkpoints
 
@@ -212,3 +213,27 @@ def small_disk(tmp_path):
     yield mount
     if mounted:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def one_epoch(build_once, cache_dir):
+    """The directory of a tiny run of one epoch; to be read, not written."""
+
+    def make(folder):
+        train.run(tiny(folder / "run", cache_dir, epochs=1), stop_requests=NoStopRequests())
+
+    return build_once("one epoch", make) / "run"
+
+
+@pytest.fixture
+def copy_of_one_epoch(one_epoch, tmp_path):
+    """A copy of it, to be written."""
+    return pathlib.Path(shutil.copytree(one_epoch, tmp_path / "copy"))
+
+
+@pytest.fixture
+def parse():
+    """Parses a command line with absl's flags as they are at the start of the program."""
+    absl_flags.FLAGS.unparse_flags()
+    yield lambda *arguments: flags.parse(["trainer", *arguments])
+    absl_flags.FLAGS.unparse_flags()

@@ -1,10 +1,14 @@
 """The event log is continuous over kills: read, rewound, removed."""
 
+import errno
+
 import pytest
 from compare_runs import scalars
 from saved_runs import write_steps
 from tensorboard.backend.event_processing import event_accumulator
 
+from trainer import files
+from trainer.errors import StorageError
 from trainer.run import event_files, summaries
 
 
@@ -115,3 +119,19 @@ def test_a_run_is_removed_with_its_folder_unless_that_holds_other_files(tmp_path
     assert event_files.has_points(tmp_path)
     event_files.remove_run(tmp_path / "validation")
     assert not event_files.has_points(tmp_path)
+
+
+def test_a_run_that_cannot_be_read_leaves_the_others_as_they_are(tmp_path, monkeypatch):
+    write_steps(tmp_path, [1, 2, 3])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    open_regular = files.open_regular
+
+    def without_validation(path, *args, **kwargs):
+        if path.parent.name == "validation":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_regular(path, *args, **kwargs)
+
+    monkeypatch.setattr(files, "open_regular", without_validation)
+    with pytest.raises(StorageError, match=r"validation.*could not be read \(Permission denied\)"):
+        event_files.rewind(tmp_path, step=2)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

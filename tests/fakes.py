@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer import train
 from trainer.run.state import TrainState
 
 
@@ -78,6 +79,11 @@ TINY = {
 def tiny(workdir: pathlib.Path, cache_dir: str, **settings) -> dict:
     """The settings of a tiny run, as `trainer.train.run` takes them."""
     return {**TINY, "workdir": str(workdir), "cache_dir": cache_dir, **settings}
+
+
+def resume_one_epoch(workdir: pathlib.Path, cache_dir: str, **settings) -> None:
+    """Resumes a copy of the run `one_epoch` with some settings changed."""
+    train.run(tiny(workdir, cache_dir, **{"epochs": 1, **settings}), stop_requests=NoStopRequests())
 
 
 def command(given: dict) -> list[str]:

@@ -1,25 +1,13 @@
 """Settings as text, in a checkpoint and in config.flags."""
 
 import pytest
-from absl import flags as absl_flags
 
-from trainer import flagfile, flags
+from trainer import flagfile
 from trainer.config import Config
 from trainer.fields import FIXED, FREE, INEXACT
 
 
-@pytest.fixture(autouse=True)
-def _fresh_flags():
-    absl_flags.FLAGS.unparse_flags()
-    yield
-    absl_flags.FLAGS.unparse_flags()
-
-
-def parse(*arguments):
-    return flags.parse(["trainer", *arguments])
-
-
-def test_the_text_of_a_config_is_a_flagfile_that_gives_the_same_config(tmp_path):
+def test_the_text_of_a_config_is_a_flagfile_that_gives_the_same_config(tmp_path, parse):
     settings = Config(
         workdir="w",
         baseline=0.25,

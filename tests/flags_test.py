@@ -4,38 +4,26 @@ import os
 import pwd
 
 import pytest
-from absl import flags as absl_flags
 
 from trainer import config, flags
 from trainer.errors import InputError
 
 
-@pytest.fixture(autouse=True)
-def _fresh_flags():
-    absl_flags.FLAGS.unparse_flags()
-    yield
-    absl_flags.FLAGS.unparse_flags()
-
-
-def parse(*arguments):
-    return flags.parse(["trainer", *arguments])
-
-
-def test_only_what_is_given_is_returned():
+def test_only_what_is_given_is_returned(parse):
     assert parse("--workdir=w", "--epochs=3") == {"workdir": "w", "epochs": 3}
 
 
-def test_a_flagfile_may_be_overruled_after_it(tmp_path):
+def test_a_flagfile_may_be_overruled_after_it(tmp_path, parse):
     flagfile = tmp_path / "some.flags"
     flagfile.write_text("# a comment\n--epochs=3\n--seed=7\n")
     assert parse(f"--flagfile={flagfile}", "--epochs=4") == {"epochs": 4, "seed": 7}
 
 
-def test_sample_text_may_be_given_several_times():
+def test_sample_text_may_be_given_several_times(parse):
     assert parse("--sample_text=good", "--sample_text=bad") == {"sample_text": ("good", "bad")}
 
 
-def test_what_tfds_calls_a_key_is_a_column():
+def test_what_tfds_calls_a_key_is_a_column(parse):
     assert parse("--text_key=sentence", "--label_key=stars") == {
         "text_column": "sentence",
         "label_column": "stars",
@@ -43,11 +31,11 @@ def test_what_tfds_calls_a_key_is_a_column():
     assert "Also --text_key." in flags.help_text()
 
 
-def test_a_bool_flag_needs_no_value():
+def test_a_bool_flag_needs_no_value(parse):
     assert parse("--allow_inexact_resume") == {"allow_inexact_resume": True}
 
 
-def test_help_is_asked_for_and_names_every_flag_with_its_default():
+def test_help_is_asked_for_and_names_every_flag_with_its_default(parse):
     assert parse("--help") is None
     text = flags.help_text()
     for name in config.FIELDS:
@@ -68,7 +56,7 @@ def test_help_is_asked_for_and_names_every_flag_with_its_default():
         ("stray", "'stray'"),
     ],
 )
-def test_what_is_no_flag_is_refused_in_one_sentence(argument, sentence):
+def test_what_is_no_flag_is_refused_in_one_sentence(argument, sentence, parse):
     with pytest.raises(InputError, match=sentence) as error:
         parse(argument)
     assert "\n" not in str(error.value)
@@ -84,7 +72,7 @@ def test_what_is_no_flag_is_refused_in_one_sentence(argument, sentence):
         (b"a line of prose", "a line of prose"),
     ],
 )
-def test_a_flagfile_that_is_none_is_refused_in_one_sentence(tmp_path, content, sentence):
+def test_a_flagfile_that_is_none_is_refused_in_one_sentence(tmp_path, content, sentence, parse):
     flagfile = tmp_path / "bad.flags"
     flagfile.write_bytes(content.replace(b"{file}", bytes(flagfile)).replace(b"{folder}", bytes(tmp_path)))
     with pytest.raises(InputError, match=sentence) as error:
@@ -92,23 +80,23 @@ def test_a_flagfile_that_is_none_is_refused_in_one_sentence(tmp_path, content, s
     assert "\n" not in str(error.value)
 
 
-def test_a_flag_of_another_mode_is_refused():
+def test_a_flag_of_another_mode_is_refused(parse):
     with pytest.raises(InputError, match="--text is for --mode=predict, but the mode is train"):
         parse("--workdir=w", "--text=good")
 
 
-def test_a_flag_of_other_modes_is_refused_with_all_of_them():
+def test_a_flag_of_other_modes_is_refused_with_all_of_them(parse):
     with pytest.raises(
         InputError, match="--output is for --mode=evaluate or predict or inspect, but the mode is export"
     ):
         parse("--workdir=w", "--mode=export", "--output=-")
 
 
-def test_a_flag_of_the_mode_may_stand_before_it():
+def test_a_flag_of_the_mode_may_stand_before_it(parse):
     assert parse("--text=good", "--mode=predict") == {"mode": "predict", "text": ("good",)}
 
 
-def test_a_text_that_is_not_utf8_is_refused():
+def test_a_text_that_is_not_utf8_is_refused(parse):
     with pytest.raises(InputError, match="UTF-8"):
         parse("--sample_text=\udcff")
 
@@ -122,19 +110,19 @@ MODES = dict.fromkeys(("checkpoint", "input", "output"), "evaluate")  # --mode=t
     ("given", "expected"),
     [("~/a b/~x", "/home/me/a b/~x"), ("~", "/home/me"), ("~root/x", "{root}/x")],
 )
-def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(monkeypatch, name, given, expected):
+def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(monkeypatch, name, given, expected, parse):
     monkeypatch.setenv("HOME", "/home/me/")
     parsed = parse(f"--mode={MODES.get(name, 'train')}", f"--{name}={given}")
     assert parsed[name] == expected.format(root=pwd.getpwnam("root").pw_dir)
 
 
 @pytest.mark.parametrize("kind", ["csv:", "tsv:", "jsonl:", "folder:", ""])
-def test_the_path_of_own_reviews_may_begin_with_a_tilde(monkeypatch, kind):
+def test_the_path_of_own_reviews_may_begin_with_a_tilde(monkeypatch, kind, parse):
     monkeypatch.setenv("HOME", "/home/me")
     assert parse(f"--dataset={kind}~/reviews.csv") == {"dataset": f"{kind}/home/me/reviews.csv"}
 
 
-def test_a_tilde_in_a_flagfile_is_the_home_folder(monkeypatch, tmp_path):
+def test_a_tilde_in_a_flagfile_is_the_home_folder(monkeypatch, tmp_path, parse):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "some.flags").write_text("--workdir=~/run\n")
     assert parse("--flagfile=~/some.flags") == {"workdir": f"{tmp_path}/run"}
@@ -147,13 +135,13 @@ def test_a_tilde_in_a_flagfile_is_the_home_folder(monkeypatch, tmp_path):
         *("--dataset=imdb_reviews", "--dataset=csv:./~x.csv", "--dataset=glue/sst2:~", "--train_split=~/x"),
     ],
 )
-def test_any_other_tilde_stays(argument):
+def test_any_other_tilde_stays(argument, parse):
     name, _, value = argument.removeprefix("--").partition("=")
     assert parse(argument) == {name: (value,) if name == "sample_text" else value}
 
 
 @pytest.mark.parametrize("name", [*PATHS, "dataset"])
-def test_a_home_that_is_not_known_is_refused_in_one_sentence(name):
+def test_a_home_that_is_not_known_is_refused_in_one_sentence(name, parse):
     kind = "csv:" * (name == "dataset")
     with pytest.raises(InputError) as error:
         parse(f"--mode={MODES.get(name, 'train')}", f"--{name}={kind}~nobody-at-all/x")
@@ -164,6 +152,6 @@ def test_a_home_that_is_not_known_is_refused_in_one_sentence(name):
 
 
 @pytest.mark.parametrize("home", [None, "", "relative"])
-def test_where_no_home_is_set_it_is_that_of_the_user(monkeypatch, home):
+def test_where_no_home_is_set_it_is_that_of_the_user(monkeypatch, home, parse):
     monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
     assert parse("--workdir=~/x") == {"workdir": f"{pwd.getpwuid(os.getuid()).pw_dir}/x"}

@@ -116,7 +116,9 @@ exec "$@"
 """
 
 
-def test_a_process_that_sees_hardly_anything_of_proc_and_sys_ends_with_the_same_bits(tmp_path, finished, twin):
+def test_a_process_that_sees_hardly_anything_of_proc_and_sys_ends_with_the_same_bits(
+    tmp_path, finished, twin
+):
     hide = ["unshare", "--mount", "sh", "-c", HIDE, sys.executable]
     answer = subprocess.run([*hide, "true"], check=False, capture_output=True, text=True)
     if answer.returncode:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -13,21 +12,6 @@ from fakes import command, tiny
 
 def run(arguments, **kwargs):
     return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory, cache_dir):
-    """The settings of a finished run, what it said, and its ending."""
-    given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
-    answer = run(command(given))
-    assert answer.returncode == 0
-    return given, answer.stderr, json.loads((pathlib.Path(given["workdir"]) / "result.json").read_text())
-
-
-@pytest.fixture
-def finished(first):
-    """The settings of a finished run."""
-    return first[0]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +29,7 @@ def finished(first):
         ),
     ],
 )
-def test_the_users_settings_of_keras_decide_nothing(tmp_path, cache_dir, finished, keras_json, environment):
+def test_the_users_settings_of_keras_decide_nothing(tmp_path, cache_dir, twin, keras_json, environment):
     home = tmp_path / "home"
     (home / ".keras").mkdir(parents=True)
     (home / ".keras" / "keras.json").write_text(json.dumps(keras_json))
@@ -53,7 +37,7 @@ def test_the_users_settings_of_keras_decide_nothing(tmp_path, cache_dir, finishe
     asked = {name: value.format(home=home) for name, value in environment.items()}
     answer = run(command(tiny(tmp_path / "run", cache_dir)), env={**kept, "HOME": str(home), **asked})
     assert answer.returncode == 0, answer.stderr
-    assert outcome(tmp_path / "run") == outcome(pathlib.Path(finished["workdir"]))
+    assert outcome(tmp_path / "run") == twin
     assert [path.name for path in (home / ".keras").iterdir()] == ["keras.json"]
 
 

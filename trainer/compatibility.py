@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from absl import logging
 
-from trainer import config, files, flagfile
+from trainer import files, flagfile
 from trainer.config import Config, Settings
 from trainer.data import input_pipeline
 from trainer.errors import InputError
@@ -15,6 +15,7 @@ from trainer.fields import FIXED, FREE, INEXACT
 from trainer.model import encoder
 from trainer.run import checkpoint_reading, conditions
 from trainer.run.state import TrainState
+from trainer.settings import changes
 
 # Our own code that decides bits, by name.
 NUMERICS = {"kernel": encoder.NUMERICS_ID, "batch order": input_pipeline.BATCH_ORDER_ID}
@@ -52,11 +53,11 @@ def compare(
       recorded_fingerprints: of the vocabulary and the splits that the run was started with.
       current_fingerprints: of those that were opened; None: nothing was opened.
     """
-    fixed = config.changes(stored, settings, FIXED)
+    fixed = changes(stored, settings, FIXED)
     recorded = recorded_fingerprints or {}
     changed = [name for name, value in (current_fingerprints or {}).items() if recorded.get(name) != value]
     fixed += [f"the {name} has other content now" for name in changed]
-    inexact = config.changes(stored, settings, INEXACT)
+    inexact = changes(stored, settings, INEXACT)
     inexact += conditions.differences(recorded_conditions, current_conditions)
     return Differences(fixed, inexact)
 

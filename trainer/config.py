@@ -12,7 +12,7 @@ from typing import Any
 
 from trainer import metrics
 from trainer.errors import InputError
-from trainer.fields import FIXED, FREE, INEXACT, NOT_STORED, OnResume, define, is_within_bounds, requirement
+from trainer.fields import FIXED, FREE, INEXACT, NOT_STORED, define, is_within_bounds, requirement
 
 Settings = Mapping[str, Any]  # some fields of a `Config`, by name
 
@@ -22,8 +22,6 @@ _MODES = ("train", "evaluate", "predict", "export", "inspect")
 _SAMPLE_TEXT = (
     "The movie was cool. The animation and the graphics were out of this world. I would recommend this movie."
 )
-
-
 # The sections of --help.
 _run = functools.partial(define, "Run")
 _data = functools.partial(define, "Data")
@@ -48,9 +46,7 @@ class Config:
     mode: str = _run(NOT_STORED, "train", "What to do with the run.", choices=_MODES)
     workdir: str = _run(NOT_STORED, "", "Run directory; the same command again resumes from it. Required.")
     allow_inexact_resume: bool = _run(
-        NOT_STORED,
-        False,
-        "Continue although versions, machine or inexact flags differ from the run's.",
+        NOT_STORED, False, "Continue although versions, machine or inexact flags differ from the run's."
     )
     seed: int = _run(FIXED, 0, "Determines initial weights, order of reviews and dropout.", lower=0)
 
@@ -59,8 +55,7 @@ class Config:
         "sample_reviews",
         "'sample_reviews' (synthetic, generated here); the name of a TFDS text dataset; or own reviews: "
         "csv:reviews.csv, tsv:, jsonl:, or folder: with a folder that holds pos/ and neg/, one .txt per "
-        "review. "
-        "A folder may hold one of these for each split.",
+        "review. A folder may hold one of these for each split.",
     )
     text_column: str = _data(
         FIXED, "text", "Name of the texts: a feature of TFDS, a column, a key.", alias="text_key"
@@ -87,8 +82,8 @@ class Config:
     held_out_fraction: float = _data(
         FIXED,
         0.1,
-        "Where own reviews have no splits and none is given: the share held out for validation, and as much "
-        "for test.",
+        "Where own reviews have no splits and none is given: the share held out for validation, and as "
+        "much for test.",
         above=0.0,
         upper=0.4,
     )
@@ -205,8 +200,8 @@ class Config:
     )
     input: str = _after_training(
         "",
-        "Reviews or texts: a .csv, .tsv, .jsonl or .txt; empty: --split, and to predict --text or standard "
-        "input.",
+        "Reviews or texts: a .csv, .tsv, .jsonl or .txt; empty: --split, and to predict --text or "
+        "standard input.",
         modes=("evaluate", "predict"),
     )
     text: tuple[str, ...] = _after_training(
@@ -246,13 +241,11 @@ class Config:
         for flag, other in (("text", "input"), ("split", "input")):
             if getattr(self, flag) and getattr(self, other):
                 raise InputError(
-                    f"Only one of --{flag} and --{other} can be read at a time, but both were given; give "
-                    f"one."
+                    f"Only one of --{flag} and --{other} can be read at a time, but both were; give one."
                 )
         if self.profile_steps and not self.profile_window:
             raise InputError(
-                f"--profile_steps must be two steps, the first from 1 on and not after the last, as in "
-                f"10:20, "
+                f"--profile_steps must be a first step from 1 on and a last one not before it, as in 10:20, "
                 f"but --profile_steps={self.profile_steps} was given."
             )
         for flag in ("init_optimizer", "init_best_metric"):
@@ -266,16 +259,13 @@ class Config:
                 f"--strategy=one_device; "
                 f"give --strategy=mirrored."
             )
-        needs_validation = {
-            "monitor": metrics.is_of_validation(self.monitor),
-            "validation_steps": self.validation_steps > 0,
-        }
-        for flag, is_needed in needs_validation.items():
-            if is_needed and not self.validation_split:
+        monitors_validation = metrics.is_of_validation(self.monitor)
+        for flag, needs_it in (("monitor", monitors_validation), ("validation_steps", self.validation_steps)):
+            if needs_it and not self.validation_split:
                 raise InputError(
                     f"--{flag}={getattr(self, flag)} needs validation reviews, but --validation_split is "
-                    f"empty; "
-                    f"name a split, or give --monitor=loss or --monitor=accuracy and no --validation_steps."
+                    f"empty; name a split, or give --monitor=loss or --monitor=accuracy and no "
+                    f"--validation_steps."
                 )
 
     @property
@@ -307,31 +297,3 @@ def check_each(settings: Settings) -> None:
                 f"--{name} must be a path on this machine, but --{name}={value} was given; "
                 f"mount it as a folder, and give the path of that."
             )
-
-
-def check(given: Settings, *, is_run: bool) -> None:
-    """Raises InputError for a command line that no start could use.
-
-    Args:
-      given: the settings that the command line gives.
-      is_run: whether they are for a run that exists, whose own settings are added to them.
-    """
-    if is_run and given.get("workdir"):
-        check_each(given)
-    else:
-        Config(**given)
-
-
-def resolve(given: Settings, stored: Settings) -> Config:
-    """The settings of a start: from the command line, else from the run's checkpoint, else the default."""
-    return Config(**{**stored, **given})
-
-
-def changes(stored: Settings, config: Config, on_resume: OnResume) -> list[str]:
-    """Each setting of this class that differs from the run's: its name, the run's value and the new one."""
-    names = [name for name, field in FIELDS.items() if field.metadata["on_resume"] is on_resume]
-    return [
-        f"--{name} was {stored[name]} and is {getattr(config, name)} now"
-        for name in names
-        if name in stored and stored[name] != getattr(config, name)
-    ]

@@ -42,9 +42,8 @@ def run(given: Settings) -> None:
     is_behind_link = saved_model.parent.is_symlink()
     if is_behind_link and saved_model.is_dir() and not files.is_regular(saved_model / _MARK):
         raise InputError(
-            f"{saved_model} must be an export of this program to be replaced, but it is behind a link and is "
-            f"not; "
-            f"move it away, or remove the link."
+            f"{saved_model} must be an export of this program to be replaced, but it is behind a link and "
+            f"is not; move it away, or remove the link."
         )
     with _locked(folder):
         _publish(file, model.save, _load_keras, trained)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer import compatibility, config, metrics
+from trainer import compatibility, metrics
 from trainer.config import FIELDS, Config, Settings
 from trainer.data import token_store
 from trainer.errors import InputError, StorageError
@@ -26,6 +26,7 @@ from trainer.run import (
     workdir,
 )
 from trainer.run.early_stopping import MonitorState
+from trainer.settings import resolve
 from trainer.trained_model import all_settings_of
 from trainer.words import plural
 
@@ -121,7 +122,7 @@ def look(directory: pathlib.Path, given: Settings) -> Inspection:
         checkpoints=[checkpoint for checkpoint in read if checkpoint.prefix in remaining],
         newest=newest,
         stored=stored,
-        config=config.resolve(given, stored),
+        config=resolve(given, stored),
         starts=starts,
         history=history(curves, starts[-1]["steps_per_epoch"]) if starts else [],
         last_logged_step=max((points[-1][0] for points in curves.values() if points), default=0),

@@ -17,6 +17,7 @@ from trainer.errors import InputError, PeerLostError, StorageError, TrainerError
 from trainer.log_lines import LogLines
 from trainer.run import workdir
 from trainer.run.cluster import Cluster, read_cluster
+from trainer.settings import check_given
 from trainer.signals import Signals
 from trainer.tensorflow_setup import importing_tensorflow
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.write(flags.help_text())
             return 0
         directory, mode = pathlib.Path(given.get("workdir", "")), given.get("mode", "train")
-        config.check(given, is_run=workdir.is_run(directory))
+        check_given(given, is_run=workdir.is_run(directory))
         signals.hint = "; the same command continues" if mode == "train" else ""
         is_writer = mode == "train" and cluster_of(given).is_chief
         with signals, _machine_errors(), workdir.hold(directory) if is_writer else contextlib.nullcontext():

@@ -21,8 +21,7 @@ def prepare_directory(session: Session) -> None:
     if differences := event_files.differences(log.ends, _expected_points(session)):
         logging.warning(
             "%s is not the event log of this run up to step %d (%s); its curves stay as they are, and "
-            "continue "
-            "from here.",
+            "continue from here.",
             directory / "summaries",
             step,
             "; ".join(differences),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from absl import logging
 
-from trainer import build, compatibility, config, flagfile, warm_start
+from trainer import build, compatibility, flagfile, warm_start
 from trainer.config import Config, Settings
 from trainer.data import input_pipeline, token_store
 from trainer.data.vocabulary import Vocabulary
@@ -29,6 +29,7 @@ from trainer.run import (
 from trainer.run.checkpoint_files import Found
 from trainer.run.distribution import Replicas
 from trainer.run.state import TrainState
+from trainer.settings import resolve
 from trainer.signals import StopRequests
 from trainer.steps import EvalStep, make_eval_step
 from trainer.trained_model import TrainedModel, all_settings_of, check_size
@@ -102,7 +103,7 @@ def look(given: Settings) -> Start:
     directory = pathlib.Path(given["workdir"])
     found = checkpoint_files.find(directory)
     stored = all_settings_of(directory, found.newest) if found.newest else {}
-    return Start(directory, found, stored, config.resolve(given, stored))
+    return Start(directory, found, stored, resolve(given, stored))
 
 
 def open_session(given: Settings, *, stop_requests: StopRequests) -> Session:
@@ -280,6 +281,5 @@ def _check_labels(split: str, labels: np.ndarray) -> None:
     if labels.min() == labels.max():
         raise InputError(
             f"--train_split must hold reviews of both labels, but all {len(labels)} of {split} have the "
-            f"label "
-            f"{labels[0]}; name other reviews."
+            f"label {labels[0]}; name other reviews."
         )

@@ -122,10 +122,9 @@ def _check_finite(step: int, loss: float, gradient_norm: float, saved_step: int)
     if not np.isfinite([loss, gradient_norm]).all():
         raise NonFiniteError(
             f"Loss and gradients must be finite, but at step {step} the loss is {loss} and the gradients' "
-            f"norm "
-            f"{gradient_norm}; resume from step {saved_step}, which is saved, with a lower --learning_rate, "
-            f"with "
-            f"--clip_norm or with --on_nan=continue, each of which needs --allow_inexact_resume."
+            f"norm {gradient_norm}; resume from step {saved_step}, which is saved, with a lower "
+            f"--learning_rate, with --clip_norm or with --on_nan=continue, each of which needs "
+            f"--allow_inexact_resume."
         )
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from absl import logging
 
-from trainer import build, config, files, flagfile
+from trainer import build, files, flagfile
 from trainer.config import FIELDS, Config, Settings
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.fields import FIXED, FREE
 from trainer.model.classifier import Classifier, count_weights
 from trainer.run import checkpoint_files, checkpoint_reading, distribution
+from trainer.settings import changes, resolve
 
 _READABLE_ELSEWHERE = ("dataset", "text_column", "label_column")  # fixed, but not for reading a trained model
 
@@ -55,9 +56,9 @@ def load(given: Settings) -> TrainedModel:
 
 def _load(directory: pathlib.Path, prefix: pathlib.Path, given: Settings) -> TrainedModel:
     stored = settings_of(prefix)
-    settings = config.resolve(given, stored)
+    settings = resolve(given, stored)
     own = {name: getattr(settings, name) for name in _READABLE_ELSEWHERE}
-    if differences := config.changes({**stored, **own}, settings, FIXED):
+    if differences := changes({**stored, **own}, settings, FIXED):
         raise InputError(
             f"{directory} can only be read as it was trained, but {'; '.join(differences)}; leave the flag "
             f"out."

@@ -136,8 +136,7 @@ def table(figures: Mapping) -> str:
         f"Training time that is not the step: {figures['not_the_step']:.1%}. With real batches a step takes "
         f"{figures['real_to_repeated']:.3f} times as long as with the same batch repeated.",
         f"First step {starts['new']:.1f} s after the process' start, {starts['resumed']:.1f} s when it "
-        f"resumes; "
-        f"`import tensorflow` alone takes {starts['import']:.1f} s.",
+        f"resumes; `import tensorflow` alone takes {starts['import']:.1f} s.",
         f"A save stalls training for {1000 * save:.0f} ms: {save / 60:.2%} of the 60 s between two saves.",
     ]
     return "\n".join(lines)

@@ -21,12 +21,13 @@ from local_cluster import ROOT
 sys.path.insert(0, str(ROOT))
 from protocol import VARIANTS
 
+from trainer.settings import resolve
 from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
     import tensorflow as tf
 
-from trainer import build, config, flags, steps
+from trainer import build, flags, steps
 from trainer.config import Config
 from trainer.data import input_pipeline, token_store
 from trainer.data.input_pipeline import BatchPlan
@@ -115,7 +116,7 @@ def main() -> None:
     )
     parser.add_argument("variant", choices=VARIANTS)
     given, rest = parser.parse_known_args()
-    settings = config.resolve(flags.parse([sys.argv[0], *rest]), {})
+    settings = resolve(flags.parse([sys.argv[0], *rest]), {})
     set_threads(intra_op=settings.intra_op_threads, inter_op=settings.inter_op_threads)
     for metrics in train(settings, given.variant):
         print(json.dumps(metrics._asdict()), flush=True)

@@ -72,12 +72,12 @@ def rewind(directory: pathlib.Path, *, step: int) -> Rewound:
     Raises:
       StorageError: when an event file can't be read or written.
     """
-    last_step = step
+    # All is read before anything is written: a run that can't be read leaves the others as they are.
+    old_files = {run: event_files(run) for run in _runs(directory)}
+    selected = {run: _select(paths, step) for run, paths in old_files.items()}
+    last_step = max([step, *(last_of_run for last_of_run, _, _ in selected.values())])
     ends: dict[Curve, tuple[int, float]] = {}
-    for run in _runs(directory):
-        old = event_files(run)
-        last_of_run, records, ends_of_run = _select(old, step)
-        last_step = max(last_step, last_of_run)
+    for run, (_, records, ends_of_run) in selected.items():
         ends |= {(run.name, tag): end for tag, end in ends_of_run.items()}
         if run.is_symlink() or directory.is_symlink():
             if last_step > step:
@@ -90,7 +90,7 @@ def rewind(directory: pathlib.Path, *, step: int) -> Rewound:
                 files.remove(leftover)
         if records:
             _write_events(run, records)
-        for path in old:
+        for path in old_files[run]:
             files.remove(path)
     return Rewound(last_step, ends)
 
