@@ -25,7 +25,7 @@ def make_batch(*, batch=7, time=13, vocab_size=50, seed=0):
 
 def stock_keras(model):
     """Embedding(mask_zero) and Bidirectional(LSTM) as a user would write them, with our weights."""
-    twin = keras.Sequential(
+    reference_outcome = keras.Sequential(
         [
             keras.layers.Embedding(model.embedding.input_dim, model.embedding.output_dim, mask_zero=True),
             keras.layers.Bidirectional(keras.layers.LSTM(model.bidirectional.forward_layer.units)),
@@ -33,9 +33,9 @@ def stock_keras(model):
             keras.layers.Dense(1),
         ]
     )
-    twin.build((None, None))
-    twin.set_weights([weight.numpy() for weight in model.trainable_variables])
-    return twin
+    reference_outcome.build((None, None))
+    reference_outcome.set_weights([weight.numpy() for weight in model.trainable_variables])
+    return reference_outcome
 
 
 def randomise(model, seed=0):
@@ -54,7 +54,7 @@ def test_the_parameters_are_those_of_the_tutorials_model():
 def test_logits_and_gradients_are_those_of_stock_keras(batch, time):
     model = make()
     randomise(model)
-    twin = stock_keras(model)
+    reference_outcome = stock_keras(model)
     token_ids, lengths = make_batch(batch=batch, time=time)
     labels = tf.constant(np.arange(batch) % 2, tf.float32)
     with tf.GradientTape() as tape:
@@ -62,9 +62,9 @@ def test_logits_and_gradients_are_those_of_stock_keras(batch, time):
         loss = tf.reduce_mean(classes.losses(logits, labels))
     ours = tape.gradient(loss, [weight.value for weight in model.trainable_variables])
     with tf.GradientTape() as tape:
-        their_logits = twin(token_ids)[:, 0]
+        their_logits = reference_outcome(token_ids)[:, 0]
         loss = keras.losses.BinaryCrossentropy(from_logits=True)(labels[:, None], their_logits[:, None])
-    theirs = tape.gradient(loss, [weight.value for weight in twin.trainable_variables])
+    theirs = tape.gradient(loss, [weight.value for weight in reference_outcome.trainable_variables])
     assert relative_error(logits, their_logits) < 1e-5
     for mine, other in zip(ours, theirs, strict=True):
         assert relative_error(tf.convert_to_tensor(mine), tf.convert_to_tensor(other)) < 1e-5

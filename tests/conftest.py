@@ -137,7 +137,7 @@ def finished(build_once, cache_dir):
 
 
 @pytest.fixture(scope="session")
-def twin(finished):
+def reference_outcome(finished):
     """Its outcome, for a run that was disturbed to be compared with."""
     return outcome(finished)
 
@@ -188,7 +188,7 @@ def copy(finished, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _hear_what_is_said(caplog):
+def _logs_from_info_up(caplog):
     caplog.set_level("INFO", logger="absl")
 
 

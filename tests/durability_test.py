@@ -76,7 +76,7 @@ def flip(bit):
     return flipped
 
 
-WOUNDS = {
+DAMAGES = {
     "removed": lambda content: None,
     "zeroed": lambda content: bytes(len(content)),
     **{f"cut to {length}": cut(length) for length in (0, 0.01, 0.5, 0.99)},
@@ -84,20 +84,20 @@ WOUNDS = {
 }
 
 
-def wound(path, how):
-    content = WOUNDS[how](path.read_bytes())
+def damage(path, how):
+    content = DAMAGES[how](path.read_bytes())
     path.unlink()
     if content is not None:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("how", WOUNDS)
+@pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
 def test_a_damaged_newest_checkpoint_is_found_out_and_kept_aside(run, suffix, how, caplog):
     newest = run / "checkpoints" / f"ckpt-{COMMITTED}"
     best = next((run / "best").glob("*.index"))
     before = tensors(newest)
-    wound(newest.with_name(f"{newest.name}.{suffix}"), how)
+    damage(newest.with_name(f"{newest.name}.{suffix}"), how)
     found = checkpoint_files.find(run)
     if found.newest == newest:  # a bit that nothing reads
         assert tensors(newest) == before
@@ -127,24 +127,28 @@ def test_a_damaged_newest_checkpoint_is_found_out_and_kept_aside(run, suffix, ho
         ("starts.jsonl", "cut to 0.5"),
     ],
 )
-def test_a_run_with_a_damaged_file_ends_with_the_same_bits(run, cache_dir, twin, name, how):
-    wound(run / name, how)
+def test_a_run_with_a_damaged_file_ends_with_the_same_bits(run, cache_dir, reference_outcome, name, how):
+    damage(run / name, how)
     train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(run) == twin
+    assert outcome(run) == reference_outcome
 
 
 @pytest.mark.parametrize("how", ["removed", "cut to 0.5"])
-def test_a_damaged_best_is_written_anew_from_the_periodic_checkpoint_of_its_step(run, cache_dir, twin, how):
+def test_a_damaged_best_is_written_anew_from_the_periodic_checkpoint_of_its_step(
+    run, cache_dir, reference_outcome, how
+):
     (best,) = (run / "best").glob("*.index")
     shutil.copy(best, run / "checkpoints" / best.name)
     shutil.copy(best.with_suffix(".data-00000-of-00001"), run / "checkpoints")
-    wound(best, how)
+    damage(best, how)
     train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(run) == twin
+    assert outcome(run) == reference_outcome
 
 
-def test_a_damaged_checkpoint_in_a_real_process_is_a_warning_and_not_a_traceback(run, cache_dir, twin):
-    wound(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "removed")
+def test_a_damaged_checkpoint_in_a_real_process_is_a_warning_and_not_a_traceback(
+    run, cache_dir, reference_outcome
+):
+    damage(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "removed")
     answer = run_forked(command(tiny(run, cache_dir)), capture_output=True, text=True, check=False)
     assert answer.returncode == 0
     assert (
@@ -153,14 +157,14 @@ def test_a_damaged_checkpoint_in_a_real_process_is_a_warning_and_not_a_traceback
     )
     assert f"Resumed at step {COMMITTED - 1}" in answer.stderr
     assert "Traceback" not in answer.stderr
-    assert outcome(run) == twin
+    assert outcome(run) == reference_outcome
 
 
 @pytest.mark.parametrize("pattern", ["*.index", "*.data*"])
 @pytest.mark.parametrize("how", ["removed", "zeroed"])
 def test_when_no_checkpoint_is_whole_the_run_is_never_started_over(run, cache_dir, pattern, how):
     for path in [*(run / "checkpoints").glob(pattern), *(run / "best").glob(pattern)]:
-        wound(path, how)
+        damage(path, how)
     before = sorted(path for path in run.rglob("*") if path.is_file())
     with pytest.raises(StorageError, match="none can be read"):
         train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
@@ -185,7 +189,7 @@ def test_a_folder_in_the_place_of_an_event_file_is_no_event_file(run, cache_dir)
 def test_a_step_that_is_damaged_twice_is_kept_aside_twice(run):
     for _ in range(2):
         shutil.copytree(run / "checkpoints", run / "copy")
-        wound(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "zeroed")
+        damage(run / "checkpoints" / f"ckpt-{COMMITTED}.index", "zeroed")
         checkpoint_cleanup.tidy(run, checkpoint_files.find(run))
         shutil.rmtree(run / "checkpoints")
         (run / "copy").rename(run / "checkpoints")
@@ -301,7 +305,7 @@ class Disk:
 
 @pytest.mark.parametrize(("step", "last_save"), [(0, "save"), (COMMITTED, "save"), (BEST, "save_best")])
 def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(
-    tmp_path, cache_dir, twin, reference, step, last_save, monkeypatch
+    tmp_path, cache_dir, reference_outcome, reference, step, last_save, monkeypatch
 ):
     root = tmp_path / "run"
     disk = Disk(root, tmp_path / "links")
@@ -326,7 +330,7 @@ def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(
         disk.restore(state, again)
         if number % 6 == 0:
             train.run(tiny(again, cache_dir), stop_requests=NoStopRequests())
-            assert outcome(again) == twin
+            assert outcome(again) == reference_outcome
         else:
             newest = checkpoint_files.find(again).newest
             resumed = checkpoint_files.step_of(newest) if newest else 0
@@ -348,29 +352,33 @@ def megabytes(directory):
 
 
 @pytest.mark.parametrize("share", [0.02, 0.15, 0.3, 0.45, 0.6, 0.8, 0.95])
-def test_with_room_made_a_full_disk_tells_nothing(small_disk, cache_dir, twin, halfway, impatient, share):
+def test_with_room_made_a_full_disk_tells_nothing(
+    small_disk, cache_dir, reference_outcome, halfway, impatient, share
+):
     folder = small_disk(share * megabytes(halfway))
     with pytest.raises(StorageError, match=rf"{folder}/.* MiB free in {folder}"):
         train.run(tiny(folder / "run", cache_dir), stop_requests=NoStopRequests())
     committed = checkpoint_files.find(folder / "run").newest
     small_disk(64)
     train.run(tiny(folder / "run", cache_dir), stop_requests=NoStopRequests())
-    assert outcome(folder / "run") == twin
+    assert outcome(folder / "run") == reference_outcome
     starts = [json.loads(line)["step"] for line in (folder / "run" / "starts.jsonl").read_text().splitlines()]
     assert starts[-1] == (checkpoint_files.step_of(committed) if committed else 0)
 
 
-def test_a_save_that_finds_room_in_time_goes_on(small_disk, cache_dir, twin, halfway, monkeypatch, caplog):
+def test_a_save_that_finds_room_in_time_goes_on(
+    small_disk, cache_dir, reference_outcome, halfway, monkeypatch, caplog
+):
     folder = small_disk(0.6 * megabytes(halfway))
     monkeypatch.setattr(checkpoint_manager, "RETRY_SECS", (1, 1))
     monkeypatch.setattr(Checkpoints, "_pause", lambda checkpoints, secs: small_disk(64))
     train.run(tiny(folder / "run", cache_dir), stop_requests=NoStopRequests())
     assert "Trying again in 1 s." in caplog.text
-    assert outcome(folder / "run") == twin
+    assert outcome(folder / "run") == reference_outcome
 
 
 def test_a_full_disk_under_the_encoded_corpus_is_named_and_leaves_nothing_half_written(
-    tmp_path, small_disk, twin, cache_dir
+    tmp_path, small_disk, reference_outcome, cache_dir
 ):
     folder = small_disk(0.2)
     shutil.copytree(pathlib.Path(cache_dir) / "sample_reviews", tmp_path / "sample_reviews")
@@ -411,7 +419,7 @@ def test_a_directory_that_goes_while_the_run_writes_ends_it_with_a_sentence(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to lose its permissions")
 def test_permissions_that_go_while_the_run_writes_end_it_and_leave_what_was_committed(
-    tmp_path, cache_dir, twin, impatient, monkeypatch
+    tmp_path, cache_dir, reference_outcome, impatient, monkeypatch
 ):
     root = tmp_path / "run"
 
@@ -427,7 +435,7 @@ def test_permissions_that_go_while_the_run_writes_end_it_and_leave_what_was_comm
         train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
     assert checkpoint_files.find(root).newest.name == f"ckpt-{COMMITTED - 1}"
     train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(root) == twin
+    assert outcome(root) == reference_outcome
 
 
 def test_a_read_only_filesystem_is_one_sentence(small_disk, run, cache_dir):
@@ -457,7 +465,7 @@ def test_a_read_only_filesystem_is_one_sentence(small_disk, run, cache_dir):
     ],
 )
 def test_a_signal_ends_any_phase_and_the_resumed_run_ends_with_the_same_bits(
-    tmp_path, cache_dir, twin, words, committed
+    tmp_path, cache_dir, reference_outcome, words, committed
 ):
     root = tmp_path / "run"
     process = popen(command(tiny(root, cache_dir)), stderr=subprocess.PIPE, text=True)
@@ -472,7 +480,7 @@ def test_a_signal_ends_any_phase_and_the_resumed_run_ends_with_the_same_bits(
     assert (newest is None) == (committed is None)
     assert committed is None or checkpoint_files.step_of(newest) >= committed
     train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(root) == twin
+    assert outcome(root) == reference_outcome
 
 
 LONG = {
@@ -604,7 +612,9 @@ def test_a_terminal_that_closes_saves_and_ends_or_under_nohup_changes_nothing(
 
 
 @pytest.mark.parametrize("redirect", ["2>/dev/full", "0<&- 1>&- 2>&-", "2>&1 | head -3"])
-def test_a_run_whose_words_go_nowhere_ends_with_the_same_bits(tmp_path, cache_dir, twin, redirect):
+def test_a_run_whose_words_go_nowhere_ends_with_the_same_bits(
+    tmp_path, cache_dir, reference_outcome, redirect
+):
     shell = [
         "bash",
         "-c",
@@ -613,7 +623,7 @@ def test_a_run_whose_words_go_nowhere_ends_with_the_same_bits(tmp_path, cache_di
         *command(tiny(tmp_path / "run", cache_dir)),
     ]
     assert subprocess.run(shell, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    assert outcome(tmp_path / "run") == twin
+    assert outcome(tmp_path / "run") == reference_outcome
 
 
 # Kills.
@@ -672,7 +682,7 @@ def test_with_on_nan_continue_the_run_goes_on_and_an_evaluation_that_is_not_fini
 @pytest.mark.parametrize("step", [1, COMMITTED, 24])
 @pytest.mark.parametrize("position", [0, 1])
 def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(
-    tmp_path, cache_dir, twin, monkeypatch, step, position
+    tmp_path, cache_dir, reference_outcome, monkeypatch, step, position
 ):
     root = tmp_path / "run"
     make_train_step = steps.make_train_step
@@ -695,7 +705,7 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(
         train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
     assert checkpoint_files.find(root).newest.name == f"ckpt-{step - 1}"
     train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(root) == twin
+    assert outcome(root) == reference_outcome
 
 
 # Bounds.

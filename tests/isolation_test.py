@@ -159,7 +159,7 @@ def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its
 
 @pytest.mark.parametrize("name", ["sib*", "imdb [final]", "back\\slash $(x) 'é"])
 def test_a_run_of_any_name_is_killed_resumed_and_read_like_any_other(
-    tmp_path, finished, cache_dir, twin, monkeypatch, name
+    tmp_path, finished, cache_dir, reference_outcome, monkeypatch, name
 ):
     sibling = shutil.copytree(finished, tmp_path / "sib1")
     before, run = tree(sibling), tmp_path / name
@@ -168,7 +168,7 @@ def test_a_run_of_any_name_is_killed_resumed_and_read_like_any_other(
         train_until(given, monkeypatch, 10, kill)
     (run / "checkpoints" / "ckpt-10.index").write_bytes(b"")
     train.run(given, stop_requests=NoStopRequests())
-    assert outcome(run) == twin
+    assert outcome(run) == reference_outcome
     short = {"workdir": str(run), "cache_dir": cache_dir}
     evaluate.run({**short, "mode": "evaluate", "output": str(run / "figures [1].json")})
     predict.run({**short, "mode": "predict", "text": ("fine",)})
@@ -226,7 +226,7 @@ def test_a_flag_that_this_version_does_not_know_is_refused_by_name_in_every_mode
 
 @pytest.mark.parametrize("how", ["edited", "removed", "garbage"])
 def test_the_checkpoint_has_all_settings_and_their_readable_copy_decides_nothing(
-    copy, cache_dir, twin, caplog, how
+    copy, cache_dir, reference_outcome, caplog, how
 ):
     path = copy / "config.flags"
     content = path.read_text()
@@ -237,7 +237,7 @@ def test_the_checkpoint_has_all_settings_and_their_readable_copy_decides_nothing
     train.run({"workdir": str(copy), "cache_dir": cache_dir}, stop_requests=NoStopRequests())
     assert "is finished" in caplog.text
     assert "does not have the run's settings" in caplog.text
-    assert outcome(copy) == twin
+    assert outcome(copy) == reference_outcome
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,9 @@ def test_a_users_link_to_a_folder_is_written_into_and_never_swept(tmp_path, fini
     }
 
 
-def test_a_run_whose_checkpoints_lie_behind_a_link_trains_and_resumes(tmp_path, cache_dir, twin, monkeypatch):
+def test_a_run_whose_checkpoints_lie_behind_a_link_trains_and_resumes(
+    tmp_path, cache_dir, reference_outcome, monkeypatch
+):
     run, big = tmp_path / "run", tmp_path / "big disk"
     (run).mkdir()
     big.mkdir()
@@ -427,7 +429,7 @@ def test_a_run_whose_checkpoints_lie_behind_a_link_trains_and_resumes(tmp_path, 
         train_until(tiny(run, cache_dir), monkeypatch, 10, kill)
     kept = sorted(path.name for path in big.glob("*.index"))
     train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(run) == twin
+    assert outcome(run) == reference_outcome
     assert kept == ["ckpt-10.index", "ckpt-8.index", "ckpt-9.index"]
     assert set(kept) <= {path.name for path in big.iterdir()}
 
@@ -497,7 +499,7 @@ def test_a_disk_that_fails_while_checkpoints_are_listed_is_a_sentence(halfway, m
 
 @pytest.mark.parametrize("instead", [None, "an empty folder", "another run"])
 def test_a_run_that_is_moved_while_it_trains_ends_and_nothing_is_made_at_its_old_place(
-    tmp_path, finished, cache_dir, twin, monkeypatch, instead
+    tmp_path, finished, cache_dir, reference_outcome, monkeypatch, instead
 ):
     run, moved = tmp_path / "run", tmp_path / "moved"
 
@@ -511,13 +513,13 @@ def test_a_run_that_is_moved_while_it_trains_ends_and_nothing_is_made_at_its_old
     with pytest.raises(StorageError, match=f"{run} must stay"):
         train_until(tiny(run, cache_dir), monkeypatch, 8, move)
     if instead == "another run":
-        assert outcome(run) == twin
+        assert outcome(run) == reference_outcome
     else:
         assert not run.exists() or not list(run.iterdir())
     shutil.rmtree(run, ignore_errors=True)
     moved.rename(run)
     train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(run) == twin
+    assert outcome(run) == reference_outcome
 
 
 @pytest.mark.parametrize("how", ["older", "another run's", "none"])

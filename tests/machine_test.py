@@ -88,7 +88,7 @@ def unlike(expected, directory):
 
 @pytest.mark.parametrize("change", [*DIFFERENCES, without_all])
 def test_what_linux_alone_has_is_not_needed_to_train_and_to_resume_to_the_same_bits(
-    tmp_path, cache_dir, finished, twin, monkeypatch, change
+    tmp_path, cache_dir, finished, reference_outcome, monkeypatch, change
 ):
     directory, empty = tmp_path / "run", tmp_path / "empty"
     empty.mkdir()
@@ -98,7 +98,7 @@ def test_what_linux_alone_has_is_not_needed_to_train_and_to_resume_to_the_same_b
         at_step(patch, COMMITTED, interrupt)
         train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
     train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
-    assert unlike(twin, directory) == []
+    assert unlike(reference_outcome, directory) == []
     recorded, expected = conditions_of(directory), conditions_of(finished)
     assert recorded.keys() == expected.keys() and recorded["cpu"] and recorded["cpu features"]
     lost = {without_proc: CPU, without_all: CPU, without_sys: {"cpu caches"}}.get(change, set())
@@ -117,7 +117,7 @@ exec "$@"
 
 
 def test_a_process_that_sees_hardly_anything_of_proc_and_sys_ends_with_the_same_bits(
-    tmp_path, finished, twin
+    tmp_path, finished, reference_outcome
 ):
     hide = ["unshare", "--mount", "sh", "-c", HIDE, sys.executable]
     answer = subprocess.run([*hide, "true"], check=False, capture_output=True, text=True)
@@ -129,7 +129,7 @@ def test_a_process_that_sees_hardly_anything_of_proc_and_sys_ends_with_the_same_
         started = [*hide, *command(given)]
         ended = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
-    assert unlike(twin, tmp_path / "run") == []
+    assert unlike(reference_outcome, tmp_path / "run") == []
     recorded, expected = conditions_of(tmp_path / "run"), conditions_of(finished)
     assert recorded == {**expected, "cpu caches": ""}
 
@@ -148,7 +148,9 @@ sys.exit(main.main(sys.argv))
 
 
 @pytest.mark.parametrize("cores", [1, 4])
-def test_the_number_of_usable_cores_changes_no_bit_and_is_no_condition(tmp_path, cache_dir, twin, cores):
+def test_the_number_of_usable_cores_changes_no_bit_and_is_no_condition(
+    tmp_path, cache_dir, reference_outcome, cores
+):
     # The corpus is encoded anew, by as many threads.
     own_cache = shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*-1.0.0-*"))
     _, _, _, *flags = command(tiny(tmp_path / "run", str(own_cache)))
@@ -162,10 +164,12 @@ def test_the_number_of_usable_cores_changes_no_bit_and_is_no_condition(tmp_path,
             process.kill()
             process.wait()
     assert ended.returncode == 0, ended.stderr
-    assert differences(twin, outcome(tmp_path / "run")) == []
+    assert differences(reference_outcome, outcome(tmp_path / "run")) == []
 
 
-def test_a_run_that_an_older_version_began_on_other_cores_resumes(tmp_path, cache_dir, twin, monkeypatch):
+def test_a_run_that_an_older_version_began_on_other_cores_resumes(
+    tmp_path, cache_dir, reference_outcome, monkeypatch
+):
     directory, conditions = tmp_path / "run", run_conditions.conditions
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(
@@ -175,7 +179,7 @@ def test_a_run_that_an_older_version_began_on_other_cores_resumes(tmp_path, cach
         train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
     assert conditions_of(directory)["usable cores"] == "96"
     train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
-    assert differences(twin, outcome(directory)) == []
+    assert differences(reference_outcome, outcome(directory)) == []
 
 
 # Each thing by itself.

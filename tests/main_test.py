@@ -107,7 +107,7 @@ def test_a_run_says_what_it_does_and_writes_its_ending(first):
     assert ending["sample_texts"][0]["label"] in ("Positive", "Negative")
 
 
-def test_a_start_by_a_fork_is_that_of_a_fresh_process(tmp_path, cache_dir, first, twin):
+def test_a_start_by_a_fork_is_that_of_a_fresh_process(tmp_path, cache_dir, first, reference_outcome):
     given, said, _ = first
     answer = run_forked(command(tiny(tmp_path / "run", cache_dir)), **AS_TEXT)
     assert answer.returncode == 0
@@ -123,7 +123,9 @@ def test_a_start_by_a_fork_is_that_of_a_fresh_process(tmp_path, cache_dir, first
         json.loads(forked["manifest.json"])["conditions"] == json.loads(fresh["manifest.json"])["conditions"]
     )
     assert forked == fresh
-    assert twin == fresh, "what the tests train within their own process, with compiled steps that they share"
+    assert reference_outcome == fresh, (
+        "what the tests train within their own process, with compiled steps that they share"
+    )
 
 
 def on_a_terminal(arguments, **environment):

@@ -70,8 +70,10 @@ def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_ha
     )
     joined.heal()
 
-    twin = start_workers(2, flags("twin", connect_secs=CONNECT_SECS), popen=popen, **PIPES)
-    processes.extend(twin)
+    reference_outcome = start_workers(
+        2, flags("reference_outcome", connect_secs=CONNECT_SECS), popen=popen, **PIPES
+    )
+    processes.extend(reference_outcome)
     for words, kind in ((IN_TRAINING, "both"), (IN_THE_ENDING, "to")):
         workers = start()
         cut_when_the_chief_has_said(words, joined, kind, workers)
@@ -85,8 +87,8 @@ def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_ha
             ), text
         joined.heal()
 
-    said, codes = wait(twin, 300)
+    said, codes = wait(reference_outcome, 300)
     assert codes == [0, 0], said
     said, codes = wait(start(), 300)
     assert codes == [0, 0], said
-    assert differences(outcome(tmp_path / "twin"), outcome(tmp_path / "run")) == []
+    assert differences(outcome(tmp_path / "reference_outcome"), outcome(tmp_path / "run")) == []

@@ -16,33 +16,35 @@ from trainer.run.checkpoint_manager import Checkpoints
 
 @pytest.mark.parametrize("step", range(STEPS + 1))
 def test_killed_at_any_step_a_run_goes_on_with_the_same_bits(
-    tmp_path, cache_dir, killed, reference, twin, monkeypatch, step
+    tmp_path, cache_dir, killed, reference, reference_outcome, monkeypatch, step
 ):
     given = tiny(shutil.copytree(killed / str(step), tmp_path / "run"), cache_dir)
     if step < STEPS:
         assert_goes_on_as(reference, given, monkeypatch, from_step=step - step % 2)
     else:
         train.run(given, stop_requests=NoStopRequests())
-        assert outcome(tmp_path / "run") == twin
+        assert outcome(tmp_path / "run") == reference_outcome
 
 
 @pytest.mark.parametrize("step", [0, 3, 5, 8, 10, 15, 16, 23])
-def test_equal_states_have_equal_futures(tmp_path, cache_dir, killed, twin, step):
+def test_equal_states_have_equal_futures(tmp_path, cache_dir, killed, reference_outcome, step):
     given = tiny(shutil.copytree(killed / str(step), tmp_path / "run"), cache_dir)
     train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == twin
-    assert twin["newest"] == f"ckpt-{STEPS}"
+    assert outcome(tmp_path / "run") == reference_outcome
+    assert reference_outcome["newest"] == f"ckpt-{STEPS}"
 
 
-def test_killed_again_and_again_in_one_epoch_nothing_tells(tmp_path, cache_dir, twin, monkeypatch):
+def test_killed_again_and_again_in_one_epoch_nothing_tells(
+    tmp_path, cache_dir, reference_outcome, monkeypatch
+):
     given = tiny(tmp_path / "run", cache_dir)
     for step in (9, 10, 13, 15, 15):
         assert train_until_killed(given, monkeypatch, step, committed=step != 15)
     train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == twin
+    assert outcome(tmp_path / "run") == reference_outcome
 
 
-def test_a_kill_between_the_two_saves_heals_itself(tmp_path, cache_dir, twin, monkeypatch):
+def test_a_kill_between_the_two_saves_heals_itself(tmp_path, cache_dir, reference_outcome, monkeypatch):
     given = tiny(tmp_path / "run", cache_dir)
 
     def die(checkpoints):
@@ -53,7 +55,7 @@ def test_a_kill_between_the_two_saves_heals_itself(tmp_path, cache_dir, twin, mo
         train.run(given, stop_requests=NoStopRequests())
     assert not list((tmp_path / "run" / "best").glob("*.index"))
     train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == twin
+    assert outcome(tmp_path / "run") == reference_outcome
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_killed_within_patience_the_run_stops_at_the_same_step_for_the_same_reas
 
 
 @pytest.mark.parametrize("steps", [[0, 8, 17], [4, 10]])
-def test_a_real_process_killed_by_sigkill_tells_nothing(tmp_path, cache_dir, twin, steps):
+def test_a_real_process_killed_by_sigkill_tells_nothing(tmp_path, cache_dir, reference_outcome, steps):
     workdir = tmp_path / "run"
     given = tiny(workdir, cache_dir)
     for step in steps:
@@ -89,7 +91,7 @@ def test_a_real_process_killed_by_sigkill_tells_nothing(tmp_path, cache_dir, twi
         process.kill()
         assert process.wait() == -9
     subprocess.run(command(given), check=True, capture_output=True)
-    assert outcome(workdir) == twin
+    assert outcome(workdir) == reference_outcome
 
 
 def test_ten_and_ten_epochs_are_twenty(tmp_path, cache_dir):

@@ -29,7 +29,9 @@ def run(arguments, **kwargs):
         ),
     ],
 )
-def test_the_users_settings_of_keras_decide_nothing(tmp_path, cache_dir, twin, keras_json, environment):
+def test_the_users_settings_of_keras_decide_nothing(
+    tmp_path, cache_dir, reference_outcome, keras_json, environment
+):
     home = tmp_path / "home"
     (home / ".keras").mkdir(parents=True)
     (home / ".keras" / "keras.json").write_text(json.dumps(keras_json))
@@ -37,7 +39,7 @@ def test_the_users_settings_of_keras_decide_nothing(tmp_path, cache_dir, twin, k
     asked = {name: value.format(home=home) for name, value in environment.items()}
     answer = run(command(tiny(tmp_path / "run", cache_dir)), env={**kept, "HOME": str(home), **asked})
     assert answer.returncode == 0, answer.stderr
-    assert outcome(tmp_path / "run") == twin
+    assert outcome(tmp_path / "run") == reference_outcome
     assert [path.name for path in (home / ".keras").iterdir()] == ["keras.json"]
 
 

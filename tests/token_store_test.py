@@ -755,24 +755,24 @@ class TruncatesAFile(NoStopRequests):
 
 @pytest.mark.parametrize("name", ["offsets"])
 def test_a_run_whose_store_is_truncated_ends_with_a_sentence_and_resumes_to_the_same_bits(
-    tmp_path, own_cache, twin, nothing_in_memory, name
+    tmp_path, own_cache, reference_outcome, nothing_in_memory, name
 ):
     given = tiny(tmp_path / "run", str(own_cache))
     with pytest.raises(StorageError, match=rf"{name}\.bin"):
         train.run(given, stop_requests=TruncatesAFile(own_cache, f"{name}.bin"))
     train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == twin
+    assert outcome(tmp_path / "run") == reference_outcome
 
 
 @pytest.mark.parametrize("name", ["token_ids"])
 def test_a_run_whose_store_is_damaged_between_two_starts_resumes_to_the_same_bits(
-    tmp_path, own_cache, twin, caplog, name
+    tmp_path, own_cache, reference_outcome, caplog, name
 ):
     given = tiny(tmp_path / "run", str(own_cache))
     train.run(given | {"epochs": 1}, stop_requests=NoStopRequests())
     flip(path_of_store(own_cache) / f"{name}.bin")
     train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == twin and "it is rebuilt" in caplog.text
+    assert outcome(tmp_path / "run") == reference_outcome and "it is rebuilt" in caplog.text
 
 
 def test_a_run_is_never_resumed_on_other_reviews(tmp_path, own_cache):

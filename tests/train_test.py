@@ -125,7 +125,7 @@ class SaveRequestAt(NoStopRequests):
 
 
 def test_a_save_that_is_asked_for_is_done_at_the_next_step_and_changes_no_bit(
-    tmp_path, cache_dir, twin, caplog
+    tmp_path, cache_dir, reference_outcome, caplog
 ):
     given = tiny(
         tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0, max_to_keep=100
@@ -141,4 +141,4 @@ def test_a_save_that_is_asked_for_is_done_at_the_next_step_and_changes_no_bit(
     assert 8 not in saved
     after = outcome(tmp_path / "run")
     for name in ("newest", "state", "best", "result.json"):
-        assert after[name] == twin[name]
+        assert after[name] == reference_outcome[name]
