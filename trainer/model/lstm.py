@@ -152,7 +152,8 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
 
         def skim(segment: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *starts: tf.TensorArray) -> Loop:
             written = write(starts, segment, [h, c])
-            h, c = _skim(table, recurrent, *ids_of(segment), h, c)
+            skim_segment = _skim_within_a_graph if tf.executing_eagerly() else _skim
+            h, c = skim_segment(table, recurrent, *ids_of(segment), h, c)
             return segment + 1, *with_known_shape(h, c), *written
 
         def advance(segment: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *saved: tf.TensorArray) -> Loop:
@@ -227,6 +228,13 @@ def _skim(
         return t + 1, 0.5 * (o + 1.0) * tanh_c, c
 
     return tf.while_loop(lambda t, *_: t < token_ids.size(), step, [first, h, c])[1:]
+
+
+@tf.function(autograph=False)
+def _skim_within_a_graph(*arguments: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    # XLA keeps what it compiled for eager calls apart from what it compiled for graphs. Called from a graph,
+    # the segment that evaluates a batch is compiled once for sample texts and evaluations.
+    return _skim(*arguments)
 
 
 @tf.function(jit_compile=True, autograph=False)
