@@ -38,7 +38,7 @@ def test_the_newest_checkpoint_may_exist_only_in_best(tmp_path):
     assert checkpoint_files.find(tmp_path).newest == tmp_path / "best" / "ckpt-2"
 
 
-def test_a_checkpoint_of_the_wrong_step_or_without_an_index_is_damaged_for_that_reason(tmp_path):
+def test_a_checkpoint_with_the_wrong_step_or_no_index_is_damaged_with_that_reason(tmp_path):
     save_steps(tmp_path, [1])
     for path in (tmp_path / "checkpoints").glob("ckpt-1.*"):
         path.rename(path.with_name(path.name.replace("ckpt-1", "ckpt-2")))

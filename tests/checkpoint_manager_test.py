@@ -165,9 +165,8 @@ def test_the_second_asynchronous_save_still_fails_with_keras_variables(tmp_path)
     checkpoints.save(str(tmp_path / "ckpt"), options=options)
     checkpoints.sync()
     assert checkpoint_files.damage(tmp_path / "ckpt-1") is None
-    with pytest.raises(
-        ValueError, match="singleton"
-    ):  # If this ever works, revise what BUILD.md says about CheckpointOptions.
+    # If this ever works, revise what BUILD.md says about CheckpointOptions.
+    with pytest.raises(ValueError, match="singleton"):
         checkpoints.save(str(tmp_path / "ckpt"), options=options)
 
 

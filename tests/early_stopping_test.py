@@ -48,11 +48,11 @@ def test_only_a_metric_better_than_initial_best_is_best():
 
 def test_a_verdict_does_not_modify_the_previous_state():
     before = initial(lower_is_better=True, initial_best=None)
-    kept = before._replace()
+    expected = before._replace()
     after = verdict(
         before, 0.5, step=1, lower_is_better=True, min_delta=0.0, baseline=None, counts_for_patience=True
     )
-    assert before == kept
+    assert before == expected
     assert after == (0.5, 1, 0.5, 0, True)
 
 

@@ -42,7 +42,7 @@ def test_a_symlinked_event_log_is_not_rewound_and_a_warning_is_logged(tmp_path, 
     assert "is a link and is left as it is: points after step 2 will be there twice." in caplog.text
 
 
-def test_after_many_kills_each_step_has_one_value_and_each_run_one_file(tmp_path):
+def test_after_many_kills_each_step_has_one_value_and_a_rewind_leaves_one_file(tmp_path):
     write_steps(tmp_path, [1, 2, 3])
     for restored in (2, 3, 4):
         event_files.rewind(tmp_path, step=restored)

@@ -119,7 +119,7 @@ def test_every_order_of_the_batches_of_a_window_is_equally_likely():
     assert (np.abs(counts - 200) < 4 * 200**0.5).all()
 
 
-def test_consecutive_batches_come_from_each_length_stratum_once():
+def test_every_round_of_batches_has_one_from_each_length_stratum():
     strata, windows = input_pipeline.STRATA, input_pipeline.WINDOW_BATCHES
     rounds = windows // strata
     plan = BatchPlan(lengths=np.arange(windows), batch_size=1, seed=0)

@@ -98,15 +98,15 @@ def test_usable_cores_are_compared_only_when_tensorflow_chooses_the_threads(fini
 
 
 def test_a_damaged_store_is_reported(copy, cache_dir, tmp_path):
-    own = shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*.tmp", "lock"))
+    cache = shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*.tmp", "lock"))
     starts = copy / "starts.jsonl"
-    starts.write_text(starts.read_text().replace(cache_dir, str(own)))
-    stores = facts(copy, cache_dir=str(own))["stores"]
+    starts.write_text(starts.read_text().replace(cache_dir, str(cache)))
+    stores = facts(copy, cache_dir=str(cache))["stores"]
     assert {store["damage"] for store in stores.values()} == {None}
     path = pathlib.Path(next(iter(stores.values()))["path"]) / "labels.bin"
     content = path.read_bytes()
     path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    damages = [store["damage"] for store in facts(copy, cache_dir=str(own))["stores"].values()]
+    damages = [store["damage"] for store in facts(copy, cache_dir=str(cache))["stores"].values()]
     assert "labels.bin is not what was written" in damages
 
 

@@ -356,15 +356,15 @@ def test_a_symlink_or_pipe_in_place_of_a_file_is_neither_followed_nor_waited_for
 ):
     run, precious = shutil.copytree(halfway, tmp_path / "run"), tmp_path / "precious"
     precious.write_text("precious")
-    place = run / name
-    if place.is_dir():
-        shutil.rmtree(place)
+    path = run / name
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        place.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     if kind == "link":
-        place.symlink_to(precious)
+        path.symlink_to(precious)
     else:
-        os.mkfifo(place)
+        os.mkfifo(path)
     code = run_main(tiny(run, cache_dir, epochs=2))
     assert code in (0, 2, 3)
     assert [record.levelname for record in caplog.records].count("ERROR") == (code > 0)
@@ -406,11 +406,11 @@ def test_a_users_symlinked_folder_is_written_to_and_never_cleaned_up(tmp_path, f
     before = tree(other)
     train.run(tiny(run, cache_dir, epochs=4, patience=0, max_to_keep=1), stop_requests=NoStopRequests())
     after = tree(other)
-    own = {
+    ignored = {
         path for path in before if path.endswith("/checkpoint") or before[path][0] is None
     }  # TensorFlow's state file, and folders
-    assert {path: after.get(path) for path in before if path not in own} == {
-        path: before[path] for path in before if path not in own
+    assert {path: after.get(path) for path in before if path not in ignored} == {
+        path: before[path] for path in before if path not in ignored
     }
 
 

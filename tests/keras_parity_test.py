@@ -224,7 +224,7 @@ def early_stopping(values, **settings):
 
 
 def assert_same_stop(name, given_values, *, default):
-    """Compares runs with one argument given and the others random; it must make a difference in one of them."""
+    """Compares runs with one argument given, the others random; it must make a difference in one of them."""
     matters = 0
     for seed in range(24):
         values, settings = draw(seed)

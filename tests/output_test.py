@@ -1,4 +1,4 @@
-"""Results written where --output says."""
+"""Writing results to --output."""
 
 import json
 
