@@ -55,7 +55,7 @@ def test_removing_a_missing_path_is_not_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
-def test_only_regular_files_are_read(tmp_path, kind):
+def test_reading_anything_but_a_file_fails(tmp_path, kind):
     path, precious = tmp_path / "path", tmp_path / "precious"
     precious.write_bytes(b"precious")
     if kind == "pipe":

@@ -102,7 +102,7 @@ def test_an_invalid_number_of_restarts_is_refused(tmp_path, restarts):
     assert "--max_restarts" in output and "Traceback" not in output
 
 
-def test_workers_are_not_restarted_after_a_user_error(tmp_path, cache_dir):
+def test_a_user_error_ends_the_job_at_once(tmp_path, cache_dir):
     (tmp_path / "run").write_text("no directory")
     process = start(tiny(tmp_path / "run", cache_dir, connect_secs=1))
     output = process.communicate()[0]
@@ -133,7 +133,7 @@ def test_the_exit_code_is_the_first_that_a_restart_cannot_fix(codes, expected):
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 4, 130, 143])
-def test_workers_are_not_restarted_after_an_error_that_a_restart_cannot_fix(code):
+def test_an_error_that_a_restart_cannot_fix_ends_the_job(code):
     process = start_stand_ins("exit 5", f"sleep 0.1; exit {code}", "sleep 0.3; exit 6")
     output = process.communicate()[0]
     assert process.returncode == code, output
@@ -150,7 +150,7 @@ def test_workers_are_not_restarted_after_an_error_that_a_restart_cannot_fix(code
         ),
     ],
 )
-def test_workers_are_restarted_after_a_crash_until_no_restarts_are_left(exit_command, code):
+def test_a_crash_restarts_all_workers_until_no_restarts_are_left(exit_command, code):
     process = start_stand_ins("exit 0", f"ulimit -c 0; echo here; {exit_command}")
     output = process.communicate()[0]
     assert process.returncode == code, output
