@@ -1,4 +1,4 @@
-"""The import rules, read from the source: which module may import which, and who alone uses what."""
+"""The import rules, checked in the source: which module may import which, and who owns each external API."""
 
 import ast
 import pathlib
@@ -15,7 +15,7 @@ MODULES = {
     if path.name != "__init__.py"
 }
 PACKAGES = ("data", "model", "run")
-# What every module may import.
+# Modules that any module may import.
 BASE = {
     f"trainer.{name}" for name in ("errors", "files", "streams", "words", "classes", "metrics", "machine")
 }
@@ -23,7 +23,7 @@ ENTRY = {"trainer.main"}
 MODES = {f"trainer.{name}" for name in ("train", "evaluate", "predict", "export", "inspect_run")}
 LONGEST_MODULE, LONGEST_FUNCTION = 300, 40
 LONGER_FUNCTIONS = {
-    ("trainer.train", "train_and_evaluate"): 60,  # the loop: its order is the promise, so it is in one place
+    ("trainer.train", "train_and_evaluate"): 60,  # the training loop: order matters, so it is in one place
     ("trainer.model.lstm", "_run_segments"): 80,  # forward and backward pass, which share their tensors
     ("trainer.model.lstm", "run"): 60,
 }
@@ -52,13 +52,13 @@ def package_of(module):
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if package_of(module)])
-def test_a_package_imports_itself_and_the_base_alone(module):
+def test_a_package_imports_only_itself_and_base_modules(module):
     others = {other for other in modules_imported(MODULES[module]) if package_of(other) != package_of(module)}
     assert others <= BASE
 
 
 @pytest.mark.parametrize("module", sorted(BASE & MODULES.keys()))
-def test_the_base_imports_the_base_alone(module):
+def test_base_modules_import_only_base_modules(module):
     assert modules_imported(MODULES[module]) <= BASE
 
 
@@ -67,20 +67,20 @@ def test_no_module_imports_a_mode_or_the_entry_point(module):
     assert modules_imported(MODULES[module]).isdisjoint(MODES | ENTRY)
 
 
-def test_imports_have_no_cycle():
+def test_imports_are_acyclic():
     imported = {module: modules_imported(path) - {module} for module, path in MODULES.items()}
     while leaves := {module for module, others in imported.items() if not others & imported.keys()}:
         imported = {module: others for module, others in imported.items() if module not in leaves}
     assert imported == {}
 
 
-def test_the_packages_and_the_base_do_not_know_the_config():
+def test_packages_and_base_modules_do_not_import_the_config():
     for module, path in MODULES.items():
         if package_of(module) or module in BASE:
             assert "trainer.config" not in modules_imported(path), module
 
 
-SOLE_USERS = {
+API_OWNERS = {
     "absl.flags": {"trainer.flags"},
     "tensorflow_datasets": {
         "trainer.data.splits",
@@ -104,18 +104,18 @@ def names_used(path):
     return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | imports(path)
 
 
-@pytest.mark.parametrize("thing", SOLE_USERS)
-def test_each_outside_thing_has_its_sole_users(thing):
+@pytest.mark.parametrize("api", API_OWNERS)
+def test_each_external_api_is_used_only_by_its_owners(api):
     users = {
         module
         for module, path in MODULES.items()
-        if any(name == thing or name.startswith(f"{thing}.") for name in names_used(path))
+        if any(name == api or name.startswith(f"{api}.") for name in names_used(path))
     }
-    assert users <= SOLE_USERS[thing]
+    assert users <= API_OWNERS[api]
 
 
-# What other systems than Linux lack, or have another call for.
-OF_LINUX = {
+# Missing on systems other than Linux, or replaced by another call there.
+PLATFORM_SPECIFIC = {
     *("os.sched_getaffinity", "os.sched_setaffinity", "os.cpu_count", "os.posix_fadvise"),
     *("os.posix_fallocate", "os.O_PATH", "os.O_TMPFILE", "os.memfd_create"),
     *("os.fsync", "os.fdatasync", "os.sync", "fcntl.F_FULLFSYNC"),
@@ -123,32 +123,32 @@ OF_LINUX = {
 
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - {"trainer.machine"}))
-def test_what_linux_alone_has_is_used_in_one_module(module):
+def test_platform_specific_apis_are_used_only_in_trainer_machine(module):
     constants = [
         node for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.Constant)
     ]
     texts = [node.value for node in constants if isinstance(node.value, str)]
     assert [text for text in texts if re.match("/(proc|sys|dev/(fd|shm))(/|$)", text)] == []
-    assert names_used(MODULES[module]).isdisjoint(OF_LINUX)
+    assert names_used(MODULES[module]).isdisjoint(PLATFORM_SPECIFIC)
 
 
-def test_nothing_of_keras_own_training_is_used():
+def test_keras_training_methods_are_not_used():
     forbidden = {"fit", "compile", "callbacks", "train_on_batch"}
     for module, path in MODULES.items():
         tree = ast.parse(path.read_text())
         used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        used -= {"compile"} if "re" in imports(path) else set()  # of regular expressions
-        # An exported model is compiled for whoever continues with stock Keras.
+        used -= {"compile"} if "re" in imports(path) else set()  # re.compile
+        # An exported model is compiled, so that stock Keras can continue its training.
         allowed = {"compile"} if module == "trainer.export" else set()
         assert used.isdisjoint(forbidden - allowed), module
 
 
-def test_nothing_on_disk_is_ever_run_as_code():
+def test_files_on_disk_are_never_executed_as_code():
     for module, path in MODULES.items():
         tree = ast.parse(path.read_text())
         called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         forbidden = {"eval", "exec", "compile", "__import__", "importlib.import_module"}
-        # The entry point imports the mode that it starts, by a table of its own.
+        # The entry point imports the chosen mode from a fixed table.
         allowed = {"importlib.import_module"} if module == "trainer.main" else set()
         assert called.isdisjoint(forbidden - allowed), module
         assert imports(path).isdisjoint({"pickle", "marshal", "shelve", "dill", "runpy"}), module
@@ -156,12 +156,12 @@ def test_nothing_on_disk_is_ever_run_as_code():
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_a_module_is_at_most_300_lines(module):
+def test_modules_have_at_most_300_lines(module):
     assert len(MODULES[module].read_text().splitlines()) <= LONGEST_MODULE
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_function_fits_on_a_screen(module):
+def test_functions_fit_on_a_screen(module):
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.FunctionDef):
             limit = LONGER_FUNCTIONS.get((module, node.name), LONGEST_FUNCTION)
@@ -174,11 +174,11 @@ def test_a_function_fits_on_a_screen(module):
 @pytest.mark.parametrize(
     "modules", ["trainer.main", "trainer.flags", "trainer.config", "trainer.run.workdir"]
 )
-def test_flags_and_lock_need_no_tensorflow(modules):
+def test_flags_and_lock_do_not_import_tensorflow(modules):
     code = f"import sys, {modules}; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, check=False).returncode == 0
 
 
-def test_each_module_has_its_test():
+def test_each_module_has_a_test_file():
     tests = {path.stem.removesuffix("_test") for path in pathlib.Path(__file__).parent.glob("*_test.py")}
     assert {module.split(".")[-1] for module in MODULES} - tests == set()

@@ -1,4 +1,4 @@
-"""What a config describes."""
+"""What is built from a config: model, state, corpus."""
 
 import numpy as np
 from fakes import tiny
@@ -21,7 +21,7 @@ def test_the_model_has_the_dimensions_of_the_config(cache_dir):
     )
 
 
-def test_the_state_is_that_of_step_0_with_every_slot_built(cache_dir):
+def test_a_new_state_is_at_step_0_with_all_optimizer_slots_built(cache_dir):
     config = Config(**tiny("run", cache_dir, initial_best=0.25))
     state = build.make_state(config, 77, TEXTS, Replicas())
     assert (int(state.step), int(state.best_step), float(state.best_metric)) == (0, -1, 0.25)
@@ -29,7 +29,7 @@ def test_the_state_is_that_of_step_0_with_every_slot_built(cache_dir):
     assert len(state.optimizer.variables) == 2 + 2 * len(state.model.trainable_variables)
 
 
-def test_the_corpus_has_the_splits_of_the_config(cache_dir):
+def test_the_corpus_of_the_config_is_opened(cache_dir):
     corpus = build.open_corpus(Config(**tiny("run", cache_dir)))
     assert corpus.name == "sample_reviews"
     assert corpus.examples("train[:31]") == 31

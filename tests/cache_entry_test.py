@@ -1,4 +1,4 @@
-"""Entries of the cache folder: whole or absent; only what a builder made is removed."""
+"""Cache entries: complete or absent; only what a builder created is removed."""
 
 import errno
 import os
@@ -9,14 +9,14 @@ from trainer import files
 from trainer.data.cache_entry import clear_place, holds_only, locked, move_aside, publish, temporary_folder
 
 
-def test_a_lock_behind_a_link_is_not_taken(tmp_path):
+def test_a_symlinked_lock_file_is_refused(tmp_path):
     (tmp_path / "lock").symlink_to(tmp_path / "other")
     with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "lock"):
         pass
     assert not (tmp_path / "other").exists()
 
 
-def test_a_lock_that_is_held_is_waited_for_or_not(tmp_path):
+def test_a_held_lock_is_not_waited_for_when_wait_is_false(tmp_path):
     with locked(tmp_path / "lock"), pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
         pass
     with locked(tmp_path / "lock", wait=False):
@@ -27,7 +27,7 @@ def is_ours(name):
     return name in ("labels.bin", "lock")
 
 
-def test_a_folder_with_a_file_of_another_name_was_not_made_by_a_builder(tmp_path):
+def test_a_folder_with_unexpected_files_was_not_created_by_a_builder(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "labels.bin").write_bytes(b"")
@@ -41,7 +41,7 @@ def test_a_folder_with_a_file_of_another_name_was_not_made_by_a_builder(tmp_path
     assert not holds_only(folder, is_ours)
 
 
-def test_a_file_in_the_place_of_an_entry_is_moved_aside_and_kept(tmp_path, caplog):
+def test_a_file_in_place_of_an_entry_is_moved_aside_and_kept(tmp_path, caplog):
     (tmp_path / "train").write_text("precious")
     move_aside(tmp_path / "train")
     (kept,) = tmp_path.glob("train.*.aside")
@@ -49,7 +49,7 @@ def test_a_file_in_the_place_of_an_entry_is_moved_aside_and_kept(tmp_path, caplo
     assert kept.name in caplog.text
 
 
-def test_a_temporary_folder_is_locked_and_removed_at_the_end(tmp_path):
+def test_a_temporary_folder_is_locked_and_removed_on_exit(tmp_path):
     with temporary_folder(tmp_path / "cache", is_ours=is_ours) as temporary:
         assert temporary.parent == tmp_path / "cache" and temporary.suffix == ".tmp"
         with pytest.raises(BlockingIOError), locked(temporary / "lock", wait=False):
@@ -59,7 +59,7 @@ def test_a_temporary_folder_is_locked_and_removed_at_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("names", [[], ["lock"], ["lock", "labels.bin"]])
-def test_the_folder_of_a_killed_builder_is_removed(tmp_path, names):
+def test_the_temporary_folder_of_a_killed_builder_is_removed(tmp_path, names):
     (tmp_path / "killed.tmp").mkdir()
     for name in names:
         (tmp_path / "killed.tmp" / name).touch()
@@ -67,7 +67,7 @@ def test_the_folder_of_a_killed_builder_is_removed(tmp_path, names):
         assert not (tmp_path / "killed.tmp").exists()
 
 
-def test_the_folders_of_builders_at_work_and_of_others_are_left_alone(tmp_path):
+def test_folders_of_running_builders_and_foreign_folders_are_kept(tmp_path):
     for name in ("notes.tmp", "unlocked.tmp"):
         (tmp_path / name).mkdir()
     (tmp_path / "notes.tmp" / "notes.txt").touch()
@@ -77,7 +77,7 @@ def test_the_folders_of_builders_at_work_and_of_others_are_left_alone(tmp_path):
         assert (tmp_path / "notes.tmp" / "notes.txt").exists() and (tmp_path / "unlocked.tmp").is_dir()
 
 
-def test_an_entry_is_synced_before_it_appears_and_its_folder_after(tmp_path, monkeypatch):
+def test_an_entry_is_synced_before_it_appears_and_its_parent_folder_after(tmp_path, monkeypatch):
     built = tmp_path / "x.tmp" / "train"
     built.mkdir(parents=True)
     for name in ("labels.bin", "manifest.json"):
@@ -92,7 +92,7 @@ def test_an_entry_is_synced_before_it_appears_and_its_folder_after(tmp_path, mon
     assert (tmp_path / "train" / "labels.bin").read_text() == "labels.bin"
 
 
-def test_of_two_builders_the_entry_of_the_first_stays(tmp_path):
+def test_when_two_builders_publish_the_first_entry_is_kept(tmp_path):
     for builder in ("first", "second"):
         (tmp_path / builder / "train").mkdir(parents=True)
         (tmp_path / builder / "train" / "labels.bin").write_text(builder)
@@ -100,7 +100,7 @@ def test_of_two_builders_the_entry_of_the_first_stays(tmp_path):
     assert (tmp_path / "train" / "labels.bin").read_text() == "first"
 
 
-def test_an_entry_that_cannot_be_published_is_an_error(tmp_path, monkeypatch):
+def test_a_failed_publish_raises(tmp_path, monkeypatch):
     def fail(path, target):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -110,7 +110,7 @@ def test_an_entry_that_cannot_be_published_is_an_error(tmp_path, monkeypatch):
         publish(tmp_path / "train", tmp_path / "cache")
 
 
-def test_a_damaged_entry_goes_to_the_temporary_folder_and_anything_else_aside(tmp_path):
+def test_a_damaged_entry_moves_to_the_temporary_folder_and_anything_else_aside(tmp_path):
     with temporary_folder(tmp_path, is_ours=is_ours) as temporary:
         (tmp_path / "train").mkdir()
         (tmp_path / "train" / "labels.bin").touch()

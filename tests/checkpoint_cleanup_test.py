@@ -1,4 +1,4 @@
-"""What a start moves to quarantine/ and what it removes."""
+"""What startup moves to quarantine/ and what it removes."""
 
 import os
 
@@ -16,7 +16,7 @@ def flip_a_bit(path, at):
 
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
 @pytest.mark.parametrize("how", ["empty", "half", "flipped"])
-def test_a_damaged_newest_checkpoint_is_quarantined_and_the_one_before_restored(
+def test_a_damaged_newest_checkpoint_is_quarantined_and_the_previous_one_restored(
     tmp_path, suffix, how, caplog
 ):
     save_steps(tmp_path, [1, 2])
@@ -35,7 +35,7 @@ def test_a_damaged_newest_checkpoint_is_quarantined_and_the_one_before_restored(
     assert kept == "ckpt-2.index"
 
 
-def test_the_leftovers_of_killed_saves_are_removed_without_a_warning(tmp_path, caplog):
+def test_leftovers_of_killed_saves_are_removed_without_a_warning(tmp_path, caplog):
     save_steps(tmp_path, [1])
     directory = tmp_path / "checkpoints"
     (directory / "ckpt-2_temp").mkdir()
@@ -67,7 +67,7 @@ def test_the_warning_counts_the_steps_to_recompute(tmp_path, caplog):
     assert "recomputing 2 steps." in caplog.text
 
 
-def test_a_damaged_checkpoint_in_a_linked_directory_is_left_there(tmp_path, caplog):
+def test_a_damaged_checkpoint_in_a_symlinked_directory_is_left_in_place(tmp_path, caplog):
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     run.mkdir()
     save_steps(run, [1, 2], best=[2])

@@ -1,4 +1,4 @@
-"""Which checkpoint a start restores: the newest one that verifies."""
+"""Which checkpoint is restored at startup: the newest one that verifies."""
 
 import os
 
@@ -9,13 +9,13 @@ from trainer.errors import StorageError
 from trainer.run import checkpoint_files
 
 
-def test_a_missing_data_file_is_damage(tmp_path):
+def test_a_checkpoint_without_its_data_file_counts_as_damaged(tmp_path):
     save_steps(tmp_path, [1, 2])
     (tmp_path / "checkpoints" / "ckpt-2.data-00000-of-00001").unlink()
     assert int(open_checkpoints(tmp_path)[0].step) == 1
 
 
-def test_a_run_whose_checkpoints_all_are_damaged_is_not_started_over(tmp_path):
+def test_a_run_with_only_damaged_checkpoints_is_not_started_over(tmp_path):
     save_steps(tmp_path, [1, 2])
     for path in (tmp_path / "checkpoints").glob("*.index"):
         os.truncate(path, 10)
@@ -24,7 +24,7 @@ def test_a_run_whose_checkpoints_all_are_damaged_is_not_started_over(tmp_path):
     assert names(tmp_path / "checkpoints") == ["ckpt-1", "ckpt-2"]
 
 
-def test_damage_to_the_checkpoint_of_step_0_loses_nothing(tmp_path):
+def test_a_damaged_checkpoint_of_step_0_is_not_an_error(tmp_path):
     save_steps(tmp_path, [0])
     os.truncate(tmp_path / "checkpoints" / "ckpt-0.index", 10)
     found = checkpoint_files.find(tmp_path)
@@ -32,13 +32,13 @@ def test_damage_to_the_checkpoint_of_step_0_loses_nothing(tmp_path):
     assert [prefix.name for prefix, _ in found.damaged] == ["ckpt-0"]
 
 
-def test_the_newest_checkpoint_may_be_in_best_alone(tmp_path):
+def test_the_newest_checkpoint_may_exist_only_in_best(tmp_path):
     save_steps(tmp_path, [1, 2], best=[2])
     os.truncate(tmp_path / "checkpoints" / "ckpt-2.index", 10)
     assert checkpoint_files.find(tmp_path).newest == tmp_path / "best" / "ckpt-2"
 
 
-def test_of_a_checkpoint_that_is_complete_but_of_another_step_the_reason_is_named(tmp_path):
+def test_a_checkpoint_with_the_wrong_step_or_no_index_is_damaged_with_that_reason(tmp_path):
     save_steps(tmp_path, [1])
     for path in (tmp_path / "checkpoints").glob("ckpt-1.*"):
         path.rename(path.with_name(path.name.replace("ckpt-1", "ckpt-2")))

@@ -1,4 +1,4 @@
-"""Saving and restoring: complete or not at all, and never onto a step that is saved."""
+"""Saving and restoring: all or nothing, and a saved step is never overwritten."""
 
 import inspect
 import os
@@ -26,7 +26,7 @@ def test_a_saved_state_is_restored_bit_for_bit(tmp_path):
     assert tensors(tmp_path / "best" / "ckpt-5") == tensors(tmp_path / "checkpoints" / "ckpt-5")
 
 
-def test_a_checkpoint_does_not_depend_on_how_often_the_run_was_saved(tmp_path):
+def test_checkpoints_do_not_depend_on_how_often_the_run_was_saved(tmp_path):
     for name in ("often", "once"):
         (tmp_path / name).mkdir()
     save_steps(tmp_path / "often", [1, 2, 3, 4])
@@ -36,13 +36,13 @@ def test_a_checkpoint_does_not_depend_on_how_often_the_run_was_saved(tmp_path):
     )
 
 
-def test_only_the_newest_checkpoints_are_kept_and_the_best_does_not_count(tmp_path):
+def test_only_the_newest_checkpoints_are_kept_not_counting_the_best(tmp_path):
     save_steps(tmp_path, [1, 2, 3, 4, 5], best=[1, 2])
     assert names(tmp_path / "checkpoints") == ["ckpt-3", "ckpt-4", "ckpt-5"]
     assert names(tmp_path / "best") == ["ckpt-2"]
 
 
-def test_max_to_keep_holds_over_restarts(tmp_path):
+def test_max_to_keep_applies_across_restarts(tmp_path):
     for step in range(1, 8):
         save_steps(tmp_path, [step], max_to_keep=2)
     assert names(tmp_path / "checkpoints") == ["ckpt-6", "ckpt-7"]
@@ -72,7 +72,7 @@ def test_the_state_file_is_rewritten_from_the_checkpoints_that_exist(tmp_path, c
 
 
 @pytest.mark.parametrize("how", ["missing", "damaged"])
-def test_a_missing_or_damaged_best_is_rewritten_from_the_periodic_checkpoint_of_its_step(tmp_path, how):
+def test_a_missing_or_damaged_best_is_rewritten_from_the_checkpoint_of_its_step(tmp_path, how):
     save_steps(tmp_path, [1, 2, 3], best=[2])
     expected = tensors(tmp_path / "best" / "ckpt-2")
     if how == "missing":
@@ -86,7 +86,7 @@ def test_a_missing_or_damaged_best_is_rewritten_from_the_periodic_checkpoint_of_
     assert state.model.layer.kernel.numpy().tolist() == [[3.0] * 3] * 2
 
 
-def test_old_checkpoints_that_a_kill_after_a_save_left_are_removed(tmp_path):
+def test_old_checkpoints_left_by_a_kill_after_a_save_are_removed(tmp_path):
     save_steps(tmp_path, [1, 2, 3, 4], best=[2], max_to_keep=9)
     shutil.copytree(tmp_path / "best", tmp_path / "old best")
     save_steps(tmp_path, [5], best=[5], max_to_keep=9)
@@ -98,7 +98,7 @@ def test_old_checkpoints_that_a_kill_after_a_save_left_are_removed(tmp_path):
     assert names(tmp_path / "best") == ["ckpt-5"]
 
 
-def test_a_lost_best_without_a_copy_is_an_error_that_names_it(tmp_path):
+def test_a_lost_best_checkpoint_without_a_copy_is_an_error_that_names_it(tmp_path):
     save_steps(tmp_path, [1, 2, 3, 4, 5], best=[2])
     shutil.rmtree(tmp_path / "best")
     _, checkpoints = open_checkpoints(tmp_path)
@@ -107,7 +107,7 @@ def test_a_lost_best_without_a_copy_is_an_error_that_names_it(tmp_path):
 
 
 class WiderModel(TinyModel):
-    """Another shape than TinyModel's."""
+    """Has a different shape than TinyModel."""
 
     def __init__(self):
         super().__init__()
@@ -116,7 +116,7 @@ class WiderModel(TinyModel):
 
 
 class DeeperModel(TinyModel):
-    """One layer more than TinyModel."""
+    """Has one layer more than TinyModel."""
 
     def __init__(self):
         super().__init__()
@@ -129,14 +129,14 @@ class DeeperModel(TinyModel):
 
 
 @pytest.mark.parametrize("model", [WiderModel, DeeperModel])
-def test_a_checkpoint_of_another_model_is_refused(tmp_path, model):
+def test_a_checkpoint_of_a_different_model_is_refused(tmp_path, model):
     save_steps(tmp_path, [1])
     with pytest.raises(InputError, match="fit the model"):
         open_checkpoints(tmp_path, state=make_state(model=model()))
 
 
 class GrowingModel(TinyModel):
-    """Gains a weight after the optimizer was built, in a place where TensorFlow's tracking does not look."""
+    """Gains a weight after the optimizer was built, where TensorFlow's object tracking does not find it."""
 
     def __init__(self):
         super().__init__()
@@ -147,7 +147,7 @@ class GrowingModel(TinyModel):
         return [*self.layer.trainable_variables, *self.late_variables()]
 
 
-def test_a_weight_that_no_checkpoint_would_hold_is_reported(tmp_path):
+def test_weights_missing_from_the_checkpoint_are_reported(tmp_path):
     state = make_state(model=GrowingModel())
     checkpoints = Checkpoints(run=tmp_path, state=state, max_to_keep=1)
     assert checkpoints.untracked() == []
@@ -165,13 +165,12 @@ def test_the_second_asynchronous_save_still_fails_with_keras_variables(tmp_path)
     checkpoints.save(str(tmp_path / "ckpt"), options=options)
     checkpoints.sync()
     assert checkpoint_files.damage(tmp_path / "ckpt-1") is None
-    with pytest.raises(
-        ValueError, match="singleton"
-    ):  # If this ever saves, revise what BUILD says of CheckpointOptions.
+    # If this ever works, revise what BUILD.md says about CheckpointOptions.
+    with pytest.raises(ValueError, match="singleton"):
         checkpoints.save(str(tmp_path / "ckpt"), options=options)
 
 
-def test_build_says_of_each_checkpoint_option_whether_it_is_used():
+def test_build_lists_every_checkpoint_option_as_used_or_not_used():
     build = (pathlib.Path(__file__).parent.parent / "BUILD.md").read_text()
     rows = re.findall(r"^\| (`.+`) \| (?:not )?used: ", build, re.MULTILINE)
     listed = [option for row in rows for option in re.findall(r"`(\w+)`", row)]

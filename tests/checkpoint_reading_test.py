@@ -1,4 +1,4 @@
-"""What is read of a checkpoint without the state that was saved."""
+"""Reading parts of a checkpoint without building the whole state."""
 
 import pytest
 import tensorflow as tf
@@ -9,14 +9,14 @@ from trainer.errors import InputError
 from trainer.run import checkpoint_reading
 
 
-def test_a_checkpoint_of_another_program_is_refused(tmp_path):
+def test_a_checkpoint_of_a_different_program_is_refused(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / "checkpoints" / "ckpt-1"))
     with pytest.raises(InputError, match="ckpt-1"):
         checkpoint_reading.read_text(tmp_path / "checkpoints" / "ckpt-1", "frozen_flags")
 
 
-def test_a_text_of_the_state_is_read_without_a_model(tmp_path):
+def test_a_string_of_the_state_is_read_without_a_model(tmp_path):
     save_steps(tmp_path, [1])
     assert checkpoint_reading.read_text(tmp_path / "checkpoints" / "ckpt-1", "frozen_flags") == "--seed=0\n"
 
@@ -26,11 +26,11 @@ def test_scalars_of_the_state_are_read_by_name(tmp_path):
     values = checkpoint_reading.read_values(tmp_path / "checkpoints" / "ckpt-7")
     assert values["step"] == 7
     assert values["frozen_flags"] == b"--seed=0\n"
-    assert "model/layer/_kernel" not in values  # no scalar
+    assert "model/layer/_kernel" not in values  # not a scalar
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"cpu": 1}'])
-def test_a_text_that_is_no_json_object_of_strings_is_refused(tmp_path, text):
+def test_a_string_that_is_not_a_json_object_of_strings_is_refused(tmp_path, text):
     save_steps(tmp_path, [1])
     prefix = tmp_path / "checkpoints" / "ckpt-1"
     assert checkpoint_reading.read_texts(prefix, "conditions") == {}
@@ -47,7 +47,7 @@ def test_a_model_is_restored_without_the_rest_of_the_state(tmp_path):
     assert model.layer.kernel.numpy().tolist() == state.model.layer.kernel.numpy().tolist()
 
 
-def test_a_part_that_does_not_fit_is_refused(tmp_path):
+def test_a_module_that_does_not_fit_the_checkpoint_is_refused(tmp_path):
     save_steps(tmp_path, [3])
     with pytest.raises(InputError, match=r"ckpt-3 must fit the model of this program, but does not"):
         checkpoint_reading.restore_parts(

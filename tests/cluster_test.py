@@ -23,7 +23,7 @@ def config(workers=WORKERS, *, cluster=None, task=None):
 
 
 def refusal(monkeypatch, text, **kwargs):
-    """The message with which a TF_CONFIG is refused; one line."""
+    """The one-line message with which a TF_CONFIG is refused."""
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(InputError) as error:
         read_cluster("multi_worker", **kwargs)
@@ -32,7 +32,7 @@ def refusal(monkeypatch, text, **kwargs):
 
 
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored", None])
-def test_without_tf_config_a_process_is_alone_and_the_chief(monkeypatch, strategy):
+def test_without_tf_config_a_process_is_the_only_worker_and_the_chief(monkeypatch, strategy):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert read_cluster(strategy) == Cluster()
     assert read_cluster(strategy).is_chief
@@ -48,7 +48,7 @@ def test_the_first_worker_is_the_chief(monkeypatch, index, strategy):
     assert cluster.is_chief == (index == 0)
 
 
-def test_further_entries_of_a_cluster_manager_are_ignored(monkeypatch):
+def test_unknown_entries_of_tf_config_are_ignored(monkeypatch):
     more = {"environment": "cloud", "job": {"name": "imdb"}, "rpc_layer": "carrier pigeon"}
     task = {"type": "worker", "index": 0, "trial": "3"}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": WORKERS}, "task": task, **more}))
@@ -108,7 +108,7 @@ def test_further_entries_of_a_cluster_manager_are_ignored(monkeypatch):
         ),
     ],
 )
-def test_a_tf_config_that_does_not_describe_workers_is_refused_in_one_sentence(monkeypatch, text):
+def test_an_invalid_tf_config_is_refused_in_one_sentence(monkeypatch, text):
     message = refusal(monkeypatch, text)
     assert "needs TF_CONFIG with one list of workers and a task, as in" in message
     assert len(message) < 1000
@@ -163,7 +163,7 @@ def test_a_tf_config_that_does_not_describe_workers_is_refused_in_one_sentence(m
         ),
     ],
 )
-def test_an_invalid_address_is_refused_with_the_number_of_its_worker(monkeypatch, worker):
+def test_an_invalid_address_is_refused_with_its_worker_index(monkeypatch, worker):
     message = refusal(monkeypatch, config(["localhost:1", worker], task={"type": "worker", "index": 0}))
     assert "must give each worker as host:port" in message
     assert f"but worker 1 is {worker[:200]!r}" in message
@@ -179,20 +179,20 @@ def test_an_invalid_address_is_refused_with_the_number_of_its_worker(monkeypatch
         ["[::1]:{}", "[0:0:0:0:0:0:0:1]:{}"],
     ],
 )
-def test_one_address_for_two_workers_is_refused_however_it_is_written(monkeypatch, same):
+def test_two_workers_with_the_same_address_are_refused_in_any_spelling(monkeypatch, same):
     (port,) = free_ports(1)
     workers = [address.format(port) for address in same]
     message = refusal(monkeypatch, config([f"localhost:{free_ports(1)[0]}", *workers]))
     assert f"worker 1 is {workers[0]!r} and worker 2 is {workers[1]!r}, which is the same" in message
 
 
-def test_one_host_with_two_ports_is_two_workers(monkeypatch):
+def test_one_host_with_two_ports_counts_as_two_workers(monkeypatch):
     first, second = free_ports(2)
     monkeypatch.setenv("TF_CONFIG", config([f"localhost:{first}", f"127.0.0.1:{second}"]))
     assert read_cluster("multi_worker").index == 1
 
 
-def test_a_host_that_is_not_found_is_named_after_connect_secs(monkeypatch):
+def test_hosts_not_found_within_connect_secs_are_named(monkeypatch):
     workers = [f"localhost:{free_ports(1)[0]}", "nobody.invalid:2222", "a..b:2222"]
     message = refusal(monkeypatch, config(workers, task={"type": "worker", "index": 0}), connect_secs=0.2)
     assert "within 0.2 s (--connect_secs) it did not find 'a..b' (" in message
@@ -200,22 +200,22 @@ def test_a_host_that_is_not_found_is_named_after_connect_secs(monkeypatch):
     assert "localhost" not in message
 
 
-def test_a_host_that_comes_up_late_is_found(monkeypatch):
+def test_a_host_that_resolves_late_is_found(monkeypatch):
     answers = [
         socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
         socket.getaddrinfo("127.0.0.1", None),
     ]
 
-    def answer(host, *args, **kwargs):
+    def resolve(host, *args, **kwargs):
         if host != b"later":
-            return found(host, *args, **kwargs)
+            return getaddrinfo(host, *args, **kwargs)
         result = answers.pop(0)
         if isinstance(result, OSError):
             raise result
         return result
 
-    found = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     first, second = free_ports(2)
     monkeypatch.setenv("TF_CONFIG", config([f"localhost:{first}", f"later:{second}"]))
     assert read_cluster("multi_worker").index == 1
@@ -225,7 +225,7 @@ def test_a_host_that_comes_up_late_is_found(monkeypatch):
 @pytest.mark.parametrize(
     ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, ""), (socket.AF_INET6, "::1")]
 )
-def test_a_port_that_another_process_has_is_refused_before_tensorflow_is_imported(tmp_path, family, address):
+def test_a_port_in_use_is_refused_before_tensorflow_is_imported(tmp_path, family, address):
     if family == socket.AF_INET6 and not socket.has_dualstack_ipv6():
         pytest.skip("needs IPv6")
     with socket.socket(family) as taken:
@@ -244,7 +244,7 @@ def test_a_port_that_another_process_has_is_refused_before_tensorflow_is_importe
             "--strategy=multi_worker",
             f"--workdir={tmp_path / 'run'}",
         ]
-        ended = subprocess.run(
+        completed = subprocess.run(
             command,
             cwd=ROOT,
             env={**os.environ, "TF_CONFIG": text},
@@ -252,8 +252,8 @@ def test_a_port_that_another_process_has_is_refused_before_tensorflow_is_importe
             text=True,
             check=False,
         )
-    *imported, message = ended.stderr.splitlines()
-    assert ended.returncode == 2
+    *imported, message = completed.stderr.splitlines()
+    assert completed.returncode == 2
     assert message.startswith(
         "error: TF_CONFIG must give worker 0 a port that it can listen on, but it can't listen on that of"
     )
@@ -262,7 +262,7 @@ def test_a_port_that_another_process_has_is_refused_before_tensorflow_is_importe
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tf_config_without_multi_worker_is_refused(monkeypatch):
+def test_tf_config_without_strategy_multi_worker_is_refused(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config())
     with pytest.raises(
         InputError, match="TF_CONFIG requires --strategy=multi_worker, but --strategy is mirrored; give"

@@ -1,4 +1,4 @@
-"""Whether a start may resume a run."""
+"""Whether a run may be resumed with the given flags."""
 
 import pytest
 from fakes import NoStopRequests, resume_one_epoch
@@ -11,20 +11,18 @@ from trainer.run import conditions
 @pytest.mark.parametrize(
     "setting", [{"seed": 5}, {"vocab_size": 90}, {"lstm_units": 16}, {"batch_size": 8}, {"max_length": 9}]
 )
-def test_a_fixed_flag_cannot_change_even_with_leave(copy_of_one_epoch, cache_dir, setting):
+def test_a_fixed_flag_cannot_change_even_with_allow_inexact_resume(copy_of_one_epoch, cache_dir, setting):
     (name,) = setting
     with pytest.raises(InputError, match=f"--{name} was "):
         resume_one_epoch(copy_of_one_epoch, cache_dir, allow_inexact_resume=True, **setting)
 
 
-def test_another_split_is_named_with_its_content(copy_of_one_epoch, cache_dir):
+def test_a_changed_split_is_refused_by_name(copy_of_one_epoch, cache_dir):
     with pytest.raises(InputError, match=r"--train_split was train\[:31\] and is train\[:30\] now"):
         resume_one_epoch(copy_of_one_epoch, cache_dir, train_split="train[:30]")
 
 
-def test_an_inexact_flag_changes_with_leave_and_from_then_on_it_is_the_runs_own(
-    copy_of_one_epoch, cache_dir, caplog
-):
+def test_an_inexact_flag_may_change_when_allowed_and_is_then_stored(copy_of_one_epoch, cache_dir, caplog):
     with pytest.raises(InputError, match=r"--learning_rate was 0\.03 and is 0\.5 now"):
         resume_one_epoch(copy_of_one_epoch, cache_dir, learning_rate=0.5, epochs=2)
     resume_one_epoch(copy_of_one_epoch, cache_dir, learning_rate=0.5, epochs=2, allow_inexact_resume=True)
@@ -36,7 +34,9 @@ def test_an_inexact_flag_changes_with_leave_and_from_then_on_it_is_the_runs_own(
     assert "--learning_rate=0.5\n" in (copy_of_one_epoch / "config.flags").read_text()
 
 
-def test_another_machine_is_refused_by_name_unless_allowed(copy_of_one_epoch, cache_dir, monkeypatch, caplog):
+def test_a_different_machine_is_refused_by_name_unless_allowed(
+    copy_of_one_epoch, cache_dir, monkeypatch, caplog
+):
     real = conditions.conditions
     monkeypatch.setattr(conditions, "conditions", lambda **kwargs: {**real(**kwargs), "cpu": "Z80"})
     with pytest.raises(InputError, match=r"cpu was '.*' and is 'Z80' now"):

@@ -36,12 +36,12 @@ ON_RESUME = {
 }
 
 
-def test_the_list_of_flags_is_an_interface():
-    assert set(config.FIELDS) == set(NAMES.split()), "flags are never renamed; a new one joins this list"
+def test_the_flag_names_are_pinned():
+    assert set(config.FIELDS) == set(NAMES.split()), "flags are never renamed; add a new one to this list"
 
 
 @pytest.mark.parametrize("on_resume", ON_RESUME)
-def test_what_a_resumed_run_may_change_is_an_interface(on_resume):
+def test_which_flags_may_change_on_resume_is_pinned(on_resume):
     names = [name for name, field in config.FIELDS.items() if field.metadata["on_resume"] is on_resume]
     assert sorted(names) == sorted(ON_RESUME[on_resume].split())
 
@@ -85,12 +85,12 @@ def test_what_a_resumed_run_may_change_is_an_interface(on_resume):
         ({"init_optimizer": True}, r"--init_optimizer .* --init_from names"),
     ],
 )
-def test_a_setting_out_of_bounds_or_at_odds_with_another_is_refused_by_name(settings, sentence):
+def test_an_out_of_bounds_or_inconsistent_setting_is_refused_by_name(settings, sentence):
     with pytest.raises(InputError, match=sentence):
         Config(**{"workdir": "w", **settings})
 
 
-def test_every_integer_has_bounds_that_the_libraries_below_can_count_to():
+def test_every_integer_flag_is_bounded_below_2_to_the_31():
     for name, field in config.FIELDS.items():
         if field.type is int:
             with pytest.raises(InputError, match=f"--{name} must be an integer from"):
@@ -110,12 +110,12 @@ def test_without_validation_the_training_metrics_may_be_monitored():
         ("accuracy", "min", True),
     ],
 )
-def test_the_direction_of_the_monitor_follows_its_mode(monitor, mode, lower):
+def test_monitor_and_monitor_mode_decide_whether_lower_is_better(monitor, mode, lower):
     assert Config(workdir="w", monitor=monitor, monitor_mode=mode).lower_is_better is lower
 
 
 @pytest.mark.parametrize("name", ["workdir", "cache_dir", "init_from", "checkpoint", "input", "output"])
-def test_a_path_in_a_cloud_is_refused_by_name(name):
+def test_a_cloud_storage_path_is_refused_by_name(name):
     modes = {"checkpoint": "evaluate", "input": "evaluate", "output": "evaluate"}
     with pytest.raises(
         InputError, match=rf"--{name} must be a path on this machine, but --{name}=gs://bucket/run"
@@ -123,7 +123,7 @@ def test_a_path_in_a_cloud_is_refused_by_name(name):
         Config(**{"workdir": "w", "mode": modes.get(name, "train"), name: "gs://bucket/run"})
 
 
-def test_each_flag_of_the_command_line_alone_is_known_to_be_a_path_or_not():
+def test_every_command_line_only_string_flag_is_listed_as_a_path_or_not():
     texts = {
         name
         for name, field in config.FIELDS.items()

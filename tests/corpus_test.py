@@ -1,4 +1,4 @@
-"""A corpus, whatever it is read from."""
+"""A corpus, whatever its source."""
 
 import numpy as np
 import pytest
@@ -50,12 +50,12 @@ def test_labels_other_than_0_and_1_are_refused(split):
         list(CORPUS.reviews(split))
 
 
-def test_the_examples_of_a_split_are_those_of_its_parts():
+def test_the_size_of_a_split_expression_is_the_sum_of_its_parts():
     assert (CORPUS.examples("train"), CORPUS.examples("train[:75%]+stars")) == (4, 5)
 
 
 @pytest.mark.parametrize("split", ["none", "train[:0]", "train[:0]+stars", "nosuch", "train[", ""])
-def test_a_split_that_selects_nothing_is_refused_with_the_splits_that_exist(split):
+def test_an_empty_or_unknown_split_is_refused_with_the_available_splits(split):
     with pytest.raises(
         InputError, match=r"its splits are train, unlabelled, stars, none, .* as in train\[:90%\]"
     ) as error:

@@ -1,4 +1,4 @@
-"""Devices and workers that train together."""
+"""Training on several devices and workers."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from trainer.config import Config
 from trainer.run import distribution
 
 
-def test_the_number_of_threads_is_as_requested():
+def test_the_thread_counts_are_as_requested():
     threads = (
         tf.config.threading.get_intra_op_parallelism_threads(),
         tf.config.threading.get_inter_op_parallelism_threads(),
@@ -40,7 +40,7 @@ def test_the_number_of_threads_is_as_requested():
         ("Something else seems down", (), "Something else seems down"),
     ],
 )
-def test_what_tensorflow_logs_of_a_worker_is_reworded(message, arguments, expected):
+def test_tensorflows_log_messages_about_workers_are_reworded(message, arguments, expected):
     record = logging.LogRecord("tensorflow", logging.WARNING, "", 0, message, arguments, None)
     assert (record.getMessage() if distribution._reword(record) else None) == expected
 
@@ -57,7 +57,7 @@ except InputError as error:
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_after_it_was_checked_gives_the_same_message():
+def test_a_port_taken_after_the_check_gives_the_same_message():
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
@@ -65,8 +65,10 @@ def test_a_port_that_is_taken_after_it_was_checked_gives_the_same_message():
         described = {"cluster": {"worker": [address, "localhost:1"]}, "task": {"type": "worker", "index": 0}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(described), "TF_CPP_MIN_LOG_LEVEL": "3"}
         command = [sys.executable, "-c", CONNECT]
-        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert ended.stdout == (
+        completed = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+    assert completed.stdout == (
         f"TF_CONFIG must give worker 0 a port that it can listen on, but it can't listen on that of "
         f"{address!r} (TensorFlow found it taken); end the process that uses it, or give the worker another "
         f"port in the TF_CONFIG of every worker.\n"

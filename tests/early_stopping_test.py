@@ -1,4 +1,4 @@
-"""The verdict after an evaluation: best, patience, stop."""
+"""The verdict after an evaluation: best metric, patience, stop."""
 
 import math
 import types
@@ -10,8 +10,8 @@ import pytest
 from trainer.run.early_stopping import initial, stop_reason, verdict
 
 
-def judge(values, *, lower_is_better=True, initial_best=None, min_delta=0.0, baseline=None, start=0):
-    """The state after each of `values`, of which the first belongs to step 1."""
+def states_after(values, *, lower_is_better=True, initial_best=None, min_delta=0.0, baseline=None, start=0):
+    """The state after each of `values`; the first is that of step 1."""
     states, state = [], initial(lower_is_better=lower_is_better, initial_best=initial_best)
     for evaluation, value in enumerate(values):
         state = verdict(
@@ -28,36 +28,36 @@ def judge(values, *, lower_is_better=True, initial_best=None, min_delta=0.0, bas
 
 
 def best_so_far(states):
-    """Of each evaluation, whether it was the best so far."""
+    """For each evaluation, whether it was the best so far."""
     return [state.best_step == step for step, state in enumerate(states, start=1)]
 
 
-def test_best_follows_strict_improvement():
-    states = judge([0.5, 0.5, 0.4, 0.45])
+def test_best_requires_strict_improvement():
+    states = states_after([0.5, 0.5, 0.4, 0.45])
     assert best_so_far(states) == [True, False, True, False]
     assert (states[-1].best_metric, states[-1].best_step) == (0.4, 3)
 
 
-def test_higher_is_better_where_the_mode_says_so():
-    assert best_so_far(judge([0.5, 0.6, 0.6, 0.7], lower_is_better=False)) == [True, True, False, True]
+def test_higher_is_better_when_lower_is_better_is_false():
+    assert best_so_far(states_after([0.5, 0.6, 0.6, 0.7], lower_is_better=False)) == [True, True, False, True]
 
 
 def test_only_a_metric_better_than_initial_best_is_best():
-    assert best_so_far(judge([0.5, 0.4, 0.39], initial_best=0.4)) == [False, False, True]
+    assert best_so_far(states_after([0.5, 0.4, 0.39], initial_best=0.4)) == [False, False, True]
 
 
-def test_a_verdict_changes_nothing_of_the_state_before():
+def test_a_verdict_does_not_modify_the_previous_state():
     before = initial(lower_is_better=True, initial_best=None)
-    kept = before._replace()
+    expected = before._replace()
     after = verdict(
         before, 0.5, step=1, lower_is_better=True, min_delta=0.0, baseline=None, counts_for_patience=True
     )
-    assert before == kept
+    assert before == expected
     assert after == (0.5, 1, 0.5, 0, True)
 
 
 def test_an_evaluation_before_start_from_epoch_may_be_best_but_does_not_count_for_patience():
-    states = judge([0.5, 0.6, 0.7], start=2)
+    states = states_after([0.5, 0.6, 0.7], start=2)
     assert best_so_far(states) == [True, False, False]
     assert [state.waited for state in states] == [0, 0, 0]
     assert [state.patience_reference for state in states] == [math.inf, math.inf, 0.7]
@@ -69,7 +69,7 @@ def test_an_evaluation_before_start_from_epoch_may_be_best_but_does_not_count_fo
 def test_nan_and_infinity_are_never_best_and_count_as_no_improvement(lower_is_better, bad, position):
     values = [0.5, 0.5, 0.5]
     values.insert(position, bad)
-    states = judge(values, lower_is_better=lower_is_better)
+    states = states_after(values, lower_is_better=lower_is_better)
     assert best_so_far(states).count(True) == 1
     assert not best_so_far(states)[position]
     assert states[-1].best_metric == 0.5
@@ -85,8 +85,8 @@ def test_nan_and_infinity_are_never_best_and_count_as_no_improvement(lower_is_be
 def test_patience_stops_where_keras_stops(min_delta, baseline, start, lower_is_better, patience):
     for seed in range(20):
         values = np.random.default_rng(seed).random(30).tolist()
-        keras_stop = _stop_of_keras(values, min_delta, baseline, start, lower_is_better, patience)
-        states = judge(
+        keras_stop = _keras_stop_epoch(values, min_delta, baseline, start, lower_is_better, patience)
+        states = states_after(
             values, lower_is_better=lower_is_better, min_delta=min_delta, baseline=baseline, start=start
         )
         stops = [
@@ -100,7 +100,7 @@ def _stops(state, step, patience):
     return stop_reason(step=step, epochs=100, steps_per_epoch=1, patience=patience, **counts) is not None
 
 
-def _stop_of_keras(values, min_delta, baseline, start, lower_is_better, patience):
+def _keras_stop_epoch(values, min_delta, baseline, start, lower_is_better, patience):
     callback = keras.callbacks.EarlyStopping(
         monitor="metric",
         mode="min" if lower_is_better else "max",
@@ -118,7 +118,7 @@ def _stop_of_keras(values, min_delta, baseline, start, lower_is_better, patience
     return None
 
 
-def test_a_run_ends_with_its_epochs_or_its_patience_and_the_reason_names_which():
+def test_a_run_stops_after_its_epochs_or_its_patience_and_the_reason_says_which():
     kwargs = {"waited": 2, "improved": False, "epochs": 3, "steps_per_epoch": 10}
     assert stop_reason(step=29, patience=0, **kwargs) is None
     assert stop_reason(step=30, patience=0, **kwargs) == "--epochs=3 done"

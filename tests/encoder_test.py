@@ -10,13 +10,13 @@ from trainer.model.encoder import Encoder
 DIMENSIONS = {"vocab_size": 30, "embedding_dim": 6, "lstm_units": 5}
 
 
-def test_it_has_the_weights_that_are_counted():
+def test_count_weights_counts_the_weights_of_the_layers():
     layers = Encoder(**DIMENSIONS, seed=0).layers
     weights = [weight for layer in layers for weight in layer.trainable_variables]
     assert encoder.count_weights(**DIMENSIONS) == sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def test_the_stock_layers_encode_the_same():
+def test_the_stock_keras_layers_give_the_same_encoding():
     ours, stock = Encoder(**DIMENSIONS, seed=0), encoder.stock_layers(**DIMENSIONS)
     token_ids = tf.constant([[3, 4, 5, 0], [7, 8, 9, 10]])
     vectors = stock[1](stock[0](token_ids))
@@ -28,12 +28,12 @@ def test_the_stock_layers_encode_the_same():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_an_empty_text_is_all_zeros(training):
+def test_an_empty_text_is_encoded_as_zeros(training):
     vector = Encoder(**DIMENSIONS, seed=0)(
         tf.zeros([1, 1], tf.int32), tf.zeros([1], tf.int32), training=training
     )
     assert not np.any(vector.numpy())
 
 
-def test_its_numerics_are_those_of_the_kernel():
+def test_the_numerics_id_is_the_kernels():
     assert encoder.NUMERICS_ID == lstm.KERNEL_ID

@@ -10,6 +10,6 @@ def test_each_error_has_its_exit_code():
     assert codes | {errors.PeerLostError.exit_code} == {2, 3, 4, 5}
 
 
-def test_a_signal_ends_with_the_code_of_a_shell():
+def test_the_exit_code_of_a_signal_is_128_plus_its_number():
     error = errors.InterruptedBySignalError(signal.SIGTERM, "Ended by SIGTERM.")
     assert (error.exit_code, str(error)) == (143, "Ended by SIGTERM.")

@@ -1,4 +1,4 @@
-"""The event log is continuous over kills: read, rewound, removed."""
+"""The event log stays continuous across kills: reading, rewinding and removing it."""
 
 import errno
 
@@ -18,7 +18,7 @@ def test_points_after_the_restored_step_are_dropped(tmp_path):
     assert {step for _, _, step in scalars(tmp_path)} == {1, 2}
 
 
-def test_an_event_log_of_another_state_is_recognised_by_its_last_points(tmp_path):
+def test_an_event_log_of_a_different_state_is_recognised_by_its_last_points(tmp_path):
     write_steps(tmp_path, [1, 2, 3])
     ends = event_files.rewind(tmp_path, step=2).ends
     assert ends["train", "loss"] == (2, 2.0)
@@ -33,7 +33,7 @@ def test_an_event_log_of_another_state_is_recognised_by_its_last_points(tmp_path
     ]
 
 
-def test_behind_a_link_nothing_is_rewound_and_a_warning_says_so(tmp_path, caplog):
+def test_a_symlinked_event_log_is_not_rewound_and_a_warning_is_logged(tmp_path, caplog):
     write_steps(tmp_path / "elsewhere", [1, 2, 3])
     (tmp_path / "summaries").symlink_to(tmp_path / "elsewhere")
     before = scalars(tmp_path / "elsewhere")
@@ -42,7 +42,7 @@ def test_behind_a_link_nothing_is_rewound_and_a_warning_says_so(tmp_path, caplog
     assert "is a link and is left as it is: points after step 2 will be there twice." in caplog.text
 
 
-def test_after_many_kills_each_step_has_one_value_and_each_run_one_old_file(tmp_path):
+def test_after_many_kills_each_step_has_one_value_and_a_rewind_leaves_one_file(tmp_path):
     write_steps(tmp_path, [1, 2, 3])
     for restored in (2, 3, 4):
         event_files.rewind(tmp_path, step=restored)
@@ -64,13 +64,13 @@ def test_tensorboards_own_reader_sees_each_step_once(tmp_path):
     assert [event.step for event in reader.Tensors("loss")] == [1, 2, 3, 4]
 
 
-def test_without_a_checkpoint_no_point_is_kept(tmp_path):
+def test_rewinding_to_step_0_drops_all_points(tmp_path):
     write_steps(tmp_path, [1, 2])
     event_files.rewind(tmp_path, step=0)
     assert scalars(tmp_path) == {}
 
 
-def test_curves_are_read_without_the_texts_between_them(tmp_path):
+def test_curves_are_read_without_the_text_summaries_between_them(tmp_path):
     summaries.Summaries(tmp_path).write_tables("train", step=0, tables={"samples": [{"text": "good"}]})
     write_steps(tmp_path, [1, 2], offset=0.1)
     curves = event_files.read(tmp_path)
@@ -78,7 +78,7 @@ def test_curves_are_read_without_the_texts_between_them(tmp_path):
     assert curves["train", "loss"] == [(1, 1.1), (2, 2.1)]
 
 
-def test_nothing_of_step_0_is_kept_because_a_run_that_starts_there_writes_it_again(tmp_path):
+def test_rewinding_to_step_0_drops_the_points_of_step_0_which_are_written_again(tmp_path):
     log = summaries.Summaries(tmp_path)
     log.write_tables("train", step=0, tables={"samples": [{"text": "good"}]})
     log.write("train", step=1, scalars={"loss": 1.0})
@@ -98,7 +98,7 @@ def test_an_incomplete_last_record_is_dropped(tmp_path):
     assert ("train", "accuracy", 2) not in scalars(tmp_path)
 
 
-def test_a_rewind_that_was_killed_before_it_removed_the_old_file_leaves_no_point_twice(tmp_path):
+def test_a_rewind_killed_before_removing_the_old_file_duplicates_no_points(tmp_path):
     write_steps(tmp_path, [1, 2])
     (file,) = (tmp_path / "train").iterdir()
     content = file.read_bytes()
@@ -109,7 +109,7 @@ def test_a_rewind_that_was_killed_before_it_removed_the_old_file_leaves_no_point
 
 
 @pytest.mark.parametrize("has_others", [False, True])
-def test_a_run_is_removed_with_its_folder_unless_that_holds_other_files(tmp_path, has_others):
+def test_a_run_is_removed_with_its_folder_unless_it_holds_other_files(tmp_path, has_others):
     write_steps(tmp_path, [1])
     if has_others:
         (tmp_path / "train" / "notes").write_text("precious")
@@ -121,7 +121,7 @@ def test_a_run_is_removed_with_its_folder_unless_that_holds_other_files(tmp_path
     assert not event_files.has_points(tmp_path)
 
 
-def test_a_run_that_cannot_be_read_leaves_the_others_as_they_are(tmp_path, monkeypatch):
+def test_an_unreadable_run_leaves_the_other_runs_unchanged(tmp_path, monkeypatch):
     write_steps(tmp_path, [1, 2, 3])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     open_regular = files.open_regular

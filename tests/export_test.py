@@ -1,4 +1,4 @@
-"""The exports, where nothing of this program can be imported."""
+"""Exports, used where this program cannot be imported."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TEXTS = ["A wonderful film.", "", "Dull, and not even short.", "zzz", "good " * 
 
 @pytest.fixture(scope="session")
 def exported(build_once, finished, cache_dir):
-    """The settings of a tiny run that was exported."""
+    """Settings of a tiny run that was exported."""
 
     def make(folder):
         run = shutil.copytree(finished, folder / "run")
@@ -38,15 +38,15 @@ def expected(given):
     return logits_of(trained.model, trained.vocabulary, TEXTS, max_length=trained.config.max_length)
 
 
-def elsewhere(tmp_path, program, *arguments):
+def run_without_trainer(tmp_path, program, *arguments):
     """What a program prints where `trainer` cannot be imported."""
     program = (
         f"import sys\ntry:\n    import trainer\n    sys.exit(9)\nexcept ImportError:\n    pass\n{program}"
     )
-    answer = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    return [float(value) for value in answer.stdout.split()]
+    return [float(value) for value in completed.stdout.split()]
 
 
 def saved_model(given):
@@ -59,21 +59,23 @@ def test_the_saved_model_takes_raw_texts(exported, tmp_path):
         f"import tensorflow as tf\nmodel = "
         f"tf.saved_model.load(sys.argv[1])\nprint(*model.serve(tf.constant({TEXTS!r}))['logit'].numpy())"
     )
-    assert elsewhere(tmp_path, program, str(saved_model(exported))) == pytest.approx(
+    assert run_without_trainer(tmp_path, program, str(saved_model(exported))) == pytest.approx(
         expected(exported), abs=1e-5
     )
 
 
-def test_the_saved_model_answers_logit_probability_and_label_to_batches_of_any_size(exported):
+def test_the_saved_model_serves_logit_probability_and_label_for_any_batch_size(exported):
     serve = tf.saved_model.load(str(saved_model(exported))).signatures["serving_default"]
     for texts in (TEXTS, TEXTS[:1], ["", ""], []):
-        answer = serve(texts=tf.constant(texts, tf.string))
-        assert answer["logit"].shape == answer["probability"].shape == answer["label"].shape == (len(texts),)
-        np.testing.assert_allclose(answer["probability"], tf.sigmoid(answer["logit"]))
-        np.testing.assert_array_equal(answer["label"], answer["logit"].numpy() > 0)
+        outputs = serve(texts=tf.constant(texts, tf.string))
+        assert (
+            outputs["logit"].shape == outputs["probability"].shape == outputs["label"].shape == (len(texts),)
+        )
+        np.testing.assert_allclose(outputs["probability"], tf.sigmoid(outputs["logit"]))
+        np.testing.assert_array_equal(outputs["label"], outputs["logit"].numpy() > 0)
 
 
-def test_stock_keras_opens_the_keras_file_predicts_and_fits(exported, tmp_path):
+def test_stock_keras_loads_the_keras_file_predicts_and_fits(exported, tmp_path):
     program = (
         "import keras, tensorflow as tf\n"
         "model = keras.models.load_model(sys.argv[1])\n"
@@ -82,10 +84,10 @@ def test_stock_keras_opens_the_keras_file_predicts_and_fits(exported, tmp_path):
         "model.fit(texts, tf.zeros(len(texts)), verbose=0)\n"
     )
     file = pathlib.Path(exported["workdir"]) / "export" / "model.keras"
-    assert elsewhere(tmp_path, program, str(file)) == pytest.approx(expected(exported), abs=1e-5)
+    assert run_without_trainer(tmp_path, program, str(file)) == pytest.approx(expected(exported), abs=1e-5)
 
 
-def test_an_export_again_replaces_its_own_step_and_keeps_the_others(exported, tmp_path):
+def test_a_repeated_export_replaces_its_own_step_and_keeps_the_others(exported, tmp_path):
     given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
     export.run(given)
     export.run({**given, "checkpoint": "latest"})
@@ -94,7 +96,7 @@ def test_an_export_again_replaces_its_own_step_and_keeps_the_others(exported, tm
     assert sorted(path.name for path in (folder / "saved_model").iterdir()) == ["15", "24"]
 
 
-def test_a_folder_behind_a_link_keeps_its_other_versions_and_what_is_not_ours(exported, tmp_path):
+def test_a_symlinked_export_folder_keeps_other_versions_and_foreign_files(exported, tmp_path):
     given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
     serving, link = tmp_path / "serving", tmp_path / "run" / "export" / "saved_model"
     shutil.rmtree(link)
@@ -112,7 +114,7 @@ def test_a_folder_behind_a_link_keeps_its_other_versions_and_what_is_not_ours(ex
     assert (serving / "15" / "saved_model.pb").read_bytes() == b"precious"
 
 
-def test_of_two_exports_at_once_nobody_fails_and_what_is_there_is_whole(exported, tmp_path):
+def test_two_concurrent_exports_succeed_and_leave_a_complete_export(exported, tmp_path):
     given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
     command = [
         sys.executable,
@@ -122,16 +124,16 @@ def test_of_two_exports_at_once_nobody_fails_and_what_is_there_is_whole(exported
         *(f"--{name}={value}" for name, value in given.items()),
     ]
     exports = [popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[1] for process in exports]
-    assert [process.returncode for process in exports] == [0, 0], said
+    errors = [process.communicate()[1] for process in exports]
+    assert [process.returncode for process in exports] == [0, 0], errors
     folder = tmp_path / "run" / "export"
     assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "saved_model"]
     assert export._load_saved_model(str(folder / "saved_model" / "15")).shape == (4,)
 
 
-@pytest.mark.parametrize("ask", ["_load_keras", "_load_saved_model"])
-def test_an_export_that_does_not_answer_as_the_run_does_never_takes_the_place_of_one_that_does(
-    exported, tmp_path, monkeypatch, ask
+@pytest.mark.parametrize("loader", ["_load_keras", "_load_saved_model"])
+def test_an_export_that_disagrees_with_the_run_never_replaces_an_older_one(
+    exported, tmp_path, monkeypatch, loader
 ):
     given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
 
@@ -143,29 +145,31 @@ def test_an_export_that_does_not_answer_as_the_run_does_never_takes_the_place_of
             if path.is_file() and "new." not in str(path)
         }
 
-    before, real = files(), getattr(export, ask)
-    monkeypatch.setattr(export, ask, lambda path: real(path) + 0.1)
+    before, real = files(), getattr(export, loader)
+    monkeypatch.setattr(export, loader, lambda path: real(path) + 0.1)
     with pytest.raises(StorageError, match="the older export stays"):
         export.run({**given, "checkpoint": "latest"})
     assert {path for path in before if path not in files()} == set()
 
 
-@pytest.mark.parametrize("room", [0.02, 0.1])
-def test_a_full_disk_is_one_sentence_and_what_is_there_can_be_opened(exported, small_disk, room):
+@pytest.mark.parametrize("free_mib", [0.02, 0.1])
+def test_a_full_disk_is_reported_in_one_sentence_and_the_old_export_still_loads(
+    exported, small_disk, free_mib
+):
     folder = small_disk(64)
     run = shutil.copytree(exported["workdir"], folder / "run")
     export.run({**exported, "workdir": str(run)})
-    small_disk(shutil.disk_usage(folder).used / 2**20 + room)
+    small_disk(shutil.disk_usage(folder).used / 2**20 + free_mib)
     with pytest.raises(StorageError, match="could not be written"):
         export.run({**exported, "workdir": str(run)})
-    for ask, path in (
+    for loader, path in (
         (export._load_keras, run / "export" / "model.keras"),
         (export._load_saved_model, saved_model({"workdir": run})),
     ):
-        assert ask(str(path)).shape == (4,)
+        assert loader(str(path)).shape == (4,)
 
 
-def test_a_token_that_is_no_text_has_a_name_that_no_token_has():
+def test_a_token_that_is_not_utf8_gets_a_name_that_no_token_has():
     from trainer.data.vocabulary import Vocabulary
 
     assert export._words(Vocabulary((b"", b"[UNK]", b"good", b"na\xefve"))) == ["good", "[6e61ef7665]"]
@@ -190,10 +194,10 @@ def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path
     texts = np.concatenate([texts for texts, _ in corpus.reviews("test[:500]+test[-500:]")])
     with (tmp_path / "reviews.jsonl").open("w") as file:
         file.writelines(json.dumps({"text": text.decode()}) + "\n" for text in texts)
-    answers = tmp_path / "answers.jsonl"
-    asked = {"checkpoint": "latest", "input": str(tmp_path / "reviews.jsonl"), "output": str(answers)}
-    predict.run({**given, **asked})
-    ours = np.array([json.loads(line)["probability"] for line in answers.read_text().splitlines()])
+    predictions = tmp_path / "predictions.jsonl"
+    requested = {"checkpoint": "latest", "input": str(tmp_path / "reviews.jsonl"), "output": str(predictions)}
+    predict.run({**given, **requested})
+    ours = np.array([json.loads(line)["probability"] for line in predictions.read_text().splitlines()])
     served = tf.saved_model.load(str(saved_model(given)))
     stock = keras.models.load_model(tmp_path / "run" / "export" / "model.keras")
     batches = [tf.constant(texts[start : start + 100]) for start in range(0, 1000, 100)]

@@ -31,7 +31,7 @@ def field(kind, default, **bounds):
         (field(str, "a", choices=("a", "b")), ["a", "b"], ["c"], "one of a, b"),
     ],
 )
-def test_a_value_is_within_its_bounds_and_the_bounds_are_said(made, inside, outside, requirement):
+def test_bounds_are_checked_and_described(made, inside, outside, requirement):
     assert all(fields.is_within_bounds(value, made.metadata) for value in inside)
     assert not any(fields.is_within_bounds(value, made.metadata) for value in outside)
     assert fields.requirement(made) == requirement

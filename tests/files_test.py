@@ -1,4 +1,4 @@
-"""Files that are whole after a kill, and are read without trust."""
+"""Files are complete after a kill, and untrusted when they are read."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from trainer import files
 from trainer.errors import StorageError
 
 
-def test_a_file_is_replaced_whole_and_nothing_else_stays(tmp_path):
+def test_a_file_is_replaced_without_leaving_a_temporary_file(tmp_path):
     path = tmp_path / "result.json"
     files.write_atomically(path, b"old")
     files.write_atomically(path, b"new")
@@ -19,12 +19,12 @@ def test_a_file_is_replaced_whole_and_nothing_else_stays(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_file_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"result\.json"):
         files.write_atomically(tmp_path / "missing" / "result.json", b"")
 
 
-def test_a_line_is_appended_after_whole_lines_only(tmp_path):
+def test_appending_a_line_drops_an_incomplete_last_line(tmp_path):
     path = tmp_path / "starts.jsonl"
     files.append_line(path, "one")
     with path.open("ab") as file:
@@ -33,7 +33,7 @@ def test_a_line_is_appended_after_whole_lines_only(tmp_path):
     assert path.read_text() == "one\ntwo\n"
 
 
-def test_the_entries_of_a_directory_are_sorted_and_those_of_none_are_none(tmp_path):
+def test_directory_entries_are_sorted_and_empty_for_a_missing_directory(tmp_path):
     for name in ("b", "c", "a"):
         (tmp_path / name).write_bytes(b"")
     assert files.entries(tmp_path) == [tmp_path / name for name in ("a", "b", "c")]
@@ -41,7 +41,7 @@ def test_the_entries_of_a_directory_are_sorted_and_those_of_none_are_none(tmp_pa
     assert files.entries(tmp_path / "a") == []
 
 
-def test_a_directory_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+def test_an_unreadable_directory_is_named(tmp_path, monkeypatch):
     def fail(path):
         raise PermissionError(13, "Permission denied")
 
@@ -50,12 +50,12 @@ def test_a_directory_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         files.entries(tmp_path)
 
 
-def test_removing_what_is_not_there_is_fine(tmp_path):
+def test_removing_a_missing_path_is_not_an_error(tmp_path):
     files.remove(tmp_path / "missing" / "folder")
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
-def test_nothing_but_a_regular_file_is_read(tmp_path, kind):
+def test_reading_anything_but_a_file_fails(tmp_path, kind):
     path, precious = tmp_path / "path", tmp_path / "precious"
     precious.write_bytes(b"precious")
     if kind == "pipe":
@@ -69,7 +69,7 @@ def test_nothing_but_a_regular_file_is_read(tmp_path, kind):
     assert not files.is_regular(path)
 
 
-def test_a_link_to_a_file_is_read_where_links_are_followed(tmp_path):
+def test_a_symlinked_file_is_read_when_follow_links_is_true(tmp_path):
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     for name in ("file", "link"):
@@ -80,9 +80,7 @@ def test_a_link_to_a_file_is_read_where_links_are_followed(tmp_path):
 
 @pytest.mark.parametrize("follow_links", [False, True])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "dangling", "loop", "missing", "below a file"])
-def test_anything_but_a_file_is_absent_and_neither_opened_nor_waited_for(
-    tmp_path, kind, follow_links, monkeypatch
-):
+def test_anything_but_a_file_counts_as_absent_and_does_not_block(tmp_path, kind, follow_links, monkeypatch):
     path = tmp_path / "path"
     if kind == "pipe":
         os.mkfifo(path)
@@ -94,12 +92,12 @@ def test_anything_but_a_file_is_absent_and_neither_opened_nor_waited_for(
     elif kind != "missing":
         path.symlink_to({"device": "/dev/zero", "dangling": tmp_path / "nothing", "loop": path}[kind])
     if follow_links:
-        monkeypatch.setattr(os, "open", None)  # some devices act when they are opened
+        monkeypatch.setattr(os, "open", None)  # opening some devices has side effects
     with pytest.raises(files.ABSENT):
         files.open_regular(path, follow_links=follow_links)
 
 
-def test_a_file_that_cannot_be_read_is_not_absent(tmp_path, monkeypatch):
+def test_an_unreadable_file_does_not_count_as_absent(tmp_path, monkeypatch):
     def refuse(*args):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -119,7 +117,7 @@ def test_a_uri_is_distinguished_from_a_path(path, is_uri):
     assert files.is_uri(path) == is_uri
 
 
-def test_no_more_than_the_limit_is_read(tmp_path):
+def test_a_file_larger_than_the_limit_is_not_read(tmp_path):
     path = tmp_path / "huge"
     with path.open("wb") as file:
         file.truncate(2**40)
@@ -136,7 +134,7 @@ def test_reading_a_small_file_takes_little_memory_whatever_the_limit(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [os.symlink, os.link])
-def test_what_lies_under_the_name_of_a_temporary_file_is_not_written_through(tmp_path, kind):
+def test_a_link_with_the_name_of_the_temporary_file_is_not_written_through(tmp_path, kind):
     precious = tmp_path / "precious"
     precious.write_text("precious")
     kind(precious, tmp_path / ".result.json.tmp")
@@ -145,7 +143,7 @@ def test_what_lies_under_the_name_of_a_temporary_file_is_not_written_through(tmp
     assert (tmp_path / "result.json").read_bytes() == b"{}"
 
 
-def test_removing_a_link_leaves_what_it_leads_to(tmp_path):
+def test_removing_a_symlink_keeps_its_target(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "folder")
@@ -154,7 +152,7 @@ def test_removing_a_link_leaves_what_it_leads_to(tmp_path):
     assert (tmp_path / "folder" / "file").exists()
 
 
-def test_a_held_directory_notices_that_it_was_moved_or_replaced(tmp_path):
+def test_a_held_directory_detects_that_it_was_moved_or_replaced(tmp_path):
     path = tmp_path / "a [b]*"
     path.mkdir()
     held = files.HeldDirectory(path)
@@ -170,7 +168,7 @@ def test_a_held_directory_notices_that_it_was_moved_or_replaced(tmp_path):
     assert not any(char in str(held.plain) for char in "*[]")
 
 
-def test_a_plain_name_is_good_within_its_context(tmp_path):
+def test_a_plain_name_is_valid_within_its_context(tmp_path):
     folder = tmp_path / "x[y]"
     folder.mkdir()
     (folder / "file").write_text("here")

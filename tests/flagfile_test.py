@@ -7,7 +7,7 @@ from trainer.config import Config
 from trainer.fields import FIXED, FREE, INEXACT
 
 
-def test_the_text_of_a_config_is_a_flagfile_that_gives_the_same_config(tmp_path, parse):
+def test_a_config_written_as_a_flagfile_parses_to_the_same_config(tmp_path, parse):
     settings = Config(
         workdir="w",
         baseline=0.25,
@@ -39,12 +39,12 @@ def test_the_text_of_a_config_is_a_flagfile_that_gives_the_same_config(tmp_path,
         "--seed=x",
     ],
 )
-def test_a_text_with_anything_but_settings_of_a_run_is_refused_by_name(line):
+def test_a_line_that_is_not_a_stored_setting_is_refused_by_name(line):
     with pytest.raises(ValueError, match=line.partition("=")[0] if "=x" not in line else "integer"):
         flagfile.from_text(f"--epochs=3\n{line}\n")
 
 
-def test_a_damaged_copy_is_refused_wherever_it_is_cut_and_whatever_bit_is_flipped():
+def test_a_truncated_or_bit_flipped_copy_is_refused():
     whole = flagfile.to_file(Config(workdir="w", epochs=20))
     flips = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(len(whole))]
     for content in [b"\xff\x00 garbage", *(whole[:size] for size in range(len(whole))), *flips]:

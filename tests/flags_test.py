@@ -9,21 +9,21 @@ from trainer import config, flags
 from trainer.errors import InputError
 
 
-def test_only_what_is_given_is_returned(parse):
+def test_only_given_flags_are_returned(parse):
     assert parse("--workdir=w", "--epochs=3") == {"workdir": "w", "epochs": 3}
 
 
-def test_a_flagfile_may_be_overruled_after_it(tmp_path, parse):
+def test_later_flags_override_a_flagfile(tmp_path, parse):
     flagfile = tmp_path / "some.flags"
     flagfile.write_text("# a comment\n--epochs=3\n--seed=7\n")
     assert parse(f"--flagfile={flagfile}", "--epochs=4") == {"epochs": 4, "seed": 7}
 
 
-def test_sample_text_may_be_given_several_times(parse):
+def test_sample_text_can_be_given_several_times(parse):
     assert parse("--sample_text=good", "--sample_text=bad") == {"sample_text": ("good", "bad")}
 
 
-def test_what_tfds_calls_a_key_is_a_column(parse):
+def test_text_key_and_label_key_are_aliases_of_the_column_flags(parse):
     assert parse("--text_key=sentence", "--label_key=stars") == {
         "text_column": "sentence",
         "label_column": "stars",
@@ -35,7 +35,7 @@ def test_a_bool_flag_needs_no_value(parse):
     assert parse("--allow_inexact_resume") == {"allow_inexact_resume": True}
 
 
-def test_help_is_asked_for_and_names_every_flag_with_its_default(parse):
+def test_help_lists_every_flag_with_its_default(parse):
     assert parse("--help") is None
     text = flags.help_text()
     for name in config.FIELDS:
@@ -56,7 +56,7 @@ def test_help_is_asked_for_and_names_every_flag_with_its_default(parse):
         ("stray", "'stray'"),
     ],
 )
-def test_what_is_no_flag_is_refused_in_one_sentence(argument, sentence, parse):
+def test_an_invalid_argument_is_refused_in_one_sentence(argument, sentence, parse):
     with pytest.raises(InputError, match=sentence) as error:
         parse(argument)
     assert "\n" not in str(error.value)
@@ -72,7 +72,7 @@ def test_what_is_no_flag_is_refused_in_one_sentence(argument, sentence, parse):
         (b"a line of prose", "a line of prose"),
     ],
 )
-def test_a_flagfile_that_is_none_is_refused_in_one_sentence(tmp_path, content, sentence, parse):
+def test_an_invalid_flagfile_is_refused_in_one_sentence(tmp_path, content, sentence, parse):
     flagfile = tmp_path / "bad.flags"
     flagfile.write_bytes(content.replace(b"{file}", bytes(flagfile)).replace(b"{folder}", bytes(tmp_path)))
     with pytest.raises(InputError, match=sentence) as error:
@@ -85,14 +85,14 @@ def test_a_flag_of_another_mode_is_refused(parse):
         parse("--workdir=w", "--text=good")
 
 
-def test_a_flag_of_other_modes_is_refused_with_all_of_them(parse):
+def test_a_flag_of_several_other_modes_is_refused_with_their_names(parse):
     with pytest.raises(
         InputError, match="--output is for --mode=evaluate or predict or inspect, but the mode is export"
     ):
         parse("--workdir=w", "--mode=export", "--output=-")
 
 
-def test_a_flag_of_the_mode_may_stand_before_it(parse):
+def test_a_flag_may_precede_its_mode(parse):
     assert parse("--text=good", "--mode=predict") == {"mode": "predict", "text": ("good",)}
 
 
@@ -110,19 +110,19 @@ MODES = dict.fromkeys(("checkpoint", "input", "output"), "evaluate")  # --mode=t
     ("given", "expected"),
     [("~/a b/~x", "/home/me/a b/~x"), ("~", "/home/me"), ("~root/x", "{root}/x")],
 )
-def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(monkeypatch, name, given, expected, parse):
+def test_a_leading_tilde_in_a_path_is_expanded(monkeypatch, name, given, expected, parse):
     monkeypatch.setenv("HOME", "/home/me/")
     parsed = parse(f"--mode={MODES.get(name, 'train')}", f"--{name}={given}")
     assert parsed[name] == expected.format(root=pwd.getpwnam("root").pw_dir)
 
 
 @pytest.mark.parametrize("kind", ["csv:", "tsv:", "jsonl:", "folder:", ""])
-def test_the_path_of_own_reviews_may_begin_with_a_tilde(monkeypatch, kind, parse):
+def test_a_leading_tilde_in_the_path_of_a_dataset_is_expanded(monkeypatch, kind, parse):
     monkeypatch.setenv("HOME", "/home/me")
     assert parse(f"--dataset={kind}~/reviews.csv") == {"dataset": f"{kind}/home/me/reviews.csv"}
 
 
-def test_a_tilde_in_a_flagfile_is_the_home_folder(monkeypatch, tmp_path, parse):
+def test_a_leading_tilde_in_a_flagfile_is_expanded(monkeypatch, tmp_path, parse):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "some.flags").write_text("--workdir=~/run\n")
     assert parse("--flagfile=~/some.flags") == {"workdir": f"{tmp_path}/run"}
@@ -135,13 +135,13 @@ def test_a_tilde_in_a_flagfile_is_the_home_folder(monkeypatch, tmp_path, parse):
         *("--dataset=imdb_reviews", "--dataset=csv:./~x.csv", "--dataset=glue/sst2:~", "--train_split=~/x"),
     ],
 )
-def test_any_other_tilde_stays(argument, parse):
+def test_any_other_tilde_is_kept(argument, parse):
     name, _, value = argument.removeprefix("--").partition("=")
     assert parse(argument) == {name: (value,) if name == "sample_text" else value}
 
 
 @pytest.mark.parametrize("name", [*PATHS, "dataset"])
-def test_a_home_that_is_not_known_is_refused_in_one_sentence(name, parse):
+def test_an_unknown_home_folder_is_refused_in_one_sentence(name, parse):
     kind = "csv:" * (name == "dataset")
     with pytest.raises(InputError) as error:
         parse(f"--mode={MODES.get(name, 'train')}", f"--{name}={kind}~nobody-at-all/x")
@@ -152,6 +152,6 @@ def test_a_home_that_is_not_known_is_refused_in_one_sentence(name, parse):
 
 
 @pytest.mark.parametrize("home", [None, "", "relative"])
-def test_where_no_home_is_set_it_is_that_of_the_user(monkeypatch, home, parse):
+def test_without_a_valid_home_variable_the_users_home_folder_is_used(monkeypatch, home, parse):
     monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
     assert parse("--workdir=~/x") == {"workdir": f"{pwd.getpwuid(os.getuid()).pw_dir}/x"}

@@ -1,4 +1,4 @@
-"""The logits of texts."""
+"""Logits of raw texts."""
 
 import numpy as np
 import pytest
@@ -24,19 +24,19 @@ def test_a_text_has_the_logit_of_its_tokens(model):
     )
 
 
-def test_a_text_is_read_as_far_as_training_reads(model):
+def test_texts_are_truncated_to_max_length_as_in_training(model):
     long, short = logits_of(model, VOCABULARY, ["the movie was good", "the movie"], max_length=2)
     assert long == pytest.approx(short, rel=1e-5)
 
 
-def test_texts_without_a_token_have_a_probability(model):
+def test_texts_without_tokens_have_a_probability(model):
     assert all(
         0 < value < 1
         for value in classes.probabilities(logits_of(model, VOCABULARY, ["", "?!"], max_length=0))
     )
 
 
-def test_the_order_of_the_texts_is_that_of_the_logits(model):
+def test_logits_are_in_the_order_of_the_texts(model):
     random = np.random.default_rng(0)
     texts = [
         " ".join(random.choice(["the", "movie", "was", "good"], random.integers(0, 30)))

@@ -58,7 +58,7 @@ def assert_equal_batches(batches, others):
 
 @pytest.mark.parametrize(("count", "batch_size"), SIZES)
 @pytest.mark.parametrize("epoch", [0, 1, 12_345_678])
-def test_every_review_comes_exactly_once_in_an_epoch(count, batch_size, epoch):
+def test_every_review_appears_exactly_once_per_epoch(count, batch_size, epoch):
     plan = BatchPlan(lengths=random_lengths(count), batch_size=batch_size, seed=3)
     rows = epoch_rows(plan, epoch)
     assert rows.shape == (-(-count // batch_size), batch_size)
@@ -72,7 +72,7 @@ def test_only_the_last_batch_of_an_epoch_is_short(count, batch_size):
     assert set(rows[-1]) - set(range(count)) <= {-1}
 
 
-def test_the_short_batch_holds_short_reviews_in_some_epochs_and_long_ones_in_others():
+def test_the_short_batch_has_short_reviews_in_some_epochs_and_long_ones_in_others():
     plan = BatchPlan(lengths=np.arange(10), batch_size=4, seed=0)
     last = [epoch_rows(plan, epoch)[-1] for epoch in range(60)]
     assert {tuple(sorted(rows[rows >= 0])) for rows in last} == {(0, 1), (4, 5), (8, 9)}
@@ -82,7 +82,7 @@ GOLDEN_SMALL = [[8, 7, 9], [4, 5, 6], [0, 2, 3], [1, -1, -1]]
 GOLDEN_LARGE = "ad27c41863ad5fbd"
 
 
-def test_the_order_is_the_promised_one():
+def test_the_order_of_batches_is_pinned():
     small = epoch_rows(BatchPlan(lengths=np.arange(10) // 3, batch_size=3, seed=0)).tolist()
     large = BatchPlan(lengths=np.arange(1000) * 37 % 7, batch_size=2, seed=0)
     digest = hashlib.sha256(
@@ -106,11 +106,11 @@ def test_epochs_and_seeds_are_shuffled_independently(count):
     ]
     assert abs(np.mean(correlations)) < 0.01
     assert np.abs(correlations).max() < max(0.05, 4 / count**0.5), (
-        "4 standard deviations of what chance allows"
+        "more than 4 standard deviations from independence"
     )
 
 
-def test_the_batches_of_a_window_are_served_in_every_order_equally_often():
+def test_every_order_of_the_batches_of_a_window_is_equally_likely():
     plan = BatchPlan(lengths=np.arange(3), batch_size=1, seed=0)
     orders, counts = np.unique(
         [epoch_rows(plan, epoch).ravel() for epoch in range(1200)], axis=0, return_counts=True
@@ -119,7 +119,7 @@ def test_the_batches_of_a_window_are_served_in_every_order_equally_often():
     assert (np.abs(counts - 200) < 4 * 200**0.5).all()
 
 
-def test_each_run_of_batches_has_one_of_each_stratum_of_lengths():
+def test_every_round_of_batches_has_one_from_each_length_stratum():
     strata, windows = input_pipeline.STRATA, input_pipeline.WINDOW_BATCHES
     rounds = windows // strata
     plan = BatchPlan(lengths=np.arange(windows), batch_size=1, seed=0)
@@ -128,7 +128,7 @@ def test_each_run_of_batches_has_one_of_each_stratum_of_lengths():
             epoch_rows(plan, epoch).ravel()[-rounds * strata :].reshape(rounds, strata) * strata // windows
         )
         assert (np.sort(served, axis=1) == np.arange(strata)).all()
-    assert len(np.unique(served, axis=0)) == rounds, "each time in another order"
+    assert len(np.unique(served, axis=0)) == rounds, "each round in a different order"
 
 
 def test_batches_are_a_function_of_seed_and_step_alone():
@@ -147,7 +147,7 @@ def test_reviews_of_a_batch_have_similar_lengths():
     assert padding_of_an_epoch(BatchPlan(lengths=lengths, batch_size=25_000, seed=0)) > 3
 
 
-def test_reviews_that_are_cut_to_one_length_are_not_sorted_by_what_is_cut_off():
+def test_reviews_truncated_to_equal_length_are_not_sorted_by_their_full_length():
     uncut, cut = (
         BatchPlan(lengths=np.arange(1, 101), batch_size=5, seed=0, max_length=length) for length in (0, 1)
     )
@@ -163,7 +163,7 @@ def test_the_padded_ratio_counts_missing_rows_and_empty_reviews():
 
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
-def test_little_of_imdb_is_padding(tmp_path):
+def test_imdb_batches_have_less_than_5_percent_padding(tmp_path):
     corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
     _, stores = token_store.prepare(corpus=corpus, splits=["train"], vocab_size=1000, cache_dir=str(tmp_path))
     for seed in range(3):
@@ -212,7 +212,7 @@ def test_empty_reviews_make_a_batch_of_one_column():
 
 
 @pytest.mark.parametrize("step", [1, 6, 7, 25])
-def test_batches_from_a_later_step_are_those_of_a_run_that_never_stopped(step):
+def test_batches_after_a_resume_equal_those_of_an_uninterrupted_run(step):
     store = make_store(random_lengths(50))
     plan, resumed = (BatchPlan(lengths=store.lengths, batch_size=8, seed=1) for _ in range(2))
     whole = collect(train_batches(store=store, plan=plan, max_length=40, first_step=0, last_step=30))
@@ -220,7 +220,7 @@ def test_batches_from_a_later_step_are_those_of_a_run_that_never_stopped(step):
     assert_equal_batches(rest, whole[step:])
 
 
-def test_a_step_reads_the_lengths_of_one_window():
+def test_a_step_reads_the_lengths_of_its_window_only():
     lengths, indexed = random_lengths(10_000), []
 
     class Watched:
@@ -231,17 +231,17 @@ def test_a_step_reads_the_lengths_of_one_window():
             indexed.extend(reviews)
             return lengths[reviews]
 
-    watched, plan = (
+    counted, plan = (
         BatchPlan(lengths=lengths, batch_size=8, seed=0, max_length=100, window_batches=5)
         for lengths in (Watched(), lengths)
     )
     np.testing.assert_array_equal(
-        [watched.rows(step) for step in range(1000, 1005)], [plan.rows(step) for step in range(1000, 1005)]
+        [counted.rows(step) for step in range(1000, 1005)], [plan.rows(step) for step in range(1000, 1005)]
     )
     assert len(indexed) == 5 * 8
 
 
-def test_the_disk_reads_the_next_batch_of_a_large_corpus_while_this_one_is_trained_on(monkeypatch):
+def test_the_next_batch_of_a_large_corpus_is_prefetched_from_disk(monkeypatch):
     small, store = (
         make_store([0, 3, 0, *random_lengths(47)], is_large=is_large) for is_large in (False, True)
     )
@@ -263,7 +263,7 @@ def test_the_disk_reads_the_next_batch_of_a_large_corpus_while_this_one_is_train
         read_ahead.clear()
 
 
-def test_step_one_billion_reads_as_little_as_step_zero(monkeypatch):
+def test_starting_at_step_one_billion_reads_no_earlier_batches(monkeypatch):
     store = make_store(random_lengths(100))
     plan = BatchPlan(lengths=store.lengths, batch_size=10, seed=0)
     read = []
@@ -280,7 +280,7 @@ def test_step_one_billion_reads_as_little_as_step_zero(monkeypatch):
     assert read == [10**9, 10**9 + 1]
 
 
-def test_the_shapes_and_dtypes_of_a_batch_are_those_that_a_step_is_compiled_for():
+def test_batches_have_the_shapes_and_dtypes_that_steps_are_compiled_for():
     store = make_store([1, 2, 3])
     plan = BatchPlan(lengths=store.lengths, batch_size=2, seed=0)
     train = train_batches(store=store, plan=plan, max_length=0, first_step=0, last_step=1)
@@ -316,13 +316,13 @@ def test_an_evaluation_reads_each_of_the_first_reviews_exactly_once(examples, ba
 
 
 @pytest.mark.parametrize("replicas", [2, 3, 4, 9])
-def test_the_slices_of_the_replicas_are_the_batch(replicas):
+def test_the_slices_of_the_replicas_add_up_to_the_batch(replicas):
     store = make_store(random_lengths(50))
     plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0)
-    wanted = {"store": store, "plan": plan, "max_length": 40, "first_step": 5, "last_step": 9}
+    kwargs = {"store": store, "plan": plan, "max_length": 40, "first_step": 5, "last_step": 9}
     for (whole,), slices in zip(
-        train_batches(**wanted),
-        train_batches(**wanted, replicas=replicas, local=range(replicas)),
+        train_batches(**kwargs),
+        train_batches(**kwargs, replicas=replicas, local=range(replicas)),
         strict=True,
     ):
         assert {len(part.lengths) for part in slices} == {-(-8 // replicas)}
@@ -335,26 +335,26 @@ def test_the_slices_of_the_replicas_are_the_batch(replicas):
         np.testing.assert_array_equal(firsts[:8], whole.token_ids[:, 0])
 
 
-def test_each_worker_makes_its_own_slices_alone():
+def test_each_worker_builds_only_its_own_slices():
     store = make_store(random_lengths(50))
     plan = BatchPlan(lengths=store.lengths, batch_size=8, seed=0)
-    wanted = {"store": store, "plan": plan, "max_length": 0, "first_step": 0, "last_step": 7, "replicas": 4}
-    workers = [train_batches(**wanted, local=local) for local in (range(2), range(2, 4))]
-    for whole, first, second in zip(train_batches(**wanted, local=range(4)), *workers, strict=True):
+    kwargs = {"store": store, "plan": plan, "max_length": 0, "first_step": 0, "last_step": 7, "replicas": 4}
+    workers = [train_batches(**kwargs, local=local) for local in (range(2), range(2, 4))]
+    for whole, first, second in zip(train_batches(**kwargs, local=range(4)), *workers, strict=True):
         assert_equal_batches((*first, *second), whole)
 
 
 @pytest.mark.parametrize(("examples", "replicas"), [(1, 2), (7, 2), (33, 3), (50, 4)])
 def test_an_evaluation_by_several_replicas_reads_each_review_once(examples, replicas):
     store = make_store(random_lengths(50))
-    wanted = {"store": store, "batch_size": 4, "max_length": 0, "examples": examples}
+    kwargs = {"store": store, "batch_size": 4, "max_length": 0, "examples": examples}
     slices = [
         part
-        for batch in evaluation_batches(**wanted, replicas=replicas, local=range(replicas))
+        for batch in evaluation_batches(**kwargs, replicas=replicas, local=range(replicas))
         for part in batch
     ]
     assert {len(part.lengths) for part in slices} == {4}
-    one = [part for batch in evaluation_batches(**wanted) for part in batch]
+    one = [part for batch in evaluation_batches(**kwargs) for part in batch]
     read, expected = (
         sorted(np.concatenate([part.token_ids[part.weights > 0, 0] for part in parts]).tolist())
         for parts in (slices, one)
@@ -362,7 +362,7 @@ def test_an_evaluation_by_several_replicas_reads_each_review_once(examples, repl
     assert read == expected
 
 
-def test_the_step_is_found_from_the_reviews_read_since():
+def test_step_before_finds_an_earlier_step_from_the_reviews_since():
     plan = BatchPlan(lengths=np.ones(31, np.int32), batch_size=4, seed=0)
     rows = [int(np.sum(plan.rows(step) >= 0)) for step in range(20)]
     for step in range(20):

@@ -1,4 +1,4 @@
-"""When a checkpoint is due, and the rate of training."""
+"""When a checkpoint is due, and the throughput of training."""
 
 import pytest
 from fakes import tiny
@@ -9,7 +9,7 @@ from trainer.config import Config
 
 @pytest.fixture
 def now(monkeypatch):
-    """A list that holds the time, in seconds."""
+    """A list of one item: the current time, in seconds."""
     now = [100.0]
     monkeypatch.setattr(intervals.time, "monotonic", lambda: now[0])
     return now
@@ -20,12 +20,12 @@ def make_interval(*, step=0, **settings):
     return intervals.SaveInterval(step, Config(**tiny("run", "cache", **given)))
 
 
-def test_a_save_is_due_at_every_so_many_steps_wherever_a_run_goes_on(now):
+def test_a_save_is_due_at_multiples_of_checkpoint_every_steps_after_any_resume(now):
     saves = make_interval(step=5, checkpoint_every_steps=4)
     assert [step for step in range(6, 20) if saves.is_due(step)] == [8, 12, 16]
 
 
-def test_a_save_is_due_when_the_last_one_is_so_many_seconds_ago(now):
+def test_a_save_is_due_checkpoint_every_secs_after_the_last_one(now):
     saves = make_interval(checkpoint_every_secs=60.0)
     now[0] += 59.9
     assert not saves.is_due(1)
@@ -42,7 +42,7 @@ def test_without_either_flag_no_save_is_due(now):
     assert not any(saves.is_due(step) for step in range(100))
 
 
-def test_the_rate_is_that_since_the_last_call(now):
+def test_throughput_is_measured_since_the_last_call(now):
     throughput = intervals.Throughput(10, batch_size=4)
     now[0] += 2.0
     assert throughput.reviews_per_second(15) == 10.0

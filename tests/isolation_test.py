@@ -1,4 +1,4 @@
-"""No run harms another, and no stranger's file is obeyed."""
+"""Runs do not affect each other, and files in a run directory are not trusted."""
 
 import contextlib
 import errno
@@ -33,11 +33,11 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become an
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL within one process."""
+    """Simulates SIGKILL within the process."""
 
 
 def train_until(given, monkeypatch, step, then):
-    """Trains until the save of `step` is committed, and does something then."""
+    """Trains, and calls `then` once the checkpoint of `step` is committed."""
     save = Checkpoints.save
 
     def save_and_act(checkpoints):
@@ -55,7 +55,7 @@ def kill():
 
 
 def tree(folder):
-    """Every file below a folder, with what would tell that it was touched."""
+    """Every path below a folder, with its content, inode, mode and modification time."""
     found = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
@@ -65,7 +65,7 @@ def tree(folder):
 
 
 def rewrite(prefix, **strings):
-    """Writes a checkpoint anew with other texts in it."""
+    """Rewrites a checkpoint with some of its strings replaced."""
     with files.plain_name(prefix) as name:
         reader = tf.train.load_checkpoint(name)
         values = {key: tf.constant(reader.get_tensor(key)) for key in reader.get_variable_to_shape_map()}
@@ -83,7 +83,7 @@ def newest(run):
     return checkpoint_files.find(run).newest
 
 
-# Names.
+# Run names.
 
 NAMES = [
     *(f"a{char}b" for char in string.printable if char.isprintable() and char not in "/"),
@@ -110,9 +110,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its_own_directory_alone(
-    tmp_path, name
-):
+def test_a_run_of_any_name_changes_files_only_in_its_own_directory(tmp_path, name):
     run, siblings = tmp_path / name, tmp_path / "siblings"
     siblings.mkdir()
     for other in ("sib1", "sib2", "imdb f", "backslash", "a1b", "ab", "aab"):
@@ -126,7 +124,7 @@ def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its
     run.mkdir(exist_ok=True)
 
     def others():
-        return {path: kept for path, kept in tree(tmp_path).items() if not path.startswith(name)}
+        return {path: state for path, state in tree(tmp_path).items() if not path.startswith(name)}
 
     before = others()
     for start in range(2):
@@ -158,7 +156,7 @@ def test_whatever_a_run_is_called_it_saves_prunes_quarantines_and_rewinds_in_its
 
 
 @pytest.mark.parametrize("name", ["sib*", "imdb [final]", "back\\slash $(x) 'é"])
-def test_a_run_of_any_name_is_killed_resumed_and_read_like_any_other(
+def test_a_run_of_any_name_can_be_killed_resumed_and_read(
     tmp_path, finished, cache_dir, reference_outcome, monkeypatch, name
 ):
     sibling = shutil.copytree(finished, tmp_path / "sib1")
@@ -170,22 +168,20 @@ def test_a_run_of_any_name_is_killed_resumed_and_read_like_any_other(
     train.run(given, stop_requests=NoStopRequests())
     assert outcome(run) == reference_outcome
     short = {"workdir": str(run), "cache_dir": cache_dir}
-    evaluate.run({**short, "mode": "evaluate", "output": str(run / "figures [1].json")})
+    evaluate.run({**short, "mode": "evaluate", "output": str(run / "report [1].json")})
     predict.run({**short, "mode": "predict", "text": ("fine",)})
     inspect_run.run({**short, "mode": "inspect"})
     export.run({**short, "mode": "export"})
     assert tree(sibling) == before
 
 
-# A run directory is data.
+# A run directory is untrusted data.
 
 
 @pytest.mark.parametrize(
     "flag", ["output", "text", "cache_dir", "mode", "workdir", "data_dir", "init_from", "input", "checkpoint"]
 )
-def test_a_setting_that_is_the_command_lines_alone_is_not_taken_from_a_run(
-    copy, cache_dir, tmp_path, flag, capsys
-):
+def test_a_command_line_only_flag_is_not_taken_from_a_run_directory(copy, cache_dir, tmp_path, flag, capsys):
     target = tmp_path / "precious"
     target.write_text("precious")
     line = f"--{flag}={target}\n"
@@ -205,7 +201,7 @@ def test_a_setting_that_is_the_command_lines_alone_is_not_taken_from_a_run(
     assert target.read_text() == "precious"
 
 
-def test_a_flag_that_this_version_does_not_know_is_refused_by_name_in_every_mode(copy, cache_dir):
+def test_an_unknown_stored_flag_is_refused_by_name_in_every_mode(copy, cache_dir):
     last = copy / "checkpoints" / "ckpt-24"
     flags = checkpoint_reading.read_text(last, "frozen_flags") + "--weight_decay=0.0\n"
     for index in copy.glob("*/ckpt-*.index"):
@@ -225,7 +221,7 @@ def test_a_flag_that_this_version_does_not_know_is_refused_by_name_in_every_mode
 
 
 @pytest.mark.parametrize("how", ["edited", "removed", "garbage"])
-def test_the_checkpoint_has_all_settings_and_their_readable_copy_decides_nothing(
+def test_settings_come_from_the_checkpoint_and_not_from_config_flags(
     copy, cache_dir, reference_outcome, caplog, how
 ):
     path = copy / "config.flags"
@@ -251,7 +247,7 @@ def test_the_checkpoint_has_all_settings_and_their_readable_copy_decides_nothing
         {"frozen_flags": "--lstm_units=30000\n"},
     ],
 )
-def test_a_checkpoint_whose_texts_are_a_strangers_is_one_sentence(copy, cache_dir, damage):
+def test_a_checkpoint_with_invalid_strings_raises_only_user_errors(copy, cache_dir, damage):
     for index in copy.glob("*/ckpt-*.index"):
         rewrite(index.with_suffix(""), **damage)
     for program, mode in ((train, "train"), (predict, "predict"), (inspect_run, "inspect")):
@@ -267,7 +263,7 @@ def test_a_checkpoint_whose_texts_are_a_strangers_is_one_sentence(copy, cache_di
 
 
 @pytest.mark.parametrize("name", ["step", "best_step", "best_metric", "waited", "improved"])
-def test_a_checkpoint_whose_numbers_are_texts_is_none_of_this_program(copy, cache_dir, name):
+def test_a_checkpoint_with_strings_in_place_of_numbers_raises_only_user_errors(copy, cache_dir, name):
     for index in copy.glob("*/ckpt-*.index"):
         rewrite(index.with_suffix(""), **{name: "text"})
     for program, mode in ((train, "train"), (predict, "predict"), (inspect_run, "inspect")):
@@ -290,7 +286,7 @@ STARTS = [
 ]
 
 
-def test_inspect_leaves_out_lines_that_are_no_starts(copy, cache_dir, capsys):
+def test_inspect_skips_malformed_lines_of_starts_jsonl(copy, cache_dir, capsys):
     with (copy / "starts.jsonl").open("a") as file:
         file.writelines(f"{line}\n" for line in LINES + STARTS)
     inspect_run.run({"workdir": str(copy), "cache_dir": cache_dir, "mode": "inspect"})
@@ -320,11 +316,11 @@ def run_mode(module, given):
 
 
 class Hung(BaseException):
-    """A start waits for what never comes."""
+    """The program has not ended in time."""
 
 
 @pytest.fixture
-def started(monkeypatch, caplog):
+def run_main(monkeypatch, caplog):
     """Runs the program with given settings in this process, without signals; returns the exit code."""
 
     def give_up(signum, frame):
@@ -355,21 +351,21 @@ def started(monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("name", "kind"), [(name, ("link", "pipe")[at % 2]) for at, name in enumerate(OWN_FILES)]
 )
-def test_a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_and_not_waited_for(
-    tmp_path, halfway, cache_dir, started, caplog, name, kind
+def test_a_symlink_or_pipe_in_place_of_a_file_is_neither_followed_nor_waited_for(
+    tmp_path, halfway, cache_dir, run_main, caplog, name, kind
 ):
     run, precious = shutil.copytree(halfway, tmp_path / "run"), tmp_path / "precious"
     precious.write_text("precious")
-    place = run / name
-    if place.is_dir():
-        shutil.rmtree(place)
+    path = run / name
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        place.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     if kind == "link":
-        place.symlink_to(precious)
+        path.symlink_to(precious)
     else:
-        os.mkfifo(place)
-    code = started(tiny(run, cache_dir, epochs=2))
+        os.mkfifo(path)
+    code = run_main(tiny(run, cache_dir, epochs=2))
     assert code in (0, 2, 3)
     assert [record.levelname for record in caplog.records].count("ERROR") == (code > 0)
     assert precious.read_text() == "precious"
@@ -384,7 +380,7 @@ def test_a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_and_not_waited_
         ("result.json", "link"),
     ],
 )
-def test_a_link_or_a_pipe_holds_up_no_real_process(tmp_path, halfway, cache_dir, name, kind):
+def test_a_symlink_or_pipe_does_not_block_a_real_process(tmp_path, halfway, cache_dir, name, kind):
     run, precious = shutil.copytree(halfway, tmp_path / "run"), tmp_path / "precious"
     precious.write_text("precious")
     (run / name).unlink(missing_ok=True)
@@ -392,17 +388,17 @@ def test_a_link_or_a_pipe_holds_up_no_real_process(tmp_path, halfway, cache_dir,
         (run / name).symlink_to(precious)
     else:
         os.mkfifo(run / name)
-    answer = run_forked(
+    completed = run_forked(
         command(tiny(run, cache_dir, epochs=2)), capture_output=True, text=True, check=False, timeout=120
     )
-    assert answer.returncode in (0, 2, 3)
-    assert "Traceback" not in answer.stderr
-    assert answer.returncode == 0 or answer.stderr.count("error: ") == 1
+    assert completed.returncode in (0, 2, 3)
+    assert "Traceback" not in completed.stderr
+    assert completed.returncode == 0 or completed.stderr.count("error: ") == 1
     assert precious.read_text() == "precious"
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "best", "summaries", "summaries/train", "quarantine"])
-def test_a_users_link_to_a_folder_is_written_into_and_never_swept(tmp_path, finished, cache_dir, name):
+def test_a_users_symlinked_folder_is_written_to_and_never_cleaned_up(tmp_path, finished, cache_dir, name):
     other, run = (shutil.copytree(finished, tmp_path / name) for name in ("other", "run"))
     (other / name).mkdir(exist_ok=True)
     shutil.rmtree(run / name, ignore_errors=True)
@@ -410,15 +406,15 @@ def test_a_users_link_to_a_folder_is_written_into_and_never_swept(tmp_path, fini
     before = tree(other)
     train.run(tiny(run, cache_dir, epochs=4, patience=0, max_to_keep=1), stop_requests=NoStopRequests())
     after = tree(other)
-    own = {
+    ignored = {
         path for path in before if path.endswith("/checkpoint") or before[path][0] is None
-    }  # TensorFlow's state file; folders
-    assert {path: after.get(path) for path in before if path not in own} == {
-        path: before[path] for path in before if path not in own
+    }  # TensorFlow's state file, and folders
+    assert {path: after.get(path) for path in before if path not in ignored} == {
+        path: before[path] for path in before if path not in ignored
     }
 
 
-def test_a_run_whose_checkpoints_lie_behind_a_link_trains_and_resumes(
+def test_a_run_with_a_symlinked_checkpoints_folder_trains_and_resumes(
     tmp_path, cache_dir, reference_outcome, monkeypatch
 ):
     run, big = tmp_path / "run", tmp_path / "big disk"
@@ -427,21 +423,21 @@ def test_a_run_whose_checkpoints_lie_behind_a_link_trains_and_resumes(
     (run / "checkpoints").symlink_to(big)
     with pytest.raises(Killed):
         train_until(tiny(run, cache_dir), monkeypatch, 10, kill)
-    kept = sorted(path.name for path in big.glob("*.index"))
+    saved = sorted(path.name for path in big.glob("*.index"))
     train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
     assert outcome(run) == reference_outcome
-    assert kept == ["ckpt-10.index", "ckpt-8.index", "ckpt-9.index"]
-    assert set(kept) <= {path.name for path in big.iterdir()}
+    assert saved == ["ckpt-10.index", "ckpt-8.index", "ckpt-9.index"]
+    assert set(saved) <= {path.name for path in big.iterdir()}
 
 
-# What can't be read is not damaged.
+# An unreadable file is not a damaged one.
 
 
 @AS_ROOT
 @pytest.mark.parametrize(
     "name", ["checkpoints/ckpt-10.index", "checkpoints/ckpt-10.data-00000-of-00001", "checkpoints", "best"]
 )
-def test_a_file_without_permission_ends_the_start_and_nothing_is_moved(tmp_path, halfway, cache_dir, name):
+def test_a_file_without_read_permission_is_an_error_and_nothing_is_moved(tmp_path, halfway, cache_dir, name):
     run = shutil.copytree(halfway, tmp_path / "run")
     mode = (run / name).stat().st_mode
     (run / name).chmod(0)
@@ -459,7 +455,7 @@ def test_a_file_without_permission_ends_the_start_and_nothing_is_moved(tmp_path,
     assert {path for path in run.rglob("*")} == before
 
 
-def test_a_disk_that_fails_once_or_always_is_not_taken_for_damage(halfway, monkeypatch):
+def test_disk_errors_are_not_mistaken_for_damage(halfway, monkeypatch):
     healthy, load, failures = newest(halfway), tf.train.load_checkpoint, []
 
     def fail_once(name):
@@ -485,7 +481,7 @@ def test_a_disk_that_fails_once_or_always_is_not_taken_for_damage(halfway, monke
         newest(halfway)
 
 
-def test_a_disk_that_fails_while_checkpoints_are_listed_is_a_sentence(halfway, monkeypatch):
+def test_a_disk_error_while_listing_checkpoints_is_a_storage_error(halfway, monkeypatch):
     def fail(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -494,11 +490,11 @@ def test_a_disk_that_fails_while_checkpoints_are_listed_is_a_sentence(halfway, m
         checkpoint_files.find(halfway)
 
 
-# The directory that was opened is the one that is written.
+# Only the directory that was opened is written to.
 
 
 @pytest.mark.parametrize("instead", [None, "an empty folder", "another run"])
-def test_a_run_that_is_moved_while_it_trains_ends_and_nothing_is_made_at_its_old_place(
+def test_a_run_moved_while_training_ends_and_creates_nothing_at_its_old_path(
     tmp_path, finished, cache_dir, reference_outcome, monkeypatch, instead
 ):
     run, moved = tmp_path / "run", tmp_path / "moved"
@@ -523,7 +519,7 @@ def test_a_run_that_is_moved_while_it_trains_ends_and_nothing_is_made_at_its_old
 
 
 @pytest.mark.parametrize("how", ["older", "another run's", "none"])
-def test_curves_that_are_not_those_of_the_checkpoint_are_said(
+def test_an_event_log_that_does_not_match_the_checkpoint_is_reported(
     tmp_path, halfway, finished, cache_dir, monkeypatch, caplog, how
 ):
     run = shutil.copytree(halfway, tmp_path / "run")
@@ -539,32 +535,32 @@ def test_curves_that_are_not_those_of_the_checkpoint_are_said(
     assert "is not the event log of this run up to step 10" in caplog.text
 
 
-def test_curves_that_are_those_of_the_checkpoint_are_not_said_to_be_others(
-    tmp_path, halfway, cache_dir, caplog
-):
+def test_an_event_log_that_matches_the_checkpoint_is_not_reported(tmp_path, halfway, cache_dir, caplog):
     run = shutil.copytree(halfway, tmp_path / "run")
     train.run(tiny(run, cache_dir, log_every_steps=4), stop_requests=NoStopRequests())
     assert "is not the event log" not in caplog.text
 
 
-def test_a_new_run_on_a_full_disk_is_exit_code_3(small_disk, cache_dir):
+def test_a_new_run_on_a_full_disk_ends_with_exit_code_3(small_disk, cache_dir):
     folder = small_disk(0.02)
     with pytest.raises(OSError, match="No space"), (folder / "fill").open("wb") as file:
         for _ in range(100):
             file.write(bytes(1024))
             file.flush()
-    answer = run_forked(command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False)
-    assert answer.returncode == 3
-    assert answer.stderr.count("error: ") == 1
-    assert "No space left on device" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    completed = run_forked(
+        command(tiny(folder / "run", cache_dir)), capture_output=True, text=True, check=False
+    )
+    assert completed.returncode == 3
+    assert completed.stderr.count("error: ") == 1
+    assert "No space left on device" in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 @pytest.mark.skipif(
     not shutil.which("unshare") or os.geteuid() != 0,
     reason="needs root and unshare, for another PID namespace",
 )
-def test_inspect_sees_from_another_pid_namespace_that_a_run_is_training(tmp_path):
+def test_inspect_detects_a_training_run_from_another_pid_namespace(tmp_path):
     program = "import sys, pathlib; from trainer.run import workdir as w"
     program += "; print(w.is_held(pathlib.Path(sys.argv[1])))"
     inside = [

@@ -1,4 +1,4 @@
-"""The table in README that tells what each argument of Keras' callbacks is here; a test for each row."""
+"""The table in BUILD.md of Keras' callback arguments and their equivalents here; a test for each row."""
 
 import csv
 import inspect
@@ -24,8 +24,8 @@ from trainer.run import checkpoint_files
 from trainer.run.early_stopping import initial, stop_reason, verdict
 from trainer.run.records import read_starts
 
-README = pathlib.Path(__file__).parent.parent / "BUILD.md"
-SECTION = README.read_text().partition("\n## Coming from Keras\n")[2].partition("\n## ")[0]
+BUILD = pathlib.Path(__file__).parent.parent / "BUILD.md"
+SECTION = BUILD.read_text().partition("\n## Coming from Keras\n")[2].partition("\n## ")[0]
 ROWS = [
     re.fullmatch(r"\| `(.+?)` \| (.+) \|", line).groups()
     for line in SECTION.splitlines()
@@ -35,7 +35,7 @@ CALLBACKS = ("ModelCheckpoint", "EarlyStopping", "BackupAndRestore", "TensorBoar
 STEPS, STEPS_PER_EPOCH = 24, 8
 
 
-def test_each_argument_has_one_row_and_nothing_else_has():
+def test_each_callback_argument_has_exactly_one_row():
     arguments = [
         f"{name}.{argument}"
         for name in CALLBACKS
@@ -45,7 +45,7 @@ def test_each_argument_has_one_row_and_nothing_else_has():
 
 
 @pytest.mark.parametrize(("row", "here"), ROWS)
-def test_a_row_has_a_test_and_names_flags_that_there_are(row, here):
+def test_each_row_has_a_test_and_names_existing_flags(row, here):
     name = re.sub("(?<!^)([A-Z])(?=[a-z])", r"_\1", row.replace(".", "_")).lower()
     assert f"test_{name}" in globals()
     named = set(re.findall(r"--(\w+)", here))
@@ -55,7 +55,7 @@ def test_a_row_has_a_test_and_names_flags_that_there_are(row, here):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, cache_dir):
-    """A run that was logged every 3 steps, evaluated every 5, saved every 7, and profiled at the second."""
+    """A run that was logged every 3 steps, evaluated every 5, saved every 7, and profiled at step 2."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     settings = {
         "checkpoint_every_steps": 7,
@@ -70,7 +70,7 @@ def finished(tmp_path_factory, cache_dir):
 
 @pytest.fixture(scope="module")
 def resumed(finished, tmp_path_factory, cache_dir):
-    """The same run, killed after step 7 and then damaged there; from then on one checkpoint is kept."""
+    """The same run, killed after step 7 with a damaged last checkpoint, then resumed with --max_to_keep=1."""
     workdir = shutil.copytree(finished, tmp_path_factory.mktemp("resumed") / "run")
     for path in workdir.glob("*/ckpt-*"):
         if int(re.match(r"ckpt-(\d+)", path.name)[1]) > 7:
@@ -84,7 +84,7 @@ def resumed(finished, tmp_path_factory, cache_dir):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory, cache_dir):
-    """A run that monitors accuracy, saved once an epoch; patience stops it, none beats the baseline."""
+    """A run that monitors accuracy, saved once an epoch; nothing beats the baseline, so patience stops it."""
     workdir = tmp_path_factory.mktemp("stopped") / "run"
     settings = {
         "monitor": "val_accuracy",
@@ -101,19 +101,19 @@ def stopped(tmp_path_factory, cache_dir):
     return workdir
 
 
-def kept(workdir, folder="checkpoints"):
+def saved_steps(workdir, folder="checkpoints"):
     return [checkpoint_files.step_of(prefix) for prefix in checkpoint_files.prefixes(workdir / folder)]
 
 
-def ending(workdir):
+def result(workdir):
     return json.loads((workdir / "result.json").read_text())
 
 
 def curve(workdir, run, tag):
     return [
         value
-        for (its_run, its_tag, _), (value,) in scalars(workdir / "summaries").items()
-        if (its_run, its_tag) == (run, tag)
+        for (point_run, point_tag, _), (value,) in scalars(workdir / "summaries").items()
+        if (point_run, point_tag) == (run, tag)
     ]
 
 
@@ -123,7 +123,7 @@ def history(workdir, tmp_path):
 
 
 def plugins(workdir):
-    """The kinds of what TensorBoard would show."""
+    """The TensorBoard plugins that these event files have data for."""
     records = (
         record
         for path in workdir.glob("summaries/*/events.*")
@@ -137,10 +137,10 @@ def plugins(workdir):
 
 
 @pytest.fixture
-def said(caplog):
-    """Told a --verbosity and what to do, it tells what was said."""
+def logged_at(caplog):
+    """A function that returns what another one logs at a given --verbosity."""
 
-    def listen(verbosity, function):
+    def capture(verbosity, function):
         flags.parse(["trainer", f"--verbosity={verbosity}"])
         caplog.clear()
         function()
@@ -148,17 +148,17 @@ def said(caplog):
 
     caplog.set_level("DEBUG", logger="absl")
     absl_flags.FLAGS.unparse_flags()
-    yield listen
+    yield capture
     absl_flags.FLAGS["verbosity"].unparse()
     absl_flags.FLAGS.unparse_flags()
 
 
-# The verdicts, side by side. Values are sixteenths, so that ties are many and float32, in which Keras
-# compares, is exact.
+# The verdicts here and those of Keras. Values are multiples of 1/16, so that ties are frequent and float32,
+# in which Keras compares, is exact.
 
 
 def draw(seed, *, nan=False):
-    """Metrics of 20 evaluations, and settings under which both sides judge them."""
+    """Random metrics of 20 evaluations, and random settings of the callbacks."""
     random = np.random.default_rng(seed)
     values = (np.sort(random.integers(4, 17, 20))[::-1] / 16 + random.integers(-3, 4, 20) / 16).tolist()
     settings = {
@@ -176,10 +176,10 @@ def draw(seed, *, nan=False):
     return values, settings
 
 
-def judge(
+def best_and_stop(
     values, *, mode="min", min_delta=0.0, baseline=None, patience=3, start_from_epoch=0, initial_best=None
 ):
-    """Which evaluations are best here, and at which patience stops."""
+    """The epochs that are best here, and the epoch at which patience stops."""
     lower_is_better = mode == "min"
     state = initial(lower_is_better=lower_is_better, initial_best=initial_best)
     best, stop = [], None
@@ -197,7 +197,7 @@ def judge(
 
 
 def saved_by_keras(values, tmp_path, *, monitor="metric", mode="min", metrics=(), **settings):
-    """At which epochs Keras' ModelCheckpoint saves."""
+    """The epochs at which Keras' ModelCheckpoint saves."""
     saved = []
     settings = {"save_best_only": True, "save_weights_only": True, **settings}
     callback = keras.callbacks.ModelCheckpoint(str(tmp_path / "a.weights.h5"), monitor, mode=mode, **settings)
@@ -223,52 +223,52 @@ def early_stopping(values, **settings):
     return callback, None
 
 
-def assert_they_stop_alike(name, values_of_it, *, default):
-    """Random runs with one argument set, the others random; the argument must matter in one of them."""
+def assert_same_stop(name, given_values, *, default):
+    """Compares runs with one argument given, the others random; it must make a difference in one of them."""
     matters = 0
     for seed in range(24):
         values, settings = draw(seed)
-        settings[name] = values_of_it[seed % len(values_of_it)]
+        settings[name] = given_values[seed % len(given_values)]
         _, stop = early_stopping(values, **settings)
-        assert judge(values, **settings)[1] == stop, (values, settings)
+        assert best_and_stop(values, **settings)[1] == stop, (values, settings)
         matters += stop != early_stopping(values, **{**settings, name: default})[1]
     assert matters
 
 
 def test_model_checkpoint_filepath(finished):
-    assert kept(finished)[-1] == STEPS
-    assert len(kept(finished, "best")) == 1
-    told = {
+    assert saved_steps(finished)[-1] == STEPS
+    assert len(saved_steps(finished, "best")) == 1
+    listed = {
         entry["path"]: entry["val_loss"]
         for entry in inspection.facts_of(inspection.look(finished, {"workdir": str(finished)}))["checkpoints"]
     }
     losses = dict(zip((5, 10, 15, 20), curve(finished, "validation", "loss"), strict=True))
-    for step in kept(finished):
-        assert told[f"{finished}/checkpoints/ckpt-{step}"] == pytest.approx(losses.get(step))
+    for step in saved_steps(finished):
+        assert listed[f"{finished}/checkpoints/ckpt-{step}"] == pytest.approx(losses.get(step))
 
 
 def test_model_checkpoint_monitor(stopped, tmp_path):
     assert set(FIELDS["monitor"].metadata["choices"]) == {"val_loss", "val_accuracy", "loss", "accuracy"}
     saved = saved_by_keras(curve(stopped, "validation", "accuracy"), tmp_path, mode="max")
-    assert kept(stopped, "best") == [STEPS_PER_EPOCH * (saved[-1] + 1)]
+    assert saved_steps(stopped, "best") == [STEPS_PER_EPOCH * (saved[-1] + 1)]
     for first in (math.nan, -math.inf):
-        assert judge([first, 0.5, 0.25])[0] == [1, 2]
+        assert best_and_stop([first, 0.5, 0.25])[0] == [1, 2]
         assert saved_by_keras([first, 0.5, 0.25], tmp_path) == [0]
 
 
-def test_model_checkpoint_verbose(tmp_path, cache_dir, said):
-    def begin(name):
+def test_model_checkpoint_verbose(tmp_path, cache_dir, logged_at):
+    def start(name):
         prepare.prepare_directory(
             session.open_session(tiny(tmp_path / name, cache_dir), stop_requests=NoStopRequests())
         )
 
-    assert f"Saved {tmp_path}/told/checkpoints/ckpt-0, " in said(1, lambda: begin("told"))
-    assert "Saved" not in said(0, lambda: begin("untold"))
+    assert f"Saved {tmp_path}/verbose/checkpoints/ckpt-0, " in logged_at(1, lambda: start("verbose"))
+    assert "Saved" not in logged_at(0, lambda: start("quiet"))
 
 
 def test_model_checkpoint_save_best_only(finished, resumed):
-    assert kept(finished, "best") == kept(resumed, "best") == [ending(finished)["best_step"]]
-    assert kept(resumed) == [STEPS]
+    assert saved_steps(finished, "best") == saved_steps(resumed, "best") == [result(finished)["best_step"]]
+    assert saved_steps(resumed) == [STEPS]
 
 
 def test_model_checkpoint_save_weights_only(finished):
@@ -276,17 +276,17 @@ def test_model_checkpoint_save_weights_only(finished):
         *checkpoint_files.prefixes(finished / "checkpoints"),
         *checkpoint_files.prefixes(finished / "best"),
     ):
-        rooms = {
+        parts = {
             name.partition("/")[0]
             for name in tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
         }
-        assert {"model", "optimizer", "step", "best_metric", "waited"} <= rooms
+        assert {"model", "optimizer", "step", "best_metric", "waited"} <= parts
 
 
 def test_model_checkpoint_mode(tmp_path):
     for seed in range(12):
         values, settings = draw(seed, nan=True)
-        assert judge(values, mode=settings["mode"])[0] == saved_by_keras(
+        assert best_and_stop(values, mode=settings["mode"])[0] == saved_by_keras(
             values, tmp_path, mode=settings["mode"]
         )
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -301,7 +301,7 @@ def test_model_checkpoint_mode(tmp_path):
 
 def test_model_checkpoint_save_freq(finished, stopped, tmp_path):
     epochs = saved_by_keras(curve(stopped, "validation", "loss"), tmp_path, save_best_only=False)
-    assert kept(stopped) == [0, *(STEPS_PER_EPOCH * (epoch + 1) for epoch in epochs)]
+    assert saved_steps(stopped) == [0, *(STEPS_PER_EPOCH * (epoch + 1) for epoch in epochs)]
     batches = []
     callback = keras.callbacks.ModelCheckpoint(
         str(tmp_path / "a.weights.h5"), save_weights_only=True, save_freq=7
@@ -312,7 +312,7 @@ def test_model_checkpoint_save_freq(finished, stopped, tmp_path):
         if batch == 0:
             callback.on_epoch_begin(epoch)
         callback.on_train_batch_end(batch, {})
-    assert kept(finished) == sorted({0, *batches, 5, 10, 15, 20, STEPS})
+    assert saved_steps(finished) == sorted({0, *batches, 5, 10, 15, 20, STEPS})
 
 
 def test_model_checkpoint_initial_value_threshold(tmp_path):
@@ -320,58 +320,58 @@ def test_model_checkpoint_initial_value_threshold(tmp_path):
     for seed in range(12):
         values, settings = draw(seed)
         saved = saved_by_keras(values, tmp_path, mode=settings["mode"], initial_value_threshold=values[3])
-        assert judge(values, mode=settings["mode"], initial_best=values[3])[0] == saved
+        assert best_and_stop(values, mode=settings["mode"], initial_best=values[3])[0] == saved
         matters += saved != saved_by_keras(values, tmp_path, mode=settings["mode"])
     assert matters
 
 
 def test_early_stopping_monitor(stopped):
     _, stop = early_stopping(curve(stopped, "validation", "accuracy"), mode="max", baseline=1.0, patience=2)
-    assert ending(stopped)["stop_step"] == STEPS_PER_EPOCH * (stop + 1)
-    assert "--patience=2" in ending(stopped)["reason"]
+    assert result(stopped)["stop_step"] == STEPS_PER_EPOCH * (stop + 1)
+    assert "--patience=2" in result(stopped)["reason"]
     for seed in range(24):
         values, settings = draw(seed, nan=True)
-        assert judge(values, **settings)[1] == early_stopping(values, **settings)[1]
+        assert best_and_stop(values, **settings)[1] == early_stopping(values, **settings)[1]
     falling = [math.nan, 0.5, 0.25, 0.125]
     assert early_stopping(falling, patience=2)[1] == 2
-    assert judge(falling, patience=2)[1] is None
+    assert best_and_stop(falling, patience=2)[1] is None
 
 
 def test_early_stopping_min_delta():
-    assert_they_stop_alike("min_delta", [0.0625, 0.125, 0.25], default=0.0)
+    assert_same_stop("min_delta", [0.0625, 0.125, 0.25], default=0.0)
 
 
 def test_early_stopping_patience():
-    assert_they_stop_alike("patience", [1, 2, 4], default=3)
+    assert_same_stop("patience", [1, 2, 4], default=3)
     for seed in range(8):
         values, settings = draw(seed)
-        assert judge(values, **{**settings, "patience": 0})[1] is None
+        assert best_and_stop(values, **{**settings, "patience": 0})[1] is None
         assert (
             early_stopping(values, **{**settings, "patience": 0})[1]
             == early_stopping(values, **{**settings, "patience": 1})[1]
         )
 
 
-def test_early_stopping_verbose(stopped, cache_dir, said):
+def test_early_stopping_verbose(stopped, cache_dir, logged_at):
     def again():
         train.run({"workdir": str(stopped), "cache_dir": cache_dir}, stop_requests=NoStopRequests())
 
-    assert ending(stopped)["reason"] in said(0, again)
-    assert said(-1, again) == ""
+    assert result(stopped)["reason"] in logged_at(0, again)
+    assert logged_at(-1, again) == ""
 
 
 def test_early_stopping_mode():
-    assert_they_stop_alike("mode", ["max"], default="min")
-    assert_they_stop_alike("mode", ["min"], default="max")
+    assert_same_stop("mode", ["max"], default="min")
+    assert_same_stop("mode", ["min"], default="max")
 
 
 def test_early_stopping_baseline():
-    assert_they_stop_alike("baseline", [0.25, 0.5, 0.75], default=None)
+    assert_same_stop("baseline", [0.25, 0.5, 0.75], default=None)
 
 
 def test_early_stopping_restore_best_weights(finished):
-    best = ending(finished)["best_step"]
-    assert best < ending(finished)["stop_step"]
+    best = result(finished)["best_step"]
+    assert best < result(finished)["stop_step"]
     assert trained_model.load({"workdir": str(finished)}).step == best
     assert [step for run, tag, step in scalars(finished / "summaries") if (run, tag) == ("test", "loss")] == [
         best
@@ -380,12 +380,12 @@ def test_early_stopping_restore_best_weights(finished):
         ([0.5, 0.4375], {"min_delta": 0.25}, [0, 1], 0),
         ([0.25, 0.5, 0.75], {"start_from_epoch": 1}, [0], 1),
     ):
-        assert judge(values, **settings)[0] == ours
+        assert best_and_stop(values, **settings)[0] == ours
         assert early_stopping(values, restore_best_weights=True, **settings)[0].best_epoch == restored
 
 
 def test_early_stopping_start_from_epoch():
-    assert_they_stop_alike("start_from_epoch", [2, 5, 10], default=0)
+    assert_same_stop("start_from_epoch", [2, 5, 10], default=0)
 
 
 def test_backup_and_restore_backup_dir(finished, resumed):
@@ -432,12 +432,12 @@ def test_backup_and_restore_double_checkpoint(resumed):
 def test_backup_and_restore_delete_checkpoint(finished, stopped, tmp_path, cache_dir):
     for workdir, more in ((finished, {"epochs": 4}), (stopped, {"patience": 9})):
         copy = shutil.copytree(workdir, tmp_path / workdir.parent.name)
-        for given, goes_on in (({}, False), (more, True)):
+        for given, continues in (({}, False), (more, True)):
             run = session.open_session(
                 {"workdir": str(copy), "cache_dir": cache_dir, **given}, stop_requests=NoStopRequests()
             )
-            assert int(run.state.step) == ending(workdir)["stop_step"]
-            assert (run.stop_reason() is None) == goes_on
+            assert int(run.state.step) == result(workdir)["stop_step"]
+            assert (run.stop_reason() is None) == continues
 
 
 def test_tensor_board_log_dir(finished):
@@ -450,7 +450,7 @@ def test_tensor_board_log_dir(finished):
 
 
 def stored(workdir, part):
-    """The arrays of the best checkpoint whose name begins so."""
+    """The arrays of the best checkpoint whose names start with `part`."""
     reader = tf.train.load_checkpoint(str(checkpoint_files.newest_best(workdir)))
     names = (
         name for name, shape in reader.get_variable_to_shape_map().items() if name.startswith(part) and shape

@@ -1,4 +1,4 @@
-"""Workers on one machine, started, started again and stopped together."""
+"""Workers on one machine: started, restarted and stopped together."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def start_workers(count, flags, **kwargs):
 local_cluster.start_workers = start_workers
 sys.exit(local_cluster.train_together(len(sys.argv) - 1, sys.argv[1:], max_restarts=2))
 """
-"""Runs shell scripts as workers: a trainer does not end with any code, at any time, on demand."""
+"""Runs shell scripts as workers, as a trainer cannot be made to exit with a given code on demand."""
 
 
 def start_stand_ins(*scripts, **kwargs):
@@ -57,7 +57,7 @@ def wait_for_step(workdir, step, process):
         time.sleep(0.01)
 
 
-def test_when_one_dies_all_are_started_again_and_on_ctrl_c_all_end_with_a_save(tmp_path, cache_dir):
+def test_when_one_worker_dies_all_are_restarted_and_ctrl_c_saves_and_ends_all(tmp_path, cache_dir):
     given = tiny(tmp_path / "run", cache_dir, epochs=1000, patience=0)
     process = start(given, "--workers=2", "--max_restarts=1")
     wait_for_step(tmp_path / "run", 4, process)
@@ -68,47 +68,47 @@ def test_when_one_dies_all_are_started_again_and_on_ctrl_c_all_end_with_a_save(t
         time.sleep(0.05)
     wait_for_step(tmp_path / "run", 12, process)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, said
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
     assert re.search(
-        r"A worker died \(exit codes \[(5, -9|-9, 5)\]\): all are restarted; restarts left: 0\.", said
-    ), said
+        r"A worker died \(exit codes \[(5, -9|-9, 5)\]\): all are restarted; restarts left: 0\.", output
+    ), output
     for worker in (0, 1):
-        assert f"[{worker}] error: Ended by SIGINT: saved at step " in said
-    assert "Traceback" not in said
+        assert f"[{worker}] error: Ended by SIGINT: saved at step " in output
+    assert "Traceback" not in output
 
 
-def test_a_job_that_one_worker_does_is_the_one_of_one_device(tmp_path, cache_dir):
-    said = start(tiny(tmp_path / "cluster", cache_dir, epochs=1), "--workers=1").communicate()[0]
+def test_a_job_of_one_worker_equals_a_run_on_one_device(tmp_path, cache_dir):
+    output = start(tiny(tmp_path / "cluster", cache_dir, epochs=1), "--workers=1").communicate()[0]
     train.run(tiny(tmp_path / "run", cache_dir, epochs=1), stop_requests=NoStopRequests())
     assert differences(outcome(tmp_path / "run")["state"], outcome(tmp_path / "cluster")["state"]) == [
         "frozen_flags/.ATTRIBUTES/VARIABLE_VALUE"
-    ], said
+    ], output
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])
-def test_a_number_of_workers_that_is_none_is_refused(tmp_path, workers):
+def test_an_invalid_number_of_workers_is_refused(tmp_path, workers):
     process = start({"workdir": tmp_path / "run"}, f"--workers={workers}")
-    said = process.communicate()[0]
+    output = process.communicate()[0]
     assert process.returncode == 2
-    assert "--workers" in said and "Traceback" not in said
+    assert "--workers" in output and "Traceback" not in output
 
 
 @pytest.mark.parametrize("restarts", ["-1", "many"])
-def test_a_number_of_restarts_that_is_none_is_refused(tmp_path, restarts):
+def test_an_invalid_number_of_restarts_is_refused(tmp_path, restarts):
     process = start({"workdir": tmp_path / "run"}, f"--max_restarts={restarts}")
-    said = process.communicate()[0]
+    output = process.communicate()[0]
     assert process.returncode == 2
-    assert "--max_restarts" in said and "Traceback" not in said
+    assert "--max_restarts" in output and "Traceback" not in output
 
 
-def test_a_mistake_of_the_user_is_not_started_again(tmp_path, cache_dir):
+def test_a_user_error_ends_the_job_at_once(tmp_path, cache_dir):
     (tmp_path / "run").write_text("no directory")
     process = start(tiny(tmp_path / "run", cache_dir, connect_secs=1))
-    said = process.communicate()[0]
-    assert process.returncode == 2, said
-    assert said.count("error: --workdir must be a directory") == 1
-    assert "restarted" not in said
+    output = process.communicate()[0]
+    assert process.returncode == 2, output
+    assert output.count("error: --workdir must be a directory") == 1
+    assert "restarted" not in output
 
 
 @pytest.mark.parametrize(
@@ -128,20 +128,20 @@ def test_a_mistake_of_the_user_is_not_started_again(tmp_path, cache_dir):
         ([130, -9], 130),
     ],
 )
-def test_the_job_ends_with_the_first_code_that_a_new_start_does_not_mend(codes, expected):
+def test_the_exit_code_is_the_first_that_a_restart_cannot_fix(codes, expected):
     assert outcome_of(codes) == expected
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 4, 130, 143])
-def test_what_a_new_start_does_not_mend_is_not_started_again_whoever_ends_first(code):
+def test_an_error_that_a_restart_cannot_fix_ends_the_job(code):
     process = start_stand_ins("exit 5", f"sleep 0.1; exit {code}", "sleep 0.3; exit 6")
-    said = process.communicate()[0]
-    assert process.returncode == code, said
-    assert said == ""
+    output = process.communicate()[0]
+    assert process.returncode == code, output
+    assert output == ""
 
 
 @pytest.mark.parametrize(
-    ("end", "code"),
+    ("exit_command", "code"),
     [
         ("exit 5", 5),
         *(
@@ -150,16 +150,16 @@ def test_what_a_new_start_does_not_mend_is_not_started_again_whoever_ends_first(
         ),
     ],
 )
-def test_what_a_new_start_may_mend_is_started_again_until_the_restarts_are_spent(end, code):
-    process = start_stand_ins("exit 0", f"ulimit -c 0; echo here; {end}")
-    said = process.communicate()[0]
-    assert process.returncode == code, said
-    assert said.count("[1] here") == 3
-    assert said.count("all are restarted") == 2
+def test_a_crash_restarts_all_workers_until_no_restarts_are_left(exit_command, code):
+    process = start_stand_ins("exit 0", f"ulimit -c 0; echo here; {exit_command}")
+    output = process.communicate()[0]
+    assert process.returncode == code, output
+    assert output.count("[1] here") == 3
+    assert output.count("all are restarted") == 2
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR2", "XCPU", "QUIT"])
-def test_a_signal_to_the_job_goes_to_all_workers_and_ends_it(name):
+def test_a_signal_is_forwarded_to_all_workers_and_ends_the_job(name):
     script = (
         f"trap 'exit {128 + signal.Signals[f'SIG{name}']}' {name}; echo ready; while :; do sleep 0.02; done"
     )
@@ -167,12 +167,12 @@ def test_a_signal_to_the_job_goes_to_all_workers_and_ends_it(name):
     for _ in range(2):
         assert process.stdout.readline().endswith("ready\n")
     process.send_signal(signal.Signals[f"SIG{name}"])
-    said = process.communicate(timeout=20)[0]
-    assert process.returncode == 128 + signal.Signals[f"SIG{name}"], said
-    assert said == ""
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == 128 + signal.Signals[f"SIG{name}"], output
+    assert output == ""
 
 
-def test_sigusr1_goes_to_all_workers_and_ends_nothing():
+def test_sigusr1_is_forwarded_to_all_workers_and_does_not_end_the_job():
     script = "trap 'echo saved; exit 5' USR1; echo ready; while :; do sleep 0.02; done"
     process = start_stand_ins(script, script)
     for restarts in (2, 1, 0):
@@ -183,7 +183,7 @@ def test_sigusr1_goes_to_all_workers_and_ends_nothing():
     assert process.wait(20) == 5
 
 
-def test_sighup_stays_ignored_where_it_was():
+def test_sighup_stays_ignored_under_nohup():
     command = ["nohup", sys.executable, "-c", STAND_INS, "echo ready; sleep 0.5"]
     process = subprocess.Popen(
         command, cwd=ROOT / "scripts", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -194,12 +194,12 @@ def test_sighup_stays_ignored_where_it_was():
 
 
 @pytest.mark.parametrize("where", ["| head -1", ">/dev/full", ">&-", ">&- 2>&-"])
-def test_that_nobody_reads_what_is_said_stops_no_job(tmp_path, where):
+def test_a_closed_or_full_output_does_not_stop_the_job(tmp_path, where):
     script = "for n in $(seq 3000); do echo line $n; done; echo done > $DONE; exit 4"
     line = f'"$@" {where}; echo ${{PIPESTATUS[0]}} > {tmp_path / "code"}'
     environment = {**os.environ, "DONE": tmp_path / "done"}
     command = ["bash", "-c", line, "bash", sys.executable, "-c", STAND_INS, script]
-    ended = subprocess.run(
+    completed = subprocess.run(
         command,
         cwd=ROOT / "scripts",
         env=environment,
@@ -210,18 +210,18 @@ def test_that_nobody_reads_what_is_said_stops_no_job(tmp_path, where):
     )
     assert (tmp_path / "code").read_text() == "4\n"
     assert (tmp_path / "done").exists()
-    assert ended.stderr == ""
-    assert ended.stdout in ("", "[0] line 1\n")
+    assert completed.stderr == ""
+    assert completed.stdout in ("", "[0] line 1\n")
 
 
-def test_nobody_is_given_the_port_of_a_worker_that_does_not_listen_yet():
+def test_the_port_of_a_worker_is_reserved_until_it_listens():
     (worker,) = start_workers(1, ["--help"], stdout=subprocess.DEVNULL)
-    described = dict(
+    environment = dict(
         item.split("=", 1)
         for item in pathlib.Path(f"/proc/{worker.pid}/environ").read_text().split("\0")
         if "=" in item
     )
-    port = int(json.loads(described["TF_CONFIG"])["cluster"]["worker"][0].rpartition(":")[2])
+    port = int(json.loads(environment["TF_CONFIG"])["cluster"]["worker"][0].rpartition(":")[2])
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("", port))
     assert worker.wait(60) == 0
@@ -229,7 +229,7 @@ def test_nobody_is_given_the_port_of_a_worker_that_does_not_listen_yet():
         other.bind(("", port))
 
 
-def test_who_holds_a_port_does_not_keep_the_worker_from_it():
+def test_a_reserved_port_can_be_bound_by_its_worker():
     with held_ports(1) as (held,), socket.socket(socket.AF_INET6) as worker:
         worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         worker.bind(("", held.getsockname()[1]))

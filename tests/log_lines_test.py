@@ -17,17 +17,17 @@ def emit(monkeypatch, level, *, terminal=False, path=log_lines.__file__, environ
     LogLines().emit(record)
 
 
-def test_a_line_of_ours_is_printed_as_it_is(monkeypatch, capsys):
+def test_an_info_message_of_ours_is_printed_unchanged(monkeypatch, capsys):
     emit(monkeypatch, logging.INFO)
     assert capsys.readouterr().err == "loss 3\n"
 
 
-def test_a_warning_is_named(monkeypatch, capsys):
+def test_a_warning_is_prefixed(monkeypatch, capsys):
     emit(monkeypatch, logging.WARNING, path="/elsewhere/library.py")
     assert capsys.readouterr().err == "warning: loss 3\n"
 
 
-def test_what_a_library_reports_below_a_warning_is_not_shown(monkeypatch, capsys):
+def test_library_messages_below_warning_are_not_shown(monkeypatch, capsys):
     emit(monkeypatch, logging.INFO, path="/elsewhere/library.py")
     assert capsys.readouterr().err == ""
 

@@ -19,10 +19,10 @@ def test_each_metric_can_be_monitored_in_training_and_in_validation():
         ("accuracy", False, False),
     ],
 )
-def test_direction_and_split_follow_from_the_name(monitor, lower, validation):
+def test_direction_and_split_follow_from_the_monitors_name(monitor, lower, validation):
     assert metrics.lower_is_better(monitor) is lower
     assert metrics.is_of_validation(monitor) is validation
 
 
-def test_the_columns_of_the_history_are_an_interface():
+def test_the_history_columns_are_pinned():
     assert list(metrics.HISTORY) == ["loss", "accuracy", "val_loss", "val_accuracy", "best", "patience"]

@@ -1,4 +1,4 @@
-"""Corpora in the user's own files."""
+"""Corpora from the user's own files."""
 
 import csv
 import gzip
@@ -78,7 +78,7 @@ def test_reviews_are_read_in_the_order_of_the_file(tmp_path, name):
 
 
 @pytest.mark.parametrize("split", ["train[:7]", "train[90%:]", "train[10:20]+train[:5]", "train[-3:]", "all"])
-def test_a_part_of_a_split_is_named_as_in_tfds(tmp_path, split, monkeypatch):
+def test_a_slice_of_a_split_is_written_as_in_tfds(tmp_path, split, monkeypatch):
     monkeypatch.setattr(corpora, "READ_BATCH", 8)
     corpus = open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path)
     parts = {
@@ -93,7 +93,7 @@ def test_a_part_of_a_split_is_named_as_in_tfds(tmp_path, split, monkeypatch):
 
 
 @pytest.mark.parametrize("split", ["test", "", "train[", "train[:0]", "train[101:]", "train[x:]"])
-def test_a_split_that_selects_nothing_is_refused_with_the_splits_that_exist(tmp_path, split):
+def test_an_empty_or_unknown_split_is_refused_with_the_available_splits(tmp_path, split):
     corpus = open_own(name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path)
     with pytest.raises(InputError, match="its splits are train,"):
         corpus.examples(split)
@@ -103,7 +103,7 @@ DEFAULT = ("train", "validation", "test")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_splits_the_seed_draws_each_review_into_one(tmp_path, name, monkeypatch):
+def test_without_split_files_the_seed_assigns_each_review_to_one_split(tmp_path, name, monkeypatch):
     monkeypatch.setattr(corpora, "READ_BATCH", 8)
     path = write(tmp_path / name, REVIEWS)
     corpus = open_own(name_of(path), tmp_path, DEFAULT, held_out_fraction=0.2)
@@ -119,18 +119,18 @@ def test_without_splits_the_seed_draws_each_review_into_one(tmp_path, name, monk
     assert other.version != corpus.version
 
 
-def test_a_split_that_is_not_requested_is_not_drawn(tmp_path):
+def test_only_requested_splits_are_drawn(tmp_path):
     name = name_of(write(tmp_path / "a.csv", REVIEWS))
     assert open_own(name, tmp_path, ("train", "validation")).split_sizes == {"train": 90, "validation": 10}
     assert open_own(name, tmp_path, ("train",)).split_sizes == {"train": 100}
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "folder"])
-def test_a_folder_may_hold_a_file_or_a_folder_for_each_split(tmp_path, kind):
-    ending = "" if kind == "folder" else f".{kind}"
+def test_a_folder_may_hold_one_file_or_folder_per_split(tmp_path, kind):
+    suffix = "" if kind == "folder" else f".{kind}"
     (tmp_path / "all").mkdir()
-    write(tmp_path / "all" / f"train{ending}", REVIEWS[:60])
-    write(tmp_path / "all" / f"test{ending}", REVIEWS[60:])
+    write(tmp_path / "all" / f"train{suffix}", REVIEWS[:60])
+    write(tmp_path / "all" / f"test{suffix}", REVIEWS[60:])
     (tmp_path / "all" / "unsup").mkdir()
     (tmp_path / "all" / "README").write_text("Not a split.")
     corpus = open_own(f"{kind}:{tmp_path / 'all'}", tmp_path, DEFAULT)
@@ -138,14 +138,14 @@ def test_a_folder_may_hold_a_file_or_a_folder_for_each_split(tmp_path, kind):
     assert read(corpus, "test") == REVIEWS[60:]
 
 
-def test_a_relative_path_begins_in_data_dir(tmp_path):
+def test_a_relative_path_is_relative_to_data_dir(tmp_path):
     write(tmp_path / "a.csv", REVIEWS)
     write(tmp_path / "b", REVIEWS)
     assert open_own("csv:a.csv", tmp_path, data_dir=str(tmp_path)).split_sizes == {"train": 100}
     assert open_own("b", tmp_path, data_dir=str(tmp_path)).split_sizes == {"train": 100}
 
 
-def test_a_file_is_counted_once_until_it_changes(tmp_path, monkeypatch):
+def test_the_reviews_of_a_file_are_counted_only_once_until_it_changes(tmp_path, monkeypatch):
     path = write(tmp_path / "a.csv", REVIEWS)
     first = open_own(name_of(path), tmp_path)
     with monkeypatch.context() as patch:
@@ -170,7 +170,7 @@ def test_a_file_is_counted_once_until_it_changes(tmp_path, monkeypatch):
         "\0\0",
     ],
 )
-def test_a_damaged_count_is_not_used(tmp_path, content):
+def test_a_damaged_count_file_is_not_used(tmp_path, content):
     path = write(tmp_path / "a.csv", REVIEWS)
     open_own(name_of(path), tmp_path)
     (kept,) = (tmp_path / "cache" / "counts").iterdir()
@@ -178,7 +178,7 @@ def test_a_damaged_count_is_not_used(tmp_path, content):
     assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
 
 
-def test_counts_that_are_not_of_these_files_are_not_used(tmp_path):
+def test_counts_that_do_not_belong_to_these_files_are_not_used(tmp_path):
     path = write(tmp_path / "a.csv", REVIEWS)
     open_own(name_of(path), tmp_path)
     (kept,) = (tmp_path / "cache" / "counts").iterdir()
@@ -187,7 +187,7 @@ def test_counts_that_are_not_of_these_files_are_not_used(tmp_path):
         assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
 
 
-def test_a_review_that_changes_its_class_makes_another_corpus(tmp_path):
+def test_moving_a_review_to_the_other_class_changes_the_version(tmp_path):
     write(tmp_path / "a", REVIEWS)
     before = open_own(tmp_path / "a", tmp_path).version
     (tmp_path / "a" / "neg" / "0.txt").rename(tmp_path / "a" / "pos" / "0.txt")
@@ -195,7 +195,7 @@ def test_a_review_that_changes_its_class_makes_another_corpus(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path, name):
+def test_a_file_that_changes_while_it_is_read_is_detected(tmp_path, name):
     path = write(tmp_path / name, REVIEWS)
     corpus = open_own(name_of(path), tmp_path)
     changed = path / "pos" / "1.txt" if path.is_dir() else path
@@ -205,7 +205,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path, name):
 
 
 @pytest.mark.parametrize("count", [50, 99, 101, 5000])
-def test_a_file_that_shrinks_or_grows_while_it_is_drawn_from_is_noticed(tmp_path, count):
+def test_a_file_that_shrinks_or_grows_while_splits_are_drawn_is_detected(tmp_path, count):
     path = write(tmp_path / "a.csv", REVIEWS)
     corpus = open_own(name_of(path), tmp_path, DEFAULT)
     write(path, (REVIEWS * 50)[:count])
@@ -213,7 +213,7 @@ def test_a_file_that_shrinks_or_grows_while_it_is_drawn_from_is_noticed(tmp_path
         read(corpus, "train")
 
 
-def test_a_share_is_exact_to_the_review(tmp_path):
+def test_held_out_fraction_is_exact_to_the_review(tmp_path):
     corpus = open_own(
         name_of(write(tmp_path / "a.csv", REVIEWS)), tmp_path, ("train", "validation"), held_out_fraction=0.29
     )
@@ -232,12 +232,12 @@ def test_a_file_without_splits_is_described_as_all_train(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"), [("a.csv", '"text",label\ngood,1\n'), ("a.jsonl", '{"text": "good", "label": 1}\n')]
 )
-def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path, name, content):
+def test_a_byte_order_mark_is_skipped(tmp_path, name, content):
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
     assert read(open_own(name_of(tmp_path / name), tmp_path), "train") == [("good", 1)]
 
 
-def test_blank_lines_of_a_csv_hold_no_row_and_count_as_lines(tmp_path):
+def test_blank_lines_of_a_csv_are_skipped_but_count_as_lines(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\n\ngood,1\n\n\nbad,0\n\n")
     assert read(open_own(name_of(path), tmp_path), "train") == [("good", 1), ("bad", 0)]
@@ -246,7 +246,7 @@ def test_blank_lines_of_a_csv_hold_no_row_and_count_as_lines(tmp_path):
         open_own(name_of(path), tmp_path)
 
 
-def test_columns_may_have_other_names(tmp_path):
+def test_the_columns_can_be_chosen_by_name(tmp_path):
     (tmp_path / "a.csv").write_text("id,Review,Stars\n1,good,1\n2,bad,0\n")
     corpus = open_own(name_of(tmp_path / "a.csv"), tmp_path, text_column="review", label_column="stars")
     assert read(corpus, "train") == [("good", 1), ("bad", 0)]
@@ -260,7 +260,7 @@ def test_a_label_may_be_written_in_several_ways(tmp_path, label):
     assert [value for _, value in read(open_own(name_of(tmp_path / "a.jsonl"), tmp_path), "train")] == [0, 1]
 
 
-def test_a_path_may_have_spaces_colons_and_letters_of_any_script(tmp_path):
+def test_a_path_may_contain_spaces_colons_and_non_ascii_letters(tmp_path):
     path = write(tmp_path / "meine: Kritiken, Ünïcödé 影評.csv", REVIEWS)
     assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
 
@@ -274,7 +274,7 @@ def packed():
     return archive.getvalue()
 
 
-HOSTILE_FILES = {
+MALFORMED_FILES = {
     "Latin-1": ("a.csv", GOOD.encode() + b"na\xefve,1\n", "line 4 of .*a.csv is not"),
     "UTF-16": ("a.csv", GOOD.encode("utf-16"), "line 1 of .*UTF-8"),
     "UTF-32": ("a.jsonl", '{"text": "good", "label": 1}\n'.encode("utf-32"), "line 1 of .*UTF-8"),
@@ -299,7 +299,11 @@ HOSTILE_FILES = {
     ),
     "a header whose quote never closes": ("a.csv", '"text,label\ngood,1\n', "line 1 of .*never closes"),
     "a header over two lines": ("a.csv", '"te\nxt",label\ngood,1\n', r"line 1 of .*is te\\nxt, label"),
-    "a header that commands the terminal": ("a.csv", "\x1b[2Jtext,label\ngood,1\n", r"line 1 of .*is \\x1b"),
+    "a header with a terminal control sequence": (
+        "a.csv",
+        "\x1b[2Jtext,label\ngood,1\n",
+        r"line 1 of .*is \\x1b",
+    ),
     "too many fields": ("a.csv", "text,label\ngood, but,1\n", "line 2 of .*3 fields, and the first row 2"),
     "too few fields": ("a.csv", "text,label\ngood,1\nbad\n", "line 3 of .*1 fields, and the first row 2"),
     "no header": ("a.csv", "good,1\nbad,0\n", "line 1 of .*a.csv is good, 1"),
@@ -314,13 +318,13 @@ HOSTILE_FILES = {
     "no label": ("a.csv", "text,label\ngood,1\nbad,\n", "line 3 of .*its label is ''"),
     "an unknown label": ("a.csv", "text,label\ngood,maybe\n", "line 2 of .*'maybe'.*negative"),
     "a third class": ("a.csv", "text,label\ngood,2\n", "line 2 of .*'2'"),
-    "a label that is nearly one": ("a.csv", "text,label\ngood,1.5\n", "line 2 of .*'1.5'"),
+    "a label that is not an integer": ("a.csv", "text,label\ngood,1.5\n", "line 2 of .*'1.5'"),
     "an empty text": ("a.csv", "text,label\ngood,1\n,0\n", "line 3 of .*is empty"),
     "a text of spaces": ("a.csv", 'text,label\n" \n ",0\n', "line 2 of .*is empty"),
     "an empty file": ("a.csv", "", "line 1 of .*is empty"),
     "an empty jsonl": ("a.jsonl", "", "holds none"),
-    "nothing but a header": ("a.csv", "text,label\n", "holds none"),
-    "nothing but blank lines": ("a.csv", "\n\n\n", "line 1 of"),
+    "only a header": ("a.csv", "text,label\n", "holds none"),
+    "only blank lines": ("a.csv", "\n\n\n", "line 1 of"),
     "CR alone": ("a.csv", "text,label\rgood,1\rbad,0\r", "CR alone"),
     "JSON cut short": ("a.jsonl", '{"text": "good", "label": 1}\n{"text": "ba', "line 2 of .*not JSON"),
     "a JSON array": ("a.jsonl", '[{"text": "good", "label": 1}]\n', "line 1 of .*not an object"),
@@ -336,9 +340,9 @@ HOSTILE_FILES = {
 }
 
 
-@pytest.mark.parametrize("what", HOSTILE_FILES)
-def test_a_malformed_file_is_one_sentence_with_file_and_line(tmp_path, what):
-    name, content, words = HOSTILE_FILES[what]
+@pytest.mark.parametrize("what", MALFORMED_FILES)
+def test_a_malformed_file_is_refused_in_one_sentence_with_file_and_line(tmp_path, what):
+    name, content, words = MALFORMED_FILES[what]
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=words) as error:
@@ -358,14 +362,14 @@ def make_tree(root, *names):
             path.write_bytes({"latin.txt": b"na\xefve", "empty.txt": b" \n"}.get(path.name, b"good"))
 
 
-HOSTILE_PLACES = {
+INVALID_PATHS = {
     "a missing file": ((), "csv:a.csv", "a.csv does not"),
     "a missing folder": ((), "folder:a", "a does not"),
     "no path": ((), "csv:", "a path behind csv:"),
-    "a folder in the place of a file": (("a/",), "csv:a", r"a \.csv for each split"),
-    "a file in the place of a folder": (("a.csv",), "folder:a.csv", "must name a folder"),
+    "a folder in place of a file": (("a/",), "csv:a", r"a \.csv for each split"),
+    "a file in place of a folder": (("a.csv",), "folder:a.csv", "must name a folder"),
     "a folder without classes": (("a/x.txt",), "folder:a", "must hold pos/ and neg/"),
-    "one class alone": (("a/pos/1.txt",), "folder:a", "must hold pos/ and neg/, but .*a holds pos/ alone"),
+    "only one class": (("a/pos/1.txt",), "folder:a", "must hold pos/ and neg/, but .*a holds pos/ alone"),
     "a split of one class": (
         ("a/train/pos/1.txt", "a/train/neg/1.txt", "a/test/neg/1.txt"),
         "folder:a",
@@ -377,7 +381,7 @@ HOSTILE_PLACES = {
     "a path of a folder that is too long": ((), f"folder:{'x' * 300}", "File name too long"),
     "an empty class": (("a/pos/1.txt", "a/neg/"), "folder:a", r"a/neg holds no \.txt"),
     "no texts": (("a/pos/1.md", "a/neg/1.md"), "folder:a", r"holds no \.txt"),
-    "a text that is no UTF-8": (("a/pos/1.txt", "a/neg/latin.txt"), "folder:a", "line 1 of .*latin.txt"),
+    "a text that is not UTF-8": (("a/pos/1.txt", "a/neg/latin.txt"), "folder:a", "line 1 of .*latin.txt"),
     "a text that is empty": (("a/pos/1.txt", "a/neg/empty.txt"), "folder:a", "empty.txt is empty"),
     "a folder that looks like a text": (
         ("a/pos/1.txt", "a/neg/1.txt/"),
@@ -388,9 +392,9 @@ HOSTILE_PLACES = {
 }
 
 
-@pytest.mark.parametrize("what", HOSTILE_PLACES)
-def test_a_path_without_a_corpus_is_one_sentence(tmp_path, what):
-    names, dataset, words = HOSTILE_PLACES[what]
+@pytest.mark.parametrize("what", INVALID_PATHS)
+def test_a_path_without_a_corpus_is_refused_in_one_sentence(tmp_path, what):
+    names, dataset, words = INVALID_PATHS[what]
     make_tree(tmp_path, *names)
     with pytest.raises(InputError, match=words) as error:
         read(open_own(dataset, tmp_path, data_dir=str(tmp_path)), "train")
@@ -404,7 +408,7 @@ def test_an_unknown_kind_is_refused_with_an_example(tmp_path):
         open_own("xml:a.xml", tmp_path)
 
 
-def test_too_few_reviews_to_draw_from_are_one_sentence(tmp_path):
+def test_too_few_reviews_to_draw_splits_from_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"has 5, and --held_out_fraction=0\.1 of them are 0"):
         open_own(name_of(write(tmp_path / "a.csv", REVIEWS[:5])), tmp_path, DEFAULT)
 
@@ -430,11 +434,11 @@ def test_the_program_reports_a_malformed_file_in_one_line_with_exit_code_2(
         validation_split="train[:1]",
         test_split="",
     )
-    answer = run_forked(command(given), capture_output=True, text=True, check=False)
-    assert answer.returncode == 2
-    (line,) = (line for line in answer.stderr.splitlines() if line.startswith("error: "))
+    completed = run_forked(command(given), capture_output=True, text=True, check=False)
+    assert completed.returncode == 2
+    (line,) = (line for line in completed.stderr.splitlines() if line.startswith("error: "))
     assert words in line
-    assert "Traceback" not in answer.stderr
+    assert "Traceback" not in completed.stderr
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
@@ -445,7 +449,7 @@ def run_tiny(workdir, cache_dir, dataset, **settings):
     return given
 
 
-def test_a_run_on_own_files_resumes_and_refuses_files_that_changed(tmp_path, cache_dir):
+def test_a_run_on_own_files_resumes_and_refuses_changed_files(tmp_path, cache_dir):
     path = write(tmp_path / "a.csv", REVIEWS)
     run_tiny(tmp_path / "straight", cache_dir, f"csv:{path}", epochs=2)
     given = run_tiny(tmp_path / "continued", cache_dir, f"csv:{path}")
@@ -458,7 +462,7 @@ def test_a_run_on_own_files_resumes_and_refuses_files_that_changed(tmp_path, cac
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "a"])
-def test_a_killed_run_on_drawn_reviews_resumes_bit_identically(tmp_path, monkeypatch, name):
+def test_a_killed_run_on_drawn_splits_resumes_bit_identically(tmp_path, monkeypatch, name):
     dataset, cache = name_of(write(tmp_path / name, REVIEWS)), str(tmp_path / "cache")
     splits = {
         "train_split": "train",
@@ -475,7 +479,7 @@ def test_a_killed_run_on_drawn_reviews_resumes_bit_identically(tmp_path, monkeyp
 
 
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
-def test_imdb_written_out_gives_the_bits_of_tfds(tmp_path, cache_dir):
+def test_imdb_from_own_files_trains_bit_identically_to_tfds(tmp_path, cache_dir):
     imdb = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache_dir)
     reviews = read(imdb, "train[:300]")
     splits = {
@@ -492,7 +496,7 @@ def test_imdb_written_out_gives_the_bits_of_tfds(tmp_path, cache_dir):
 
 
 def comparable(workdir: pathlib.Path):
-    """The outcome of a run, but for what names the dataset."""
+    """The outcome of a run, except for what names the dataset."""
     compared = outcome(workdir)
     for name in ("config.flags", "state", "best"):
         compared.pop(name)

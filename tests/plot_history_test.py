@@ -1,4 +1,4 @@
-"""The curves as a picture."""
+"""The plot of a run's curves."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from matplotlib import image, pyplot
 
 
 @pytest.fixture(autouse=True)
-def _no_figure_is_left():
+def _close_figures():
     pyplot.close("all")
     yield
     pyplot.close("all")
@@ -25,7 +25,7 @@ def drawn(panel):
     return {line.get_label(): line.get_xydata().tolist() for line in panel.get_lines()}
 
 
-def test_the_program_writes_a_picture(finished, tmp_path):
+def test_the_script_writes_a_png(finished, tmp_path):
     command = [
         sys.executable,
         plot_history.__file__,
@@ -39,10 +39,10 @@ def test_the_program_writes_a_picture(finished, tmp_path):
 
 
 def test_loss_and_accuracy_are_drawn_with_best_and_stop(finished, tmp_path):
-    ending = json.loads((finished / "result.json").read_text())
+    result = json.loads((finished / "result.json").read_text())
     best, stop = (
-        f"best: step {ending['best_step']}, {ending['best_metric']:.4f}",
-        f"stop: step {ending['stop_step']}",
+        f"best: step {result['best_step']}, {result['best_metric']:.4f}",
+        f"stop: step {result['stop_step']}",
     )
     loss, accuracy = panels([finished], tmp_path / "a.png")
     assert set(drawn(loss)) == {"train", "validation", best, stop}
@@ -51,11 +51,11 @@ def test_loss_and_accuracy_are_drawn_with_best_and_stop(finished, tmp_path):
     assert len(drawn(accuracy)["train"]) == 24 // 3
 
 
-def test_several_runs_are_told_apart_by_name(finished, tmp_path):
+def test_several_runs_are_labelled_by_name(finished, tmp_path):
     loss, _ = panels([finished, finished], tmp_path / "a.png")
     assert {"run train", "run validation"} <= set(drawn(loss))
 
 
-def test_what_is_no_run_is_one_sentence(tmp_path):
+def test_a_folder_without_a_run_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match="must be a run directory"):
         plot_history.plot([tmp_path], tmp_path / "a.png")

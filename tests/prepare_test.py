@@ -1,4 +1,4 @@
-"""The run directory at the beginning of training."""
+"""Preparing the run directory before training."""
 
 import json
 
@@ -9,7 +9,7 @@ from trainer import train
 
 
 @pytest.mark.parametrize("name", ["config.flags", "manifest.json", "vocabulary.txt"])
-def test_a_readable_copy_that_is_gone_is_written_again(one_epoch, copy_of_one_epoch, cache_dir, name):
+def test_a_missing_readable_copy_is_written_again(one_epoch, copy_of_one_epoch, cache_dir, name):
     (copy_of_one_epoch / name).unlink()
     resume_one_epoch(copy_of_one_epoch, cache_dir, epochs=2)
     assert (copy_of_one_epoch / name).exists()
@@ -17,14 +17,14 @@ def test_a_readable_copy_that_is_gone_is_written_again(one_epoch, copy_of_one_ep
         assert (copy_of_one_epoch / name).read_bytes() == (one_epoch / name).read_bytes()
 
 
-def test_each_start_is_on_record(copy_of_one_epoch, cache_dir):
+def test_each_start_is_recorded(copy_of_one_epoch, cache_dir):
     resume_one_epoch(copy_of_one_epoch, cache_dir, epochs=2)
     starts = [json.loads(line) for line in (copy_of_one_epoch / "starts.jsonl").read_text().splitlines()]
     assert [start["step"] for start in starts] == [0, 8]
     assert [start["steps_recomputed_at_least"] for start in starts] == [0, 0]
 
 
-def test_continuing_takes_the_old_ending_away(copy_of_one_epoch, cache_dir, monkeypatch):
+def test_continuing_a_finished_run_removes_its_old_result(copy_of_one_epoch, cache_dir, monkeypatch):
     def stop(run):
         raise KeyboardInterrupt
 

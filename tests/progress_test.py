@@ -1,4 +1,4 @@
-"""What training reports."""
+"""What training logs."""
 
 import types
 

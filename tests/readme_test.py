@@ -1,7 +1,4 @@
-"""README and BUILD: their commands parse, their flags and defaults are the program's, what they name exists.
-
-`-k "not new_layout"` leaves out the modules that are named as the restructured package has them.
-"""
+"""README and BUILD: commands parse, flags and defaults are the program's, named files and modules exist."""
 
 import argparse
 import ast
@@ -13,25 +10,20 @@ import shlex
 import pytest
 from absl import flags
 
+from trainer import errors
+from trainer import flags as command_line
 from trainer.config import FIELDS, Config
-
-try:
-    from trainer import errors
-    from trainer import flags as command_line
-except ImportError:  # They are not modules of their own yet.
-    import trainer as errors
-    from trainer import config as command_line
 
 ROOT = pathlib.Path(__file__).parent.parent
 README, BUILD = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "BUILD.md"))
 DOCUMENTS = {"README": README, "BUILD": BUILD}
-MOST_LINES, MOST_COLUMNS = 220, 110
-OF_THE_LIBRARIES = {"flagfile", "verbosity", "help"}  # absl's, and what argparse adds
-OF_OTHERS = {
+MAX_LINES, MAX_COLUMNS = 220, 110
+LIBRARY_FLAGS = {"flagfile", "verbosity", "help"}  # of absl and argparse
+FOREIGN_FLAGS = {
     "README": {"logdir"},
     "BUILD": {"xla_cpu_prefer_vector_width", "xla_dump_to", "universal", "python"},
 }
-OF_A_CHECKPOINT = {"model/embedding"}  # a name in a checkpoint, which looks like a module
+NAMES_IN_CHECKPOINTS = {"model/embedding"}  # looks like the path of a module
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -46,7 +38,7 @@ def prose(text):
 
 
 def commands(text):
-    """The command lines of a document: behind a prompt in console blocks, in sh blocks, in sentences."""
+    """The command lines of a document: after a prompt in console blocks, in sh blocks, in sentences."""
     console, shell = ("".join(fenced(text, language)).splitlines() for language in ("console", "sh"))
     lines = [line[2:] for line in console if line.startswith("$ ")]
     lines += [line.strip() for line in shell if line.strip()]
@@ -56,7 +48,7 @@ def commands(text):
 
 
 def parse(arguments):
-    """The settings that the trainer's parser takes from these arguments."""
+    """The settings that the trainer parses from these arguments."""
     flags.FLAGS.unparse_flags()
     try:
         return command_line.parse(["trainer", *arguments])
@@ -72,7 +64,7 @@ def _at_the_root(monkeypatch):
 
 
 def parser_of(script):
-    """A script's parser, read from its source: to import it may take seconds."""
+    """A script's parser, rebuilt from its source, because importing a script may take seconds."""
     parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     types = {"int": int, "float": float, "pathlib.Path": pathlib.Path}
     tree = ast.parse(pathlib.Path(script).read_text(encoding="utf-8"))
@@ -89,7 +81,7 @@ def parser_of(script):
 
 
 def check_command(words):
-    """Raises when a command names a program that is not there, or flags that it does not take."""
+    """Raises if the program of a command does not exist or does not accept its flags."""
     if words[0] == "tensorboard":
         assert [word for word in words[1:] if word.startswith("--")] == ["--logdir"]
     elif words[0] == "scripts/train.sh" or words[:3] == ["python", "-m", "trainer.main"]:
@@ -109,7 +101,7 @@ def check_command(words):
 
 
 @pytest.mark.parametrize("words", commands(README), ids=" ".join)
-def test_each_command_of_readme_is_one_that_its_program_takes(words):
+def test_each_command_in_readme_is_accepted_by_its_program(words):
     check_command(words)
 
 
@@ -129,7 +121,7 @@ def test_each_command_of_readme_is_one_that_its_program_takes(words):
         "tensorboard --directory runs",
     ],
 )
-def test_a_command_that_would_fail_is_noticed(line):
+def test_a_command_that_would_fail_is_detected(line):
     with pytest.raises((AssertionError, errors.InputError, OSError, argparse.ArgumentError)):
         check_command(shlex.split(line))
 
@@ -140,13 +132,13 @@ def test_readme_shows_commands_of_each_kind():
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_each_flag_that_a_document_names_is_in_help_or_in_a_script(document):
+def test_each_flag_named_in_a_document_is_in_help_or_in_a_script(document):
     code = " ".join(_CODE.findall(prose(DOCUMENTS[document])))
     named = set(re.findall(r"--(\w+)", code))
-    shown = set(re.findall(r"--(\w+)", command_line.help_text())) | OF_THE_LIBRARIES
+    shown = set(re.findall(r"--(\w+)", command_line.help_text())) | LIBRARY_FLAGS
     scripts = [path.read_text(encoding="utf-8") for path in (ROOT / "scripts").rglob("*.py")]
     shown |= set(re.findall(r'add_argument\(\s*"--(\w+)"', "".join(scripts)))
-    assert named - shown == OF_OTHERS[document]
+    assert named - shown == FOREIGN_FLAGS[document]
 
 
 def rows(text, header):
@@ -155,7 +147,7 @@ def rows(text, header):
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()[1:]]
 
 
-def test_the_defaults_of_readmes_main_flags_are_those_of_the_program():
+def test_the_flag_defaults_in_readme_are_those_of_the_program():
     table = rows(README, "| flag | default | |")
     assert len(table) > 5
     for names, defaults, *_ in table:
@@ -167,7 +159,7 @@ def test_the_defaults_of_readmes_main_flags_are_those_of_the_program():
             assert given == FIELDS[name].default, f"--{name}"
 
 
-def test_the_exit_codes_of_readme_are_those_of_the_errors():
+def test_the_exit_codes_in_readme_are_those_of_the_errors():
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     codes = {error.exit_code for error in classes if "exit_code" in vars(error)}
     text = README.partition("Exit codes:")[2].partition("\n\n")[0]
@@ -176,17 +168,17 @@ def test_the_exit_codes_of_readme_are_those_of_the_errors():
 
 
 def test_readme_is_short():
-    assert len(README.splitlines()) <= MOST_LINES
+    assert len(README.splitlines()) <= MAX_LINES
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_lines_that_are_no_row_of_a_table_are_short(document):
+def test_lines_outside_tables_are_short(document):
     lines = [line for line in DOCUMENTS[document].splitlines() if not line.startswith("|")]
-    assert [line for line in lines if len(line) > MOST_COLUMNS] == []
+    assert [line for line in lines if len(line) > MAX_COLUMNS] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_code_is_fenced_with_its_language(document):
+def test_code_blocks_are_fenced_with_a_language(document):
     languages = {language for language, _ in _FENCE.findall(DOCUMENTS[document])}
     assert languages <= {"console", "sh", "python", "text"}
     text = prose(DOCUMENTS[document])
@@ -194,7 +186,7 @@ def test_code_is_fenced_with_its_language(document):
     assert not re.search(r"^    \S", without_lists, re.MULTILINE)
 
 
-def test_the_python_of_readme_compiles():
+def test_the_python_code_in_readme_compiles():
     blocks = fenced(README, "python")
     assert blocks
     compile("\n".join(blocks), "README.md", "exec")
@@ -207,7 +199,7 @@ def anchors(text):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_each_link_and_picture_leads_somewhere(document):
+def test_the_target_of_each_link_and_image_exists(document):
     text = DOCUMENTS[document]
     links = re.findall(r"\]\(([^)\s]+)\)", prose(text))
     assert links
@@ -216,49 +208,43 @@ def test_each_link_and_picture_leads_somewhere(document):
         if anchor:
             target = {"": text, "README.md": README, "BUILD.md": BUILD}[path]
             assert anchor in anchors(target), link
-        if path and not path.startswith("trainer/"):  # Modules are paths, and checked as such.
+        if path and not path.startswith("trainer/"):  # Modules are checked as paths.
             assert (ROOT / path).is_file(), link
 
 
 def paths(text):
-    """The files and folders of the project that a document names."""
+    """The files and folders of the project named in a document."""
     return set(re.findall(r"(?<![\w./])(?:trainer|tests|scripts|\.readme)/[\w./-]*\w", text))
 
 
 def modules(text):
-    """The modules that a document names, as run/state or in its table of modules; as paths."""
+    """The paths of the modules named in a document, as in run/state, or in its table of modules."""
     named = re.findall(r"`((?:data|model|run)/\w+)(?:\.\w+)?`", text)
     for row in rows(text, "| module | responsibility |"):
         named += re.findall(r"`([\w/]+)`", row[0])
-    return {f"trainer/{name}.py" for name in set(named) - OF_A_CHECKPOINT}
+    return {f"trainer/{name}.py" for name in set(named) - NAMES_IN_CHECKPOINTS}
 
 
 NAMED = sorted({path for text in DOCUMENTS.values() for path in paths(text) | modules(text)})
 
 
-def is_of_new_layout(path):
-    if path.startswith("trainer/"):
-        return path.endswith(".py")
-    return path.startswith(("scripts/bench", "scripts/proof", "scripts/compare_runs"))
-
-
-@pytest.mark.parametrize("path", NAMED, ids=lambda path: f"{'new_layout ' * is_of_new_layout(path)}{path}")
-def test_each_path_that_a_document_names_exists(path):
+@pytest.mark.parametrize("path", NAMED)
+def test_each_path_named_in_a_document_exists(path):
     assert (ROOT / path).exists()
 
 
-def test_new_layout_build_has_a_row_for_each_module():
+def test_build_has_a_row_for_each_module():
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "trainer").rglob("*.py")}
     assert {path for path in files if not path.endswith("__init__.py")} - modules(BUILD) == set()
 
 
-def test_each_test_that_build_names_exists():
+def test_each_test_file_named_in_build_exists():
     named = set(re.findall(r"`(?:tests/)?(\w+_test)(?:\.py)?`", BUILD))
     assert len(named) > 20
     assert {name for name in named if not (ROOT / "tests" / f"{name}.py").exists()} == set()
 
 
-def test_a_path_a_module_and_a_link_that_are_missing_are_noticed():
+def test_missing_paths_modules_and_anchors_are_detected():
     table = "| module | responsibility |\n| --- | --- |\n| `none` | |\n"
     text = f"`trainer/none.py`, `run/none`, [none](#none)\n\n{table}"
     assert paths(text) == {"trainer/none.py"}

@@ -15,7 +15,7 @@ def append(directory, step, **facts):
     append_start(directory, step=step, **given)
 
 
-def test_starts_are_read_as_they_were_appended_oldest_first(tmp_path):
+def test_starts_are_read_back_as_appended_oldest_first(tmp_path):
     append(tmp_path, 0)
     append(tmp_path, 8, steps_recomputed_at_least=3, stores={"train[:5]": pathlib.Path("/cache/ü")})
     expected = {"steps_per_epoch": 8, "steps_recomputed_at_least": 3, "stores": {"train[:5]": "/cache/ü"}}
@@ -23,7 +23,7 @@ def test_starts_are_read_as_they_were_appended_oldest_first(tmp_path):
     assert read_starts(tmp_path)[1] == {"step": 8, **expected}
 
 
-def test_a_start_names_its_time_and_process(tmp_path):
+def test_a_start_records_its_time_host_and_process(tmp_path):
     append(tmp_path, 4)
     (line,) = (tmp_path / "starts.jsonl").read_text().splitlines()
     start = json.loads(line)
@@ -32,7 +32,7 @@ def test_a_start_names_its_time_and_process(tmp_path):
     assert list(start) == names
 
 
-def test_a_run_without_starts_has_none(tmp_path):
+def test_a_run_without_a_starts_file_has_no_starts(tmp_path):
     assert read_starts(tmp_path) == []
 
 
@@ -51,7 +51,7 @@ def test_a_run_without_starts_has_none(tmp_path):
         b'{"step": 1, "steps_recomputed_at_least": 0, "steps_per_epoch": 8, "stores": []}',
     ],
 )
-def test_a_line_that_is_no_start_is_skipped(tmp_path, line):
+def test_a_malformed_line_is_skipped(tmp_path, line):
     append(tmp_path, 3)
     with (tmp_path / "starts.jsonl").open("ab") as file:
         file.write(line + b"\n")
@@ -66,7 +66,7 @@ def test_a_result_belongs_to_one_stop_step_and_one_best_step(tmp_path):
     assert not is_result_of(tmp_path, 16, 15)
 
 
-def test_without_a_readable_result_there_is_none(tmp_path):
+def test_a_missing_or_malformed_result_does_not_count(tmp_path):
     assert not is_result_of(tmp_path, 24, 15)
     for content in (b"{", b"[" * 10**6, b'{"stop_step": Infinity, "best_step": 1e400}', b"[1]", b"{}"):
         (tmp_path / RESULT).write_bytes(content)

@@ -58,9 +58,9 @@ def share(values):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_corpus_is_the_promised_one_to_the_byte(corpus, split):
+def test_the_corpus_is_pinned_to_the_byte(corpus, split):
     lines = "".join(f"{label} {text}\n" for text, label, _ in corpus[split])
-    assert hashlib.sha256(lines.encode()).hexdigest() == GOLDEN[split], "another corpus is another VERSION"
+    assert hashlib.sha256(lines.encode()).hexdigest() == GOLDEN[split], "a changed corpus needs a new VERSION"
 
 
 @pytest.mark.slow
@@ -75,13 +75,13 @@ def test_a_process_with_another_hash_seed_writes_the_same_reviews():
     assert written.stdout.strip() == GOLDEN["validation"]
 
 
-def test_fewer_reviews_are_the_first_of_more(corpus):
+def test_a_smaller_corpus_is_the_beginning_of_a_larger_one(corpus):
     assert list(generate_reviews(seed=0, count=100)) == [
         (text, label) for text, label, _ in corpus["train"][:100]
     ]
 
 
-def test_each_split_has_its_own_reviews(corpus):
+def test_the_splits_do_not_overlap(corpus):
     texts = {split: {text for text, _, _ in reviews} for split, reviews in corpus.items()}
     assert {split: len(reviews) for split, reviews in corpus.items()} == {
         "train": 4000,
@@ -149,7 +149,7 @@ def test_every_symbol_of_the_grammar_is_defined_and_used():
         )
 
 
-def test_it_reads_like_a_review(reviews):
+def test_generated_texts_look_like_reviews(reviews):
     written = " ".join(text for text, _, _ in reviews)
     assert written.isascii() and not re.search(r"[{}|]|  |\b[Aa] [aeiou]| [a-z]+ \.", written)
     assert all(re.match(r'["A-Z]', text) and re.search(r"([.!?]|<br />)$", text) for text, _, _ in reviews)
@@ -159,7 +159,7 @@ def test_it_reads_like_a_review(reviews):
     )
 
 
-def test_the_builder_serves_the_generated_reviews_in_their_order(builder, corpus):
+def test_the_builder_serves_the_generated_reviews_in_order(builder, corpus):
     for split, (_, count) in SPLITS.items():
         served = [
             (example["text"].decode(), int(example["label"]))
@@ -168,6 +168,6 @@ def test_the_builder_serves_the_generated_reviews_in_their_order(builder, corpus
         assert served == [(text, label) for text, label, _ in corpus[split]] and len(served) == count
 
 
-def test_its_description_calls_it_synthetic(builder):
+def test_the_description_of_the_builder_calls_it_synthetic(builder):
     assert builder.info.description.startswith("Synthetic") and "4%" in builder.info.description
     assert builder.name == "sample_reviews" and builder.info.features["label"].names == ["neg", "pos"]

@@ -7,7 +7,7 @@ from trainer.run.checkpoint_manager import Checkpoints
 
 
 def open_checkpoints(run, *, state=None, max_to_keep=3):
-    """Opens a run as a start does; returns the state, restored if it was saved, and its `Checkpoints`."""
+    """Opens a run as at startup; returns the state, restored if there is a checkpoint, and `Checkpoints`."""
     state = state or make_state()
     found = checkpoint_files.find(run)
     checkpoint_cleanup.tidy(run, found)

@@ -10,12 +10,12 @@ from trainer.fields import FIXED, FREE, INEXACT
 from trainer.settings import changes, check_given, resolve
 
 
-def test_the_runs_own_values_hold_where_nothing_is_given():
+def test_stored_settings_are_used_for_flags_that_are_not_given():
     settings = resolve({"workdir": "w", "patience": 9}, {"epochs": 20, "seed": 7})
     assert (settings.epochs, settings.seed, settings.patience) == (20, 7, 9)
 
 
-def test_of_a_run_that_is_there_only_what_is_given_is_checked_before_its_own_settings_are_known():
+def test_for_an_existing_run_only_the_given_flags_are_checked_at_first():
     check_given({"workdir": "w", "monitor": "val_loss", "validation_split": ""}, is_run=True)
     with pytest.raises(InputError, match="--validation_split"):
         check_given({"workdir": "w", "monitor": "val_loss", "validation_split": ""}, is_run=False)
@@ -25,7 +25,7 @@ def test_of_a_run_that_is_there_only_what_is_given_is_checked_before_its_own_set
         check_given({}, is_run=True)
 
 
-def test_each_changed_setting_is_named_with_both_values():
+def test_each_changed_setting_is_reported_with_both_values():
     settings = Config(workdir="w", seed=1, learning_rate=0.5)
     stored = dataclasses.asdict(Config(workdir="w"))
     assert changes(stored, settings, FIXED) == ["--seed was 0 and is 1 now"]

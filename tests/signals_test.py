@@ -1,4 +1,4 @@
-"""Signals as requests; real processes, real signals."""
+"""Signals as requests to stop or save, sent to real processes."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ def run(arguments, **kwargs):
     return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120, **kwargs)
 
 
-def signalled(code, **kwargs):
-    """The answer of a process that may save, and signals itself."""
+def run_signalled(code, **kwargs):
+    """Runs `code` in a process that signals itself and defers stop requests to the training loop."""
     program = f"""
 import os, signal, time
 from trainer.signals import Signals
@@ -25,35 +25,39 @@ send = lambda name: os.kill(os.getpid(), signal.Signals["SIG" + name])
     return run([sys.executable, "-c", program], **kwargs)
 
 
-def test_a_second_signal_within_a_second_of_the_first_ends_nothing():
-    answer = signalled(
+def test_a_second_signal_within_a_second_of_the_first_is_ignored():
+    completed = run_signalled(
         "send('TERM'); send('TERM'); send('INT'); print(signals.received, signals.stopped('saved.'))"
     )
-    assert (answer.returncode, answer.stdout) == (0, "True Ended by SIGTERM: saved.\n")
+    assert (completed.returncode, completed.stdout) == (0, "True Ended by SIGTERM: saved.\n")
 
 
-def test_a_later_signal_ends_at_once_but_not_the_kernels_sigxcpu():
-    answer = signalled(
+def test_a_later_signal_ends_the_process_at_once_unless_it_is_sigxcpu():
+    completed = run_signalled(
         "send('TERM'); time.sleep(1.05); send('XCPU'); print('alive', flush=True); send('INT')"
     )
-    assert (answer.returncode, answer.stdout, answer.stderr) == (130, "alive\n", "Ended by SIGINT.\n")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (
+        130,
+        "alive\n",
+        "Ended by SIGINT.\n",
+    )
 
 
-def test_when_the_save_is_done_a_signal_ends_at_once():
-    answer = signalled("send('TERM'); signals.defer_to_loop = False; send('TERM')")
-    assert (answer.returncode, answer.stderr) == (143, "Ended by SIGTERM.\n")
+def test_after_the_save_a_signal_ends_the_process_at_once():
+    completed = run_signalled("send('TERM'); signals.defer_to_loop = False; send('TERM')")
+    assert (completed.returncode, completed.stderr) == (143, "Ended by SIGTERM.\n")
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "USR2", "XCPU"])
-def test_with_nothing_to_save_a_signal_ends_at_once(name):
-    answer = signalled(f"signals.defer_to_loop = False; send('{name}')")
-    assert (answer.returncode, answer.stderr) == (
+def test_with_nothing_to_save_a_signal_ends_the_process_at_once(name):
+    completed = run_signalled(f"signals.defer_to_loop = False; send('{name}')")
+    assert (completed.returncode, completed.stderr) == (
         128 + signal.Signals[f"SIG{name}"],
         f"Ended by SIG{name}.\n",
     )
 
 
-def test_a_signal_ends_with_its_code_when_its_word_cannot_be_said():
+def test_a_signal_gives_its_exit_code_when_standard_error_is_broken():
     read, write = os.pipe()
     os.close(read)
     program = "import os, signal; from trainer.signals import Signals; Signals()"
@@ -62,14 +66,14 @@ def test_a_signal_ends_with_its_code_when_its_word_cannot_be_said():
     os.close(write)
 
 
-def test_a_hangup_that_is_ignored_at_the_start_stays_ignored():
+def test_sighup_that_is_ignored_at_startup_stays_ignored():
     program = "import os, signal; from trainer.signals import Signals; Signals()"
     program += "; os.kill(os.getpid(), signal.SIGHUP)"
     assert run(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", program]).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1"])
-def test_a_signal_when_the_work_is_done_does_not_change_the_exit_code(name):
+def test_a_signal_after_the_work_is_done_does_not_change_the_exit_code(name):
     program = (
         "import atexit, os, signal; from trainer.signals import Signals\n"
         f"atexit.register(os.kill, os.getpid(), signal.{name})\n"
@@ -78,8 +82,8 @@ def test_a_signal_when_the_work_is_done_does_not_change_the_exit_code(name):
     assert run([sys.executable, "-c", program]).returncode == 0
 
 
-def test_a_request_to_save_is_taken_once():
-    answer = signalled(
+def test_a_save_request_is_taken_only_once():
+    completed = run_signalled(
         "send('USR1'); print(signals.take_save_request(), signals.take_save_request(), signals.received)"
     )
-    assert answer.stdout == "True False False\n"
+    assert completed.stdout == "True False False\n"

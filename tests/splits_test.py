@@ -31,5 +31,5 @@ def test_a_malformed_expression_is_a_value_error(expression):
     ("name", "is_name"),
     [("train", True), ("my-test_2", True), ("all", False), ("a b", False), ("", False), ("a.b", False)],
 )
-def test_a_split_is_named_by_letters_digits_and_dashes(name, is_name):
+def test_a_split_name_has_letters_digits_dashes_and_underscores_only(name, is_name):
     assert splits.is_name(name) == is_name

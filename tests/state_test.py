@@ -1,4 +1,4 @@
-"""What one checkpoint holds."""
+"""The state that a checkpoint holds."""
 
 import math
 
@@ -26,7 +26,7 @@ VARIABLES = {
 }
 
 
-def test_names_types_and_shapes_in_a_checkpoint_are_those_of_earlier_versions(tmp_path):
+def test_names_dtypes_and_shapes_in_a_checkpoint_are_pinned(tmp_path):
     reader = tf.train.load_checkpoint(tf.train.Checkpoint(root=make_state()).write(str(tmp_path / "ckpt")))
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     saved = {
@@ -52,7 +52,7 @@ def test_a_new_state_holds_the_initial_monitor_state(lower_is_better, initial_be
         ),
     ],
 )
-def test_a_monitor_state_is_read_as_it_was_written(value):
+def test_a_monitor_state_is_read_back_as_assigned(value):
     state = make_state()
     state.assign_monitor_state(value)
     assert state.monitor_state == value
@@ -62,7 +62,7 @@ def test_a_monitor_state_is_read_as_it_was_written(value):
     assert [field.dtype for field in held] == [np.float64, np.int64, np.float64, np.int64, np.bool]
 
 
-def test_only_the_sums_since_the_last_evaluation_are_reset_at_an_evaluation():
+def test_reset_since_evaluation_keeps_the_sums_since_the_last_log():
     state = make_state()
     state.add_sums(Sums(loss=2.0, correct=1.0, reviews=3.0, real_tokens=4.0, padded_tokens=5.0))
     assert state.since_evaluation.numpy().tolist() == [2.0, 1.0, 3.0, 4.0, 5.0]

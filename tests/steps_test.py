@@ -18,7 +18,7 @@ def model():
 
 
 @pytest.fixture
-def opened(tmp_path, cache_dir):
+def session(tmp_path, cache_dir):
     return open_session(tiny(tmp_path / "run", cache_dir, dropout=0.0), stop_requests=NoStopRequests())
 
 
@@ -30,29 +30,28 @@ def make_batch(*, time=6, weights=(1.0, 1.0, 1.0, 1.0)):
     return Batch(*(tf.constant(part) for part in parts))
 
 
-def make_train_step(opened, **kwargs):
+def make_train_step(session, **kwargs):
     """The compiled step of one device, from a batch to its loss and the gradients' norm."""
-    step = steps.make_train_step(opened.state, opened.replicas, batch_size=4, **kwargs)
+    step = steps.make_train_step(session.state, session.replicas, batch_size=4, **kwargs)
     return lambda batch: step((batch,), 0.0).numpy()[:2]
 
 
-def test_a_step_is_that_of_a_plain_adam(opened):
-    state = opened.state
+def test_a_step_is_one_step_of_plain_adam(session):
+    state = session.state
     before = [weight.numpy().astype(np.float64) for weight in state.model.trainable_variables]
     batch = make_batch()
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(classes.losses(state.model(batch.token_ids, batch.lengths), batch.labels))
     gradients = tape.gradient(loss, [variable.value for variable in state.model.trainable_variables])
     gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
-    reported_loss, norm = make_train_step(opened, clip_norm=0.0)(batch)
+    reported_loss, norm = make_train_step(session, clip_norm=0.0)(batch)
     assert float(reported_loss) == pytest.approx(float(loss))
     assert float(norm) == pytest.approx(
         np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients)), rel=1e-5
     )
-    epsilon = 1e-7 / np.sqrt(
-        1 - 0.999
-    )  # Adam's first step is the learning rate in the direction of each gradient's sign
-    rate = opened.config.learning_rate
+    # Adam's first step is the learning rate in the direction of each gradient's sign.
+    epsilon = 1e-7 / np.sqrt(1 - 0.999)
+    rate = session.config.learning_rate
     for weight, old, gradient in zip(state.model.trainable_variables, before, gradients, strict=True):
         np.testing.assert_allclose(
             weight.numpy(), old - rate * gradient / (np.abs(gradient) + epsilon), rtol=0, atol=2e-3 * rate
@@ -60,40 +59,40 @@ def test_a_step_is_that_of_a_plain_adam(opened):
     assert int(state.step) == 1
 
 
-def test_the_sums_of_a_step_are_exact(opened):
+def test_the_sums_of_a_step_are_exact(session):
     batch = make_batch(weights=(1.0, 1.0, 1.0, 0.0))
-    logits = opened.state.model(batch.token_ids, batch.lengths)
+    logits = session.state.model(batch.token_ids, batch.lengths)
     expected = np.sum(classes.losses(logits, batch.labels).numpy()[:3], dtype=np.float64)
-    make_train_step(opened, clip_norm=0.0)(batch)
-    loss, correct, reviews, real, padded = opened.state.since_log.numpy()
+    make_train_step(session, clip_norm=0.0)(batch)
+    loss, correct, reviews, real, padded = session.state.since_log.numpy()
     assert loss == pytest.approx(expected, rel=1e-6)
     assert correct == np.sum((logits.numpy() > 0)[:3] == np.array([False, True, True]))
     assert (reviews, real, padded) == (3, 24, 24)
-    assert opened.state.since_evaluation.numpy().tolist() == opened.state.since_log.numpy().tolist()
+    assert session.state.since_evaluation.numpy().tolist() == session.state.since_log.numpy().tolist()
 
 
-def test_a_row_of_weight_zero_has_no_influence(opened, tmp_path, cache_dir):
+def test_a_row_of_weight_zero_has_no_effect(session, tmp_path, cache_dir):
     other = open_session(tiny(tmp_path / "other", cache_dir, dropout=0.0), stop_requests=NoStopRequests())
     batch = make_batch(weights=(1.0, 1.0, 1.0, 0.0))
     changed = batch._replace(labels=tf.constant([0.0, 1.0, 1.0, 1.0]))
-    make_train_step(opened, clip_norm=0.0)(batch)
+    make_train_step(session, clip_norm=0.0)(batch)
     make_train_step(other, clip_norm=0.0)(changed)
     for one, two in zip(
-        opened.state.model.trainable_variables, other.state.model.trainable_variables, strict=True
+        session.state.model.trainable_variables, other.state.model.trainable_variables, strict=True
     ):
         assert one.numpy().tobytes() == two.numpy().tobytes()
 
 
-def test_gradients_are_clipped_to_their_global_norm(opened):
+def test_gradients_are_clipped_by_their_global_norm(session):
     seen = []
-    opened.state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
-    _, norm = make_train_step(opened, clip_norm=1e-3)(make_batch())
+    session.state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
+    _, norm = make_train_step(session, clip_norm=1e-3)(make_batch())
     assert float(norm) > 1e-3
-    assert len(seen) == len(opened.state.model.trainable_variables)
+    assert len(seen) == len(session.state.model.trainable_variables)
 
 
-def test_the_step_is_traced_once_whatever_the_lengths(opened):
-    train_step = steps.make_train_step(opened.state, opened.replicas, batch_size=4, clip_norm=0.0)
+def test_the_step_is_traced_once_whatever_the_lengths(session):
+    train_step = steps.make_train_step(session.state, session.replicas, batch_size=4, clip_norm=0.0)
     for time in (1, 5, 40, 7, 200):
         train_step((make_batch(time=time),), 0.0)
     assert train_step.experimental_get_tracing_count() == 1
@@ -117,7 +116,7 @@ def batches(examples):
         )
 
 
-def test_each_review_counts_once_in_a_ragged_last_batch(model):
+def test_each_review_counts_once_when_the_last_batch_is_incomplete(model):
     logits, labels = [], []
     for (batch,) in batches(300):
         real = batch.weights.numpy() > 0
@@ -135,14 +134,14 @@ def test_each_review_counts_once_in_a_ragged_last_batch(model):
 
 
 def test_evaluation_can_be_abandoned_between_two_batches(model):
-    looks = []
+    checks = []
 
     def stop():
-        looks.append(1)
-        return len(looks) == 2
+        checks.append(1)
+        return len(checks) == 2
 
     with pytest.raises(KeyboardInterrupt):
         steps.evaluate(
             steps.make_eval_step(model, Replicas()), batches(1000), stop=stop, abandon=KeyboardInterrupt
         )
-    assert len(looks) == 2
+    assert len(checks) == 2

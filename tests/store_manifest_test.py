@@ -15,8 +15,8 @@ ARRAYS = {
     "offsets": {"dtype": "<i8", "bytes": 32, "sha256": "1" * 64},
     "labels": {"dtype": "|u1", "bytes": 3, "sha256": "2" * 64},
 }
-# Of a store that version 1 of the format wrote: a change of it would leave every store that exists unread.
-PROMISED = "13dc780e7e647992f29d0b0adbd69a408f37754de29ee020410e419a59d29072"
+# The fingerprint of a store in format version 1: if it changes, no existing store can be opened.
+PINNED_FINGERPRINT = "13dc780e7e647992f29d0b0adbd69a408f37754de29ee020410e419a59d29072"
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def manifest():
     return store_manifest.make(ListedCorpus(), "train[:90%]", VOCABULARY, ARRAYS)
 
 
-def test_the_manifest_is_the_promised_one(manifest):
+def test_the_manifest_is_pinned(manifest):
     assert list(manifest) == ["format", "dataset", "version", "split", "vocabulary", "files", "fingerprint"]
     assert (manifest["format"], manifest["dataset"], manifest["split"]) == (1, "listed/plain", "train[:90%]")
     assert manifest["vocabulary"] == VOCABULARY.fingerprint
-    assert manifest["fingerprint"] == PROMISED
+    assert manifest["fingerprint"] == PINNED_FINGERPRINT
 
 
 def test_a_written_manifest_is_read_back(tmp_path, manifest):
@@ -48,7 +48,7 @@ def test_a_written_manifest_is_read_back(tmp_path, manifest):
         {"fingerprint": "0" * 64},
     ],
 )
-def test_a_manifest_that_does_not_fit_together_is_malformed(tmp_path, manifest, change):
+def test_an_inconsistent_manifest_is_malformed(tmp_path, manifest, change):
     changed = manifest | change
     if "files" in change:
         fingerprint = store_manifest.fingerprint(vocabulary=changed["vocabulary"], arrays=changed["files"])
@@ -58,6 +58,6 @@ def test_a_manifest_that_does_not_fit_together_is_malformed(tmp_path, manifest, 
         store_manifest.read(tmp_path)
 
 
-def test_a_missing_manifest_is_absent_and_not_unreadable(tmp_path):
+def test_a_missing_manifest_counts_as_absent(tmp_path):
     with pytest.raises(files.ABSENT):
         store_manifest.read(tmp_path)

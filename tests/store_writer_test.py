@@ -1,4 +1,4 @@
-"""A split is encoded on all cores, in order."""
+"""Encoding a split on all cores, in order."""
 
 import collections
 import hashlib
@@ -14,7 +14,7 @@ from trainer.data import store_writer
 from trainer.data.vocabulary import Vocabulary, tokenize
 
 
-def test_memory_holds_two_batches_of_reviews_more_than_there_are_cores(tmp_path, monkeypatch):
+def test_at_most_two_more_batches_of_reviews_than_cores_are_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(3))
     seen, alive = [], []
 
@@ -31,7 +31,7 @@ def test_memory_holds_two_batches_of_reviews_more_than_there_are_cores(tmp_path,
     assert len(seen) == 40 and max(alive) <= 5
 
 
-def test_a_store_built_on_all_cores_is_the_one_that_is_built_review_by_review(tmp_path, monkeypatch):
+def test_a_store_built_on_all_cores_equals_one_built_review_by_review(tmp_path, monkeypatch):
     texts = awkward_texts(300)
     labels = (np.arange(len(texts)) % 3 == 0).astype(np.uint8)
 
@@ -61,7 +61,7 @@ def test_a_store_built_on_all_cores_is_the_one_that_is_built_review_by_review(tm
         assert manifest["files"][name]["sha256"] == hashlib.sha256(content.tobytes()).hexdigest()
 
 
-def test_what_is_written_is_described(tmp_path):
+def test_encode_describes_the_arrays_that_it_writes(tmp_path):
     vocabulary = Vocabulary((b"", b"[UNK]", b"good"))
     corpus = ListedCorpus({"train": [("good film", 1), ("", 0), ("good", 1)]})
     described = store_writer.encode(corpus, "train", vocabulary, tmp_path)

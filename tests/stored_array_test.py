@@ -24,7 +24,7 @@ def path(tmp_path):
 @pytest.mark.parametrize(
     "wanted", [slice(1, 4), slice(0, 0), slice(4, 99), slice(-2, None), np.array([5, 0, 0]), np.array([-1])]
 )
-def test_a_stored_array_is_indexed_as_one_in_memory(path, wanted):
+def test_a_stored_array_is_indexed_like_one_in_memory(path, wanted):
     np.testing.assert_array_equal(StoredArray(path, "<i8", size=path.stat().st_size)[wanted], VALUES[wanted])
 
 
@@ -34,12 +34,12 @@ def test_a_small_array_is_held_in_memory_and_a_large_one_is_not(path, monkeypatc
     assert isinstance(open_array(path, "<i8", size=48), StoredArray)
 
 
-def test_a_file_of_another_size_is_refused(path):
+def test_a_file_of_the_wrong_size_is_refused(path):
     with pytest.raises(ValueError, match="must have 56 bytes"):
         open_array(path, "<i8", size=56)
 
 
-def test_a_file_that_is_truncated_while_it_is_read_is_an_error_and_no_signal(path):
+def test_a_file_truncated_while_it_is_read_is_an_error_and_not_a_signal(path):
     array = StoredArray(path, "<i8", size=48)
     os.truncate(path, 16)
     np.testing.assert_array_equal(array[:2], VALUES[:2])
@@ -69,7 +69,7 @@ def test_damage_is_found_by_ranges_order_and_checksum(tmp_path, values, why, in_
     assert why is None or why in found
 
 
-def test_a_verification_is_repeated_when_a_file_was_written_meanwhile(path):
+def test_a_verification_is_repeated_if_a_file_was_written_meanwhile(path):
     array = StoredArray(path, "<i8", size=48)
     verification = Verification(
         lambda: stored_array.damage(array, sha256=SHA256, at_most=21, rises=True), [array]

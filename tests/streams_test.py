@@ -1,4 +1,4 @@
-"""The standard streams, as a process finds them: closed, full, gone, in a poor encoding."""
+"""Standard streams that are closed, full or broken, or have a limited encoding."""
 
 import contextlib
 import fcntl
@@ -14,8 +14,8 @@ from trainer import streams
 HELP = [sys.executable, "-m", "trainer.main", "--help"]
 
 
-def guarded(code, *, redirect="", **environment):
-    """The answer of a process that guards its streams, then runs `code`; `redirect` is the shell's."""
+def run_guarded(code, *, redirect="", **environment):
+    """Runs `code` in a process that guards its streams; `redirect` is shell syntax."""
     program = f"import os, sys; from trainer import streams; streams.guard(); {code}"
     shell = ["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-c", program]
     return subprocess.run(
@@ -24,60 +24,62 @@ def guarded(code, *, redirect="", **environment):
 
 
 @pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "2</dev/null"])
-def test_a_word_that_cannot_be_written_is_lost_and_nothing_else(redirect):
-    said = "print('word', file=sys.stderr); import warnings; warnings.warn('word'); sys.stderr.flush()"
-    answer = guarded(f"{said}; print('answer')", redirect=redirect)
-    assert (answer.returncode, answer.stdout) == (0, b"answer\n")
+def test_only_the_messages_are_lost_when_standard_error_is_unwritable(redirect):
+    messages = (
+        "print('message', file=sys.stderr); import warnings; warnings.warn('message'); sys.stderr.flush()"
+    )
+    completed = run_guarded(f"{messages}; print('result')", redirect=redirect)
+    assert (completed.returncode, completed.stdout) == (0, b"result\n")
 
 
-def test_words_come_back_when_the_disk_has_room_again():
+def test_messages_are_written_again_when_the_disk_has_space_again():
     code = (
         "full = os.open('/dev/full', os.O_WRONLY); kept = os.dup(2); os.dup2(full, 2); print('lost', "
         "file=sys.stderr); "
-        "os.dup2(kept, 2); print('heard', file=sys.stderr)"
+        "os.dup2(kept, 2); print('written', file=sys.stderr)"
     )
-    assert guarded(code).stderr == b"heard\n"
+    assert run_guarded(code).stderr == b"written\n"
 
 
-def test_no_file_takes_the_number_of_a_closed_stream():
+def test_no_file_gets_the_descriptor_of_a_closed_stream():
     code = "file = open('/dev/null'); sys.exit(100 + file.fileno())"
-    assert guarded(code, redirect="0<&- 1>&- 2>&-").returncode == 103
+    assert run_guarded(code, redirect="0<&- 1>&- 2>&-").returncode == 103
 
 
-def test_a_closed_stream_fails_when_it_is_used_and_is_there():
+def test_a_closed_stream_exists_and_fails_only_when_it_is_used():
     code = (
-        "import errno; told = []\n"
+        "import errno; errors = []\n"
         "try: sys.stdin.buffer.read()\n"
-        "except OSError as error: told.append(error.errno)\n"
-        "try: print('answer')\n"
-        "except streams.StorageError as error: told.append(str(error))\n"
-        "sys.stderr.write(repr(told))"
+        "except OSError as error: errors.append(error.errno)\n"
+        "try: print('result')\n"
+        "except streams.StorageError as error: errors.append(str(error))\n"
+        "sys.stderr.write(repr(errors))"
     )
-    told = guarded(code, redirect="0<&- 1>&-").stderr.decode()
-    assert told.startswith("[9, ")
-    assert "Standard output must accept the result" in told
+    errors = run_guarded(code, redirect="0<&- 1>&-").stderr.decode()
+    assert errors.startswith("[9, ")
+    assert "Standard output must accept the result" in errors
 
 
-def test_a_reader_that_has_had_enough_ends_the_program_quietly():
+def test_a_closed_output_pipe_ends_the_program_quietly():
     read, write = os.pipe()
     os.close(read)
-    answer = subprocess.run(HELP, stdout=write, stderr=subprocess.PIPE, check=False, timeout=60)
+    completed = subprocess.run(HELP, stdout=write, stderr=subprocess.PIPE, check=False, timeout=60)
     os.close(write)
-    assert (answer.returncode, answer.stderr) == (141, b"")
+    assert (completed.returncode, completed.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(
     ("redirect", "why"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
 )
-def test_an_answer_that_cannot_be_written_is_one_sentence(redirect, why):
+def test_an_unwritable_result_is_reported_in_one_sentence(redirect, why):
     shell = ["sh", "-c", f'exec "$@" {redirect}', "sh", *HELP]
-    answer = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
-    assert answer.returncode == 3
-    assert why in answer.stderr
-    assert len(answer.stderr.splitlines()) == 1
+    completed = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert completed.returncode == 3
+    assert why in completed.stderr
+    assert len(completed.stderr.splitlines()) == 1
 
 
-def test_a_pipe_that_does_not_block_gets_all_of_an_answer():
+def test_a_non_blocking_pipe_receives_the_whole_result():
     expected = subprocess.run(HELP, capture_output=True, check=True, timeout=60).stdout
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
@@ -97,38 +99,43 @@ def test_a_pipe_that_does_not_block_gets_all_of_an_answer():
     ("encoding", "expected"),
     [("ascii", rb"na\xefve \u20ac \udc9b"), ("latin-1", b"na\xefve \\u20ac \\udc9b")],
 )
-def test_what_an_encoding_lacks_is_escaped(encoding, expected):
+def test_unencodable_characters_are_escaped(encoding, expected):
     text = "'na\\u00efve \\u20ac \\udc9b'"
-    answer = guarded(f"print({text}); print({text}, file=sys.stderr)", PYTHONIOENCODING=encoding)
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, expected + b"\n", expected + b"\n")
-
-
-def test_no_answer_commands_a_terminal():
-    assert (
-        guarded(r"print('\x1b[2J\x9b31m\rnaïve\ttext')").stdout.decode() == "\\x1b[2J\\x9b31m\\rnaïve\ttext\n"
+    completed = run_guarded(f"print({text}); print({text}, file=sys.stderr)", PYTHONIOENCODING=encoding)
+    assert (completed.returncode, completed.stdout, completed.stderr) == (
+        0,
+        expected + b"\n",
+        expected + b"\n",
     )
 
 
-def test_printable_keeps_text_and_lines_and_escapes_what_turns_a_text_around():
+def test_terminal_control_characters_are_escaped():
+    assert (
+        run_guarded(r"print('\x1b[2J\x9b31m\rnaïve\ttext')").stdout.decode()
+        == "\\x1b[2J\\x9b31m\\rnaïve\ttext\n"
+    )
+
+
+def test_printable_keeps_text_and_newlines_and_escapes_control_and_bidi_characters():
     assert streams.printable("Größe, 映画 🎬,\ta line\n") == "Größe, 映画 🎬,\ta line\n"
     assert streams.printable("\0\x7f\x85\u202e\u2066") == r"\x00\x7f\x85\u202e\u2066"
 
 
-def test_a_signal_handler_neither_waits_nor_fails():
+def test_write_at_once_neither_waits_nor_fails():
     read, write = os.pipe()
     os.set_blocking(write, False)
     with contextlib.suppress(BlockingIOError):
         while os.write(write, bytes(65536)):
             pass
     os.set_blocking(write, True)
-    streams.write_at_once(write, "word")
+    streams.write_at_once(write, "message")
     os.close(read)
-    streams.write_at_once(write, "word")
+    streams.write_at_once(write, "message")
     os.close(write)
-    streams.write_at_once(write, "word")
+    streams.write_at_once(write, "message")
 
 
-def test_a_signal_handler_is_heard(tmp_path):
-    with (tmp_path / "said").open("wb") as file:
+def test_write_at_once_writes_its_message(tmp_path):
+    with (tmp_path / "messages").open("wb") as file:
         streams.write_at_once(file.fileno(), "wörd \udc9b")
     assert pathlib.Path(file.name).read_bytes() == "wörd \\udc9b".encode()

@@ -1,4 +1,4 @@
-"""Writing for TensorBoard, and what TensorBoard shows of it."""
+"""Writing summaries, and what TensorBoard shows of them."""
 
 import collections
 import json
@@ -16,7 +16,7 @@ from saved_runs import write_steps
 from trainer.run import event_files, summaries
 
 
-def test_points_are_on_disk_once_the_log_is_committed(tmp_path):
+def test_points_are_on_disk_after_a_commit(tmp_path):
     write_steps(tmp_path, [1, 2])
     assert scalars(tmp_path) == {
         ("train", "loss", 1): [1.0],
@@ -33,7 +33,7 @@ def test_a_run_without_points_leaves_no_file(tmp_path):
     assert not (tmp_path / "summaries").exists()
 
 
-def test_a_text_is_a_table_of_its_rows(tmp_path):
+def test_a_text_summary_is_a_markdown_table(tmp_path):
     log = summaries.Summaries(tmp_path)
     log.write_tables(
         "train", step=0, tables={"samples": [{"text": "good | bad", "label": 1}, {"text": "bad", "label": 0}]}
@@ -48,7 +48,7 @@ def test_a_text_is_a_table_of_its_rows(tmp_path):
     ("window", "first_step", "profiled"),
     [((2, 3), 1, 1), ((2, 3), 3, 1), ((2, 9), 1, 1), ((2, 3), 4, 0), ((6, 9), 1, 0)],
 )
-def test_the_steps_of_a_window_are_profiled_and_every_batch_is_yielded(
+def test_the_steps_of_a_window_are_profiled_and_all_batches_are_yielded(
     tmp_path, window, first_step, profiled
 ):
     batches = summaries.profiled(
@@ -58,7 +58,7 @@ def test_the_steps_of_a_window_are_profiled_and_every_batch_is_yielded(
     assert len(list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))) == profiled
 
 
-def test_a_training_that_stops_within_the_window_can_be_profiled_again(tmp_path):
+def test_a_run_that_stops_within_the_window_can_be_profiled_again(tmp_path):
     for _ in range(2):
         batches = summaries.profiled(iter("abc"), directory=tmp_path, first_step=1, window=(1, 3))
         assert next(batches) == "a"
@@ -67,7 +67,7 @@ def test_a_training_that_stops_within_the_window_can_be_profiled_again(tmp_path)
 
 @pytest.fixture(scope="module", params=["true", "false"], ids=["data server", "Python loader"])
 def tensorboard(tmp_path_factory, request):
-    """The folder that a TensorBoard shows, and a function from a path of its HTTP API to the answer."""
+    """The log directory of a running TensorBoard, and a function that gets a path of its HTTP API."""
     folder = tmp_path_factory.mktemp("shown")
     with socket.socket() as unused:
         unused.bind(("localhost", 0))
@@ -82,14 +82,14 @@ def tensorboard(tmp_path_factory, request):
         [sys.executable, "-m", "tensorboard.main", *arguments], stderr=subprocess.DEVNULL
     )
 
-    def answer(path):
+    def get(path):
         try:
-            with urllib.request.urlopen(f"http://localhost:{port}/data/{path}") as answer:
-                return json.load(answer)
+            with urllib.request.urlopen(f"http://localhost:{port}/data/{path}") as response:
+                return json.load(response)
         except OSError:  # not up yet, or no such curve yet
             return None
 
-    yield folder, answer
+    yield folder, get
     server.terminate()
     server.wait()
 
@@ -111,14 +111,14 @@ def test_a_tensorboard_that_stays_open_shows_each_step_once(tensorboard):
     write_steps(folder / "steps", [1, 2, 3, 4])
     assert wait_until(lambda: points_served(served, "steps/train", "loss") == expected)
     for restored in (2, 4):
-        second = int(time.time())  # Files are named by it, and a process takes longer than that to start.
+        second = int(time.time())  # Event files are named by the second; a new process takes longer to start.
         wait_until(lambda second=second: int(time.time()) > second)
         event_files.rewind(folder / "steps", step=restored)
         write_steps(folder / "steps", range(restored + 1, restored + 4), offset=0.25)
         expected = expected[:restored] + [[step, step + 0.25] for step in range(restored + 1, restored + 4)]
         seen = wait_until(lambda wanted=expected: points_served(served, "steps/train", "loss") == wanted)
         assert seen, points_served(served, "steps/train", "loss")
-    # A run that is shown later than it was written tells that all was read again.
+    # When a run that was written later is shown, everything has been read again.
     for name in ("first", "second"):
         write_steps(folder / name, [1])
         assert wait_until(lambda name=name: points_served(served, f"{name}/train", "loss") == [[1, 1.0]])
@@ -126,7 +126,7 @@ def test_a_tensorboard_that_stays_open_shows_each_step_once(tensorboard):
 
 
 def everything_served(served):
-    """{(run, tag, step): values} that a TensorBoard serves; of a text, whether it is a table."""
+    """{(run, tag, step): values} that a TensorBoard serves; for a text, whether it is a table."""
     found = collections.defaultdict(list)
     for run, tags in (served("plugin/scalars/tags") or {}).items():
         for tag in tags if run.startswith("run/") else ():
@@ -139,7 +139,7 @@ def everything_served(served):
     return found
 
 
-def test_tensorboard_serves_every_run_tag_and_point_of_a_training(finished, tensorboard):
+def test_tensorboard_serves_every_run_tag_and_point_that_training_wrote(finished, tensorboard):
     folder, served = tensorboard
     shutil.copytree(finished, folder / "run")
     texts = {"configuration", "sample_texts"}

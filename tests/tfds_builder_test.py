@@ -1,4 +1,4 @@
-"""Builders of TFDS: names, features and places."""
+"""TFDS builders: names, features and folders."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ from trainer.errors import InputError
 @pytest.mark.parametrize(
     "names", [("sentence", "label"), ("text", "is_good"), ("is_good", "sentence"), ("sentence", "sentence")]
 )
-def test_missing_columns_are_refused_with_those_that_exist(tmp_path, names):
+def test_missing_columns_are_refused_with_the_available_ones(tmp_path, names):
     with pytest.raises(InputError, match=r"'sentence': Text.*--text_key and --label_key"):
         open_from(tmp_path, "verdicts", text_column=names[0], label_column=names[1])
 
@@ -22,9 +22,7 @@ def test_missing_columns_are_refused_with_those_that_exist(tmp_path, names):
 @pytest.mark.parametrize(
     "name", ["nosuch", "imdb", "", "two words", "../tiny_reviews", "huggingface:imdb", "tiny_reviews/x=1,y=2"]
 )
-def test_an_unknown_dataset_is_named_and_nothing_outside_the_folder_of_datasets_is_read(
-    tmp_path, name, monkeypatch
-):
+def test_an_unknown_dataset_is_named_and_only_the_data_folder_is_read(tmp_path, name, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", None)
     (tmp_path / "tiny_reviews").mkdir()
     os.mkfifo(tmp_path / "tiny_reviews" / "pipe.json")
@@ -33,7 +31,7 @@ def test_an_unknown_dataset_is_named_and_nothing_outside_the_folder_of_datasets_
     assert repr(name) in str(error.value)
 
 
-def test_a_misspelt_dataset_is_answered_with_the_nearest_name(tmp_path):
+def test_a_misspelt_dataset_is_refused_with_the_nearest_name(tmp_path):
     with pytest.raises(InputError, match=r"did you mean imdb_reviews\?"):
         open_from(tmp_path, "imdb_review")
 
@@ -45,7 +43,7 @@ def test_an_unknown_version_or_config_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["three_stars", "mnist", "glue/sst2"])
-def test_anything_but_a_binary_text_classification_is_refused_before_any_download(tmp_path, name):
+def test_a_dataset_that_is_not_binary_text_classification_is_refused_before_download(tmp_path, name):
     with pytest.raises(InputError, match='must have a text "text" and a label "label" of 2 classes'):
         open_from(tmp_path, name)
     assert not list(tmp_path.iterdir())
@@ -68,7 +66,7 @@ def test_a_name_of_tfds_is_distinguished_from_a_path(name, is_name, is_known):
 
 
 @pytest.mark.parametrize("name", ["[x]*", "gs:"])
-def test_a_folder_has_a_plain_name_that_leads_to_it_even_when_it_is_renamed(tmp_path, name):
+def test_the_plain_name_of_a_folder_is_valid_even_after_a_rename(tmp_path, name):
     path = tmp_path / name
     path.mkdir()
     (path / "file").touch()
@@ -80,13 +78,13 @@ def test_a_folder_has_a_plain_name_that_leads_to_it_even_when_it_is_renamed(tmp_
     assert folder.shown(f"{folder.name}/file is damaged") == f"{path}/file is damaged"
 
 
-def test_the_name_of_a_missing_folder_leads_nowhere(tmp_path):
+def test_the_plain_name_of_a_missing_folder_does_not_exist(tmp_path):
     folder = tfds_builder.Folder(str(tmp_path / "later"))
     (tmp_path / "later").mkdir()
     assert not pathlib.Path(folder.name).exists()
 
 
-def test_only_the_first_line_of_an_error_is_shown_and_at_most_200_characters_of_it():
+def test_errors_are_shortened_to_their_first_line_and_200_characters():
     assert tfds_builder.short(ValueError("one\ntwo")) == "one"
     assert tfds_builder.short(ValueError()) == "ValueError"
     assert len(tfds_builder.short("word " * 100)) <= 200

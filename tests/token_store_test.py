@@ -38,7 +38,7 @@ SPLITS = list(REVIEWS)
 
 
 class ListedCorpus:
-    """Reviews from a list in place of TFDS; `during` is called before each batch of one review."""
+    """A corpus of listed reviews; `during` is called before each batch of one review."""
 
     name, version = "listed/plain", "1.0.0"
 
@@ -100,7 +100,7 @@ def test_a_store_holds_every_token_of_every_review(tmp_path):
     ) == (np.int32, np.int64, np.uint8)
 
 
-def test_the_vocabulary_comes_from_the_train_split_alone(tmp_path):
+def test_the_vocabulary_comes_from_the_train_split_only(tmp_path):
     vocabulary, _ = prepare(tmp_path, vocab_size=100)
     assert b"worse" not in vocabulary.tokens and b"good" in vocabulary.tokens
 
@@ -108,7 +108,7 @@ def test_the_vocabulary_comes_from_the_train_split_alone(tmp_path):
 @pytest.mark.parametrize(
     ("distinct", "dtype"), [(254, np.uint8), (255, np.uint16), (65_534, np.uint16), (65_535, np.uint32)]
 )
-def test_ids_take_the_smallest_type_that_holds_the_vocabulary(tmp_path, distinct, dtype):
+def test_token_ids_have_the_smallest_dtype_that_holds_the_vocabulary(tmp_path, distinct, dtype):
     corpus = ListedCorpus({"train": [(" ".join(map(str, range(distinct))), 1)]})
     _, stores = prepare(tmp_path, corpus, ["train"], vocab_size=100_000)
     store = stores["train"]
@@ -116,7 +116,7 @@ def test_ids_take_the_smallest_type_that_holds_the_vocabulary(tmp_path, distinct
     assert sorted(store.token_ids[:]) == list(range(2, distinct + 2))
 
 
-def test_reviews_that_are_all_empty_can_be_stored(tmp_path):
+def test_a_corpus_of_empty_reviews_can_be_stored(tmp_path):
     corpus = ListedCorpus({"train": [("", 1), ("...", 0)]})
     for _ in range(2):
         _, stores = prepare(tmp_path, corpus, ["train"])
@@ -125,16 +125,16 @@ def test_reviews_that_are_all_empty_can_be_stored(tmp_path):
 
 @contextlib.contextmanager
 def without_privileges():
-    """Makes permissions hold for root as well."""
+    """Makes file permissions apply to root as well."""
     libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
-    held, fewer = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
-    assert libc.capget(header, held) == 0 == libc.capget(header, fewer)
-    fewer[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH of those that are in effect
+    before, fewer = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, before) == 0 == libc.capget(header, fewer)
+    fewer[0] &= ~0b110  # drop CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH from the effective set
     assert libc.capset(header, fewer) == 0
     try:
         yield
     finally:
-        assert libc.capset(header, held) == 0
+        assert libc.capset(header, before) == 0
 
 
 def test_a_built_store_is_opened_without_reading_the_corpus_or_writing(tmp_path):
@@ -156,7 +156,7 @@ def resident_file_mib():
     return int(re.search(r"RssFile:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def test_the_tokens_that_were_read_do_not_stay_in_memory(tmp_path):
+def test_tokens_do_not_stay_in_memory_after_they_are_read(tmp_path):
     path = tmp_path / "token_ids.bin"
     path.write_bytes(bytes(64 * 2**20))
     token_ids = StoredArray(path, "<u2", size=64 * 2**20)
@@ -166,8 +166,8 @@ def test_the_tokens_that_were_read_do_not_stay_in_memory(tmp_path):
 
 
 @pytest.fixture
-def nothing_in_memory(monkeypatch):
-    """All stores are read and checked as large ones are."""
+def large_stores(monkeypatch):
+    """Makes all stores be read and checked as large ones are."""
     monkeypatch.setattr(stored_array, "IN_MEMORY_BYTES", -1)
     monkeypatch.setattr(token_store, "CHECKED_AT_ONCE_BYTES", -1)
 
@@ -178,7 +178,7 @@ def batches_of(store):
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_a_store_that_is_truncated_while_it_is_read_is_named_and_rebuilt(tmp_path, nothing_in_memory, name):
+def test_a_store_truncated_while_it_is_read_is_named_and_rebuilt(tmp_path, large_stores, name):
     built = fingerprints(prepare(tmp_path))
     _, stores = prepare(tmp_path)
     batches = batches_of(stores["train"])
@@ -191,15 +191,11 @@ def test_a_store_that_is_truncated_while_it_is_read_is_named_and_rebuilt(tmp_pat
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_and_rebuilt(
-    tmp_path, nothing_in_memory, name
-):
+def test_a_store_overwritten_while_it_is_read_is_detected_and_rebuilt(tmp_path, large_stores, name):
     built = fingerprints(prepare(tmp_path))
     _, stores = prepare(tmp_path)
     stores["train"].check(wait=True)
-    os.utime(
-        stores["train"].path / f"{name}.bin", ns=(0, 0)
-    )  # it may be written twice in a tick of the clock
+    os.utime(stores["train"].path / f"{name}.bin", ns=(0, 0))  # two writes may have the same timestamp
     stores["train"].check(wait=True)
     flip(stores["train"].path / f"{name}.bin")
     with pytest.raises(StorageError, match=r"train .* start again: it will be rebuilt"):
@@ -208,7 +204,7 @@ def test_a_store_that_is_overwritten_while_it_is_read_is_noticed_before_a_save_a
     assert fingerprints(prepare(tmp_path, corpus)) == built and corpus.read == ["train"]
 
 
-def test_a_large_store_is_checked_while_it_is_in_use(tmp_path, nothing_in_memory):
+def test_a_large_store_is_checked_while_it_is_in_use(tmp_path, large_stores):
     prepare(tmp_path)
     flip(only_folder(tmp_path) / "train" / "labels.bin")
     _, stores = prepare(tmp_path)
@@ -220,10 +216,10 @@ def test_a_large_store_is_checked_while_it_is_in_use(tmp_path, nothing_in_memory
     stores["train"].check(wait=True)
 
 
-def test_an_evaluation_ends_only_when_its_store_is_known_to_be_whole(tmp_path, nothing_in_memory):
+def test_an_evaluation_ends_only_after_its_store_is_verified(tmp_path, large_stores):
     prepare(tmp_path)
     path = only_folder(tmp_path) / "train" / "labels.bin"
-    path.write_bytes(bytes([0, 0, 0, 1, 1]))  # the labels that are not wrong in themselves
+    path.write_bytes(bytes([0, 0, 0, 1, 1]))  # valid labels, but not those that were written
     _, stores = prepare(tmp_path)
     with pytest.raises(StorageError, match=r"labels\.bin is not what was written"):
         list(input_pipeline.evaluation_batches(store=stores["train"], batch_size=2, max_length=0, examples=5))
@@ -240,10 +236,9 @@ def test_an_evaluation_ends_only_when_its_store_is_known_to_be_whole(tmp_path, n
         ("offsets", np.array([-9, 3, 3, 6, 6, 9], "<i8"), "offsets are out of range"),
     ],
 )
-def test_no_batch_holds_values_out_of_range(tmp_path, nothing_in_memory, monkeypatch, name, content, what):
-    monkeypatch.setattr(
-        token_store.TokenStore, "check", lambda self, wait=False: None
-    )  # as long as the check is not done
+def test_no_batch_contains_values_out_of_range(tmp_path, large_stores, monkeypatch, name, content, what):
+    # As if the verification were still running.
+    monkeypatch.setattr(token_store.TokenStore, "check", lambda self, wait=False: None)
     built = fingerprints(prepare(tmp_path))
     path = only_folder(tmp_path) / "train" / f"{name}.bin"
     assert path.stat().st_size == content.nbytes
@@ -254,7 +249,7 @@ def test_no_batch_holds_values_out_of_range(tmp_path, nothing_in_memory, monkeyp
     assert fingerprints(prepare(tmp_path)) == built
 
 
-def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
+def test_the_arrays_of_a_large_corpus_are_not_loaded_into_memory(tmp_path):
     examples = 40_000_000
     vocabulary, _ = prepare(tmp_path)
     train = only_folder(tmp_path) / "train"
@@ -263,7 +258,7 @@ def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
     for name, (dtype, size) in sizes.items():
         (train / f"{name}.bin").unlink()
         (train / f"{name}.bin").touch()
-        os.truncate(train / f"{name}.bin", size)  # a hole: empty reviews that take no space
+        os.truncate(train / f"{name}.bin", size)  # a sparse file: empty reviews that take no space
         with (train / f"{name}.bin").open("rb") as file:
             described[name] = {
                 "dtype": dtype,
@@ -285,7 +280,7 @@ def test_the_arrays_of_a_large_corpus_are_not_copied_to_memory(tmp_path):
     tracemalloc.stop()
 
 
-def test_the_layout_is_the_documented_one(tmp_path):
+def test_the_layout_is_as_documented(tmp_path):
     prepare(tmp_path)
     folder = only_folder(tmp_path)
     assert folder.name.startswith("listed%2Fplain-1.0.0-")
@@ -297,7 +292,7 @@ def test_the_layout_is_the_documented_one(tmp_path):
     assert files(folder) == stored | {"vocabulary.txt", "lock"}
 
 
-def test_a_new_split_is_added_beside_the_others(tmp_path):
+def test_a_new_split_is_added_to_the_same_folder(tmp_path):
     prepare(tmp_path, splits=["train"])
     corpus = ListedCorpus()
     prepare(tmp_path, corpus)
@@ -311,7 +306,7 @@ def test_an_unknown_split_is_refused_before_anything_is_built(tmp_path):
     assert files(tmp_path) == set()
 
 
-def test_the_same_source_files_elsewhere_have_the_same_store(tmp_path):
+def test_the_same_source_files_at_another_path_share_a_store(tmp_path):
     prepare(tmp_path)
     corpus = ListedCorpus(sources=(("/elsewhere/listed.tfrecord", 10, 20),))
     prepare(tmp_path, corpus)
@@ -328,13 +323,13 @@ def test_the_same_source_files_elsewhere_have_the_same_store(tmp_path):
         {"corpus": ListedCorpus(sources=(("/here/other.tfrecord", 10, 20),))},
     ],
 )
-def test_whatever_decides_the_content_decides_the_folder(tmp_path, other):
+def test_other_sources_or_vocabularies_get_another_folder(tmp_path, other):
     prepare(tmp_path)
     prepare(tmp_path, **other)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_the_fingerprint_is_of_the_content_and_of_neither_paths_nor_times(tmp_path):
+def test_the_fingerprint_depends_on_content_and_not_on_paths_or_times(tmp_path):
     base = fingerprints(prepare(tmp_path / "one"))
     assert (
         fingerprints(
@@ -465,7 +460,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
-def test_a_store_that_is_damaged_or_of_another_corpus_is_rebuilt(tmp_path, caplog, name, damage):
+def test_a_damaged_or_mismatched_store_is_rebuilt(tmp_path, caplog, name, damage):
     built = fingerprints(prepare(tmp_path))
     whole = files(tmp_path)
     damage(only_folder(tmp_path) / name)
@@ -484,13 +479,13 @@ def test_a_store_that_is_damaged_or_of_another_corpus_is_rebuilt(tmp_path, caplo
 
 def test_a_store_stays_readable_while_another_process_rebuilds_it(tmp_path):
     _, stores = prepare(tmp_path)
-    held = stores["train"].token_ids[:].tolist()
+    before_rebuild = stores["train"].token_ids[:].tolist()
     truncate(only_folder(tmp_path) / "train" / "labels.bin")
     prepare(tmp_path)
-    assert stores["train"].token_ids[:].tolist() == held
+    assert stores["train"].token_ids[:].tolist() == before_rebuild
 
 
-def test_two_builders_at_once_end_with_one_store(tmp_path):
+def test_two_concurrent_builders_produce_one_store(tmp_path):
     both_encode = threading.Barrier(2, timeout=60)
 
     def wait(split, count):
@@ -508,7 +503,7 @@ def test_two_builders_at_once_end_with_one_store(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_a_killed_builder_left_is_removed_by_the_next_one(tmp_path):
+def test_leftovers_of_a_killed_builder_are_removed_by_the_next_one(tmp_path):
     code = """
         import os, signal, sys
         from token_store_test import ListedCorpus, prepare
@@ -535,19 +530,19 @@ def test_what_a_killed_builder_left_is_removed_by_the_next_one(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_the_folder_of_a_builder_at_work_is_left_alone(tmp_path):
+def test_the_folder_of_a_running_builder_is_kept(tmp_path):
     prepare(tmp_path, splits=["train"])
-    at_work = only_folder(tmp_path) / "x.tmp"
-    at_work.mkdir()
-    with (at_work / "lock").open("w") as lock:
+    temporary = only_folder(tmp_path) / "x.tmp"
+    temporary.mkdir()
+    with (temporary / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         prepare(tmp_path)
-        assert at_work.exists()
+        assert temporary.exists()
 
 
 @contextlib.contextmanager
 def full_disk(limit):
-    """Writing a file beyond `limit` bytes fails, as it does on a disk that is full."""
+    """Makes writing a file beyond `limit` bytes fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -566,7 +561,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing_incomplete(tmp_path):
     assert stores["train"].lengths[:].tolist() == [5000] * 3
 
 
-def test_a_cache_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
+def test_a_cache_folder_that_cannot_be_created_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"file/cache.*--cache_dir"):
         prepare(tmp_path / "file" / "cache")
@@ -588,7 +583,7 @@ def test_an_unreadable_store_is_neither_changed_nor_rebuilt(tmp_path, name):
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
-def test_a_failing_disk_is_a_storage_error(tmp_path, nothing_in_memory, monkeypatch, code):
+def test_a_failing_disk_is_a_storage_error(tmp_path, large_stores, monkeypatch, code):
     def fail(*args):
         raise OSError(code, os.strerror(code))
 
@@ -604,7 +599,7 @@ def test_a_failing_disk_is_a_storage_error(tmp_path, nothing_in_memory, monkeypa
     assert again.read == []
 
 
-def test_files_of_others_in_the_cache_are_neither_removed_nor_written(tmp_path):
+def test_foreign_files_in_the_cache_are_neither_removed_nor_written(tmp_path):
     outside = tmp_path / "outside"
     for folder in (outside / "train", outside / "x.tmp"):
         folder.mkdir(parents=True)
@@ -633,7 +628,7 @@ def test_files_of_others_in_the_cache_are_neither_removed_nor_written(tmp_path):
     assert {path.read_text() for path in outside.rglob("*") if path.is_file()} == {"mine"}
 
 
-def test_a_damaged_store_with_files_of_the_user_is_moved_aside(tmp_path, caplog):
+def test_a_damaged_store_with_user_files_is_moved_aside(tmp_path, caplog):
     prepare(tmp_path)
     store = only_folder(tmp_path)
     (store / "train" / "notes.txt").write_text("mine")
@@ -644,7 +639,7 @@ def test_a_damaged_store_with_files_of_the_user_is_moved_aside(tmp_path, caplog)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.with_name("made"))])
-def test_a_lock_that_is_not_a_file_is_not_followed(tmp_path, make):
+def test_a_lock_that_is_a_pipe_or_symlink_is_refused(tmp_path, make):
     prepare(tmp_path, splits=["train"])
     lock = only_folder(tmp_path) / "lock"
     lock.unlink()
@@ -657,7 +652,7 @@ def test_a_lock_that_is_not_a_file_is_not_followed(tmp_path, make):
 @pytest.mark.parametrize(
     "name", ["a [b]", "*", "?", "'\"", "back\\slash", "Größe", "{a,b}", "~", "%41", "gs:"]
 )
-def test_a_cache_folder_may_be_called_anything(tmp_path, name):
+def test_a_cache_folder_may_have_any_name(tmp_path, name):
     prepare(tmp_path / "a b")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     folder = tmp_path / name / "cache"
@@ -686,7 +681,7 @@ def test_without_cache_dir_the_users_cache_folder_is_used(monkeypatch):
         token_store.folder_of("~nobody-at-all/c")
 
 
-def test_a_user_without_a_home_is_asked_to_name_a_folder_and_trains_with_it(tmp_path, cache_dir, finished):
+def test_a_user_without_a_home_must_give_cache_dir_and_can_train_with_it(tmp_path, cache_dir, finished):
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     unknown = ["unshare", "--user", "--map-user=54321"]
     if subprocess.run([*unknown, "true"], check=False, capture_output=True).returncode:
@@ -710,12 +705,12 @@ def test_a_user_without_a_home_is_asked_to_name_a_folder_and_trains_with_it(tmp_
     assert (tmp_path / "run" / "result.json").exists()
 
 
-@pytest.mark.parametrize("depth", ["", "linked"])
-def test_whether_a_store_is_inside_the_cache_is_decided_where_links_lead(tmp_path, depth):
+@pytest.mark.parametrize("link", ["", "linked"])
+def test_is_inside_resolves_symlinks(tmp_path, link):
     (tmp_path / "cache" / "a").mkdir(parents=True)
     (tmp_path / "linked").symlink_to(tmp_path / "cache")
     (tmp_path / "cache" / "out").symlink_to("/etc")
-    cache = str(tmp_path / (depth or "cache"))
+    cache = str(tmp_path / (link or "cache"))
     inside = [tmp_path / "cache" / "a", tmp_path / "linked" / "a", tmp_path / "cache" / "gone"]
     outside = [
         tmp_path,
@@ -754,8 +749,8 @@ class TruncatesAFile(NoStopRequests):
 
 
 @pytest.mark.parametrize("name", ["offsets"])
-def test_a_run_whose_store_is_truncated_ends_with_a_sentence_and_resumes_to_the_same_bits(
-    tmp_path, own_cache, reference_outcome, nothing_in_memory, name
+def test_a_run_whose_store_is_truncated_ends_and_resumes_bit_identically(
+    tmp_path, own_cache, reference_outcome, large_stores, name
 ):
     given = tiny(tmp_path / "run", str(own_cache))
     with pytest.raises(StorageError, match=rf"{name}\.bin"):
@@ -765,7 +760,7 @@ def test_a_run_whose_store_is_truncated_ends_with_a_sentence_and_resumes_to_the_
 
 
 @pytest.mark.parametrize("name", ["token_ids"])
-def test_a_run_whose_store_is_damaged_between_two_starts_resumes_to_the_same_bits(
+def test_a_run_whose_store_is_damaged_between_starts_resumes_bit_identically(
     tmp_path, own_cache, reference_outcome, caplog, name
 ):
     given = tiny(tmp_path / "run", str(own_cache))
@@ -775,7 +770,7 @@ def test_a_run_whose_store_is_damaged_between_two_starts_resumes_to_the_same_bit
     assert outcome(tmp_path / "run") == reference_outcome and "it is rebuilt" in caplog.text
 
 
-def test_a_run_is_never_resumed_on_other_reviews(tmp_path, own_cache):
+def test_a_run_is_not_resumed_on_different_reviews(tmp_path, own_cache):
     given = tiny(tmp_path / "run", str(own_cache))
     train.run(given | {"epochs": 1}, stop_requests=NoStopRequests())
     store = path_of_store(own_cache)

@@ -19,8 +19,8 @@ def steps_of(points, run, tag):
     return [step for point_run, point_tag, step in points if (point_run, point_tag) == (run, tag)]
 
 
-def test_logs_evaluations_and_the_ending_come_at_their_steps(tmp_path, cache_dir):
-    ending, points = run_tiny(tmp_path / "run", cache_dir, patience=0)
+def test_logs_evaluations_and_the_final_evaluation_come_at_their_steps(tmp_path, cache_dir):
+    result, points = run_tiny(tmp_path / "run", cache_dir, patience=0)
     for tag in ("loss", "accuracy", "gradient_norm", "learning_rate", "padded_ratio", "reviews_per_second"):
         assert steps_of(points, "train", tag) == [3, 6, 9, 12, 15, 18, 21, 24]
     assert (
@@ -28,40 +28,40 @@ def test_logs_evaluations_and_the_ending_come_at_their_steps(tmp_path, cache_dir
         == steps_of(points, "validation", "accuracy")
         == [5, 10, 15, 20]
     )
-    assert steps_of(points, "test", "loss") == [ending["best_step"]]
-    assert ending["stop_step"] == 24
-    assert ending["reason"] == "--epochs=3 done"
+    assert steps_of(points, "test", "loss") == [result["best_step"]]
+    assert result["stop_step"] == 24
+    assert result["reason"] == "--epochs=3 done"
     best = min(points["validation", "loss", step][0] for step in (5, 10, 15, 20))
-    assert ending["best_metric"] == pytest.approx(best, rel=1e-6)
+    assert result["best_metric"] == pytest.approx(best, rel=1e-6)
 
 
-def test_evaluation_is_once_an_epoch_by_default(tmp_path, cache_dir):
+def test_evaluation_is_once_per_epoch_by_default(tmp_path, cache_dir):
     _, points = run_tiny(tmp_path / "run", cache_dir, eval_every_steps=0, patience=0)
     assert steps_of(points, "validation", "loss") == [8, 16, 24]
 
 
-def test_without_validation_the_training_metrics_are_judged(tmp_path, cache_dir):
-    ending, points = run_tiny(tmp_path / "run", cache_dir, validation_split="", monitor="loss", patience=0)
+def test_without_validation_the_training_metrics_are_monitored(tmp_path, cache_dir):
+    result, points = run_tiny(tmp_path / "run", cache_dir, validation_split="", monitor="loss", patience=0)
     assert steps_of(points, "validation", "loss") == []
-    assert ending["best_step"] in (5, 10, 15, 20)
+    assert result["best_step"] in (5, 10, 15, 20)
 
 
-def test_when_nothing_is_best_the_latest_is_tested_and_said_so(tmp_path, cache_dir, caplog):
-    ending, _ = run_tiny(tmp_path / "run", cache_dir, initial_best=0.0, patience=0)
-    assert (ending["best_step"], ending["best_metric"]) == (-1, None)
+def test_without_a_best_checkpoint_the_latest_is_tested_and_that_is_logged(tmp_path, cache_dir, caplog):
+    result, _ = run_tiny(tmp_path / "run", cache_dir, initial_best=0.0, patience=0)
+    assert (result["best_step"], result["best_metric"]) == (-1, None)
     assert "latest" in caplog.text
     assert not list((tmp_path / "run" / "best").glob("*.index"))
 
 
-def test_without_a_test_split_the_ending_has_no_test(tmp_path, cache_dir):
-    ending, points = run_tiny(tmp_path / "run", cache_dir, test_split="", epochs=1)
-    assert "test" not in ending
+def test_without_a_test_split_the_result_has_no_test_metrics(tmp_path, cache_dir):
+    result, points = run_tiny(tmp_path / "run", cache_dir, test_split="", epochs=1)
+    assert "test" not in result
     assert steps_of(points, "test", "loss") == []
 
 
-def test_an_early_stopped_run_says_which_patience_would_continue_it(tmp_path, cache_dir, caplog):
-    ending, _ = run_tiny(tmp_path / "run", cache_dir, initial_best=0.0, baseline=0.0, patience=2)
-    assert ending["stop_step"] == 10
+def test_an_early_stopped_run_logs_which_patience_would_continue_it(tmp_path, cache_dir, caplog):
+    result, _ = run_tiny(tmp_path / "run", cache_dir, initial_best=0.0, baseline=0.0, patience=2)
+    assert result["stop_step"] == 10
     assert "--patience=3" in caplog.text
     caplog.clear()
     train.run(
@@ -72,24 +72,24 @@ def test_an_early_stopped_run_says_which_patience_would_continue_it(tmp_path, ca
     assert "--patience=3" in caplog.text
 
 
-def test_an_interrupted_ending_is_done_again(tmp_path, cache_dir):
-    ending, points = run_tiny(tmp_path / "run", cache_dir)
+def test_an_interrupted_final_evaluation_is_repeated(tmp_path, cache_dir):
+    result, points = run_tiny(tmp_path / "run", cache_dir)
     (tmp_path / "run" / "result.json").unlink()
-    assert run_tiny(tmp_path / "run", cache_dir) == (ending, points)
+    assert run_tiny(tmp_path / "run", cache_dir) == (result, points)
 
 
 class SignalAt:
-    """A signal that arrives after so many looks."""
+    """Stop requests that report a signal after so many checks."""
 
     defer_to_loop = False
 
-    def __init__(self, looks):
-        self.looks = looks
+    def __init__(self, checks):
+        self.checks = checks
 
     @property
     def received(self):
-        self.looks -= 1
-        return self.looks < 0
+        self.checks -= 1
+        return self.checks < 0
 
     def take_save_request(self):
         return False
@@ -98,7 +98,7 @@ class SignalAt:
         return InterruptedBySignalError(15, message)
 
 
-def test_a_signal_between_steps_is_honoured_with_a_save(tmp_path, cache_dir):
+def test_a_signal_between_steps_saves_and_ends_the_run(tmp_path, cache_dir):
     given = tiny(tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0)
     with pytest.raises(InterruptedBySignalError, match="saved at step 3") as error:
         train.run(given, stop_requests=SignalAt(2))
@@ -106,7 +106,7 @@ def test_a_signal_between_steps_is_honoured_with_a_save(tmp_path, cache_dir):
     assert (tmp_path / "run" / "checkpoints" / "ckpt-3.index").exists()
 
 
-def test_a_signal_in_an_evaluation_abandons_it_and_saves_nothing(tmp_path, cache_dir):
+def test_a_signal_during_an_evaluation_abandons_it_and_saves_nothing(tmp_path, cache_dir):
     given = tiny(tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0)
     with pytest.raises(InterruptedBySignalError, match="5 steps to redo"):
         train.run(given, stop_requests=SignalAt(5))
@@ -114,17 +114,17 @@ def test_a_signal_in_an_evaluation_abandons_it_and_saves_nothing(tmp_path, cache
 
 
 class SaveRequestAt(NoStopRequests):
-    """A request to save at each of these looks."""
+    """Requests a save at each of these checks."""
 
-    def __init__(self, *looks):
-        self.looks, self.looked = looks, 0
+    def __init__(self, *checks):
+        self.checks, self.checked = checks, 0
 
     def take_save_request(self):
-        self.looked += 1
-        return self.looked in self.looks
+        self.checked += 1
+        return self.checked in self.checks
 
 
-def test_a_save_that_is_asked_for_is_done_at_the_next_step_and_changes_no_bit(
+def test_a_requested_save_is_done_at_the_next_step_and_changes_no_bit(
     tmp_path, cache_dir, reference_outcome, caplog
 ):
     given = tiny(

@@ -15,7 +15,7 @@ def step_of(workdir, **given):
     return trained_model.load({"workdir": str(workdir), **given}).step
 
 
-def test_best_latest_or_a_path(finished):
+def test_the_checkpoint_may_be_best_latest_or_a_path(finished):
     best = json.loads((finished / "result.json").read_text())["best_step"]
     assert step_of(finished) == best
     assert step_of(finished, checkpoint="latest") == 24
@@ -31,7 +31,7 @@ def test_the_weights_are_those_of_the_checkpoint(finished):
     assert len(trained.vocabulary) == len(embeddings)
 
 
-def test_reading_changes_nothing(finished):
+def test_loading_changes_no_files(finished):
     def files():
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in finished.rglob("*")}
 
@@ -41,30 +41,30 @@ def test_reading_changes_nothing(finished):
 
 
 @pytest.mark.parametrize("name", ["nothing", "checkpoints/ckpt-999", "checkpoints"])
-def test_a_checkpoint_that_is_not_there_is_one_sentence(finished, name):
+def test_a_missing_checkpoint_is_refused_in_one_sentence(finished, name):
     with pytest.raises(InputError, match=r"--checkpoint must be best, latest or a checkpoint"):
         step_of(finished, checkpoint=str(finished / name))
 
 
-def test_a_folder_without_a_run_is_one_sentence(tmp_path):
+def test_a_folder_without_a_run_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(InputError, match="--workdir must hold a checkpoint"):
         step_of(tmp_path)
 
 
-def test_a_run_without_a_best_says_so(copy):
+def test_without_a_best_checkpoint_latest_is_suggested(copy):
     shutil.rmtree(copy / "best")
     with pytest.raises(InputError, match="--checkpoint=latest"):
         step_of(copy)
 
 
-def test_a_damaged_checkpoint_is_named(copy):
+def test_a_corrupt_checkpoint_is_named(copy):
     data = copy / "checkpoints" / "ckpt-24.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-100])
     with pytest.raises(StorageError, match=r"ckpt-24 is corrupt"):
         step_of(copy, checkpoint=str(copy / "checkpoints" / "ckpt-24"))
 
 
-def test_a_best_that_is_pruned_while_it_is_read_is_looked_up_again(copy, monkeypatch):
+def test_a_best_checkpoint_pruned_while_it_is_read_is_looked_up_again(copy, monkeypatch):
     best = checkpoint_files.newest_best(copy)
     newer = copy / "best" / "ckpt-24"
     restore = checkpoint_reading.restore_parts
@@ -82,7 +82,7 @@ def test_a_best_that_is_pruned_while_it_is_read_is_looked_up_again(copy, monkeyp
 
 
 @pytest.mark.parametrize("content", [None, b"\n[UNK]\nother", b"garbage"])
-def test_a_vocabulary_that_is_not_the_runs_is_refused(copy, content):
+def test_a_missing_or_changed_vocabulary_is_refused(copy, content):
     (copy / "vocabulary.txt").unlink()
     if content is not None:
         (copy / "vocabulary.txt").write_bytes(content)

@@ -1,4 +1,4 @@
-"""A new run begins with the weights of another one."""
+"""Starting a run with the weights of another one."""
 
 import shutil
 
@@ -11,8 +11,8 @@ from trainer.errors import InputError
 from trainer.run import checkpoint_files, checkpoint_reading
 
 
-def begun(tmp_path, cache_dir, source, **settings):
-    """The state of a new run that starts from `source`, committed before the first step and killed there."""
+def start_from(tmp_path, cache_dir, source, **settings):
+    """Starts a run from `source`, up to its step 0 commit; returns settings, checkpoint values and state."""
     given = tiny(tmp_path / "new", cache_dir, init_from=str(source), epochs=1, **settings)
     run = session.open_session(given, stop_requests=NoStopRequests())
     prepare.prepare_directory(run)
@@ -24,16 +24,14 @@ def weights(workdir, name):
     return [weight.numpy().tobytes() for weight in trained.model.trainable_variables]
 
 
-def test_a_new_run_may_begin_with_the_weights_of_anothers_best_or_of_any_checkpoint(
-    tmp_path, cache_dir, finished
-):
+def test_a_new_run_may_start_from_the_best_or_any_checkpoint_of_another_run(tmp_path, cache_dir, finished):
     for number, (source, name) in enumerate(
         (
             (finished, "best"),
             (finished / "checkpoints" / "ckpt-23", str(finished / "checkpoints" / "ckpt-23")),
         )
     ):
-        _, values, _ = begun(tmp_path / str(number), cache_dir, source)
+        _, values, _ = start_from(tmp_path / str(number), cache_dir, source)
         assert weights(
             tmp_path / str(number) / "new", str(tmp_path / str(number) / "new" / "checkpoints" / "ckpt-0")
         ) == weights(finished, name)
@@ -41,9 +39,9 @@ def test_a_new_run_may_begin_with_the_weights_of_anothers_best_or_of_any_checkpo
         assert values["optimizer/_iterations"] == 0
 
 
-def test_the_optimizer_and_the_metric_to_beat_come_along_when_asked_for(tmp_path, cache_dir, finished):
+def test_the_optimizer_and_the_best_metric_are_copied_when_requested(tmp_path, cache_dir, finished):
     source = checkpoint_files.newest_best(finished)
-    _, values, state = begun(
+    _, values, state = start_from(
         tmp_path, cache_dir, finished, init_optimizer=True, init_best_metric=True, learning_rate=0.5
     )
     assert values["optimizer/_iterations"] == checkpoint_files.step_of(source)
@@ -52,61 +50,59 @@ def test_the_optimizer_and_the_metric_to_beat_come_along_when_asked_for(tmp_path
     assert any(np.any(slot.numpy()) for slot in state.optimizer.variables[2:])
 
 
-def test_a_metric_of_another_kind_is_not_the_one_to_beat(tmp_path, cache_dir, finished):
+def test_the_best_metric_of_a_different_monitor_is_refused(tmp_path, cache_dir, finished):
     with pytest.raises(
         InputError,
         match=r"--init_best_metric needs a run that monitors val_accuracy, but .* monitors val_loss",
     ):
-        begun(tmp_path, cache_dir, finished, init_best_metric=True, monitor="val_accuracy")
+        start_from(tmp_path, cache_dir, finished, init_best_metric=True, monitor="val_accuracy")
 
 
-def test_a_run_that_was_killed_before_its_first_step_goes_on_from_what_it_was_begun_with(
-    tmp_path, cache_dir, copy
-):
-    given, _, _ = begun(tmp_path, cache_dir, copy)
+def test_a_run_killed_before_its_first_step_resumes_with_its_initial_weights(tmp_path, cache_dir, copy):
+    given, _, _ = start_from(tmp_path, cache_dir, copy)
     before = weights(tmp_path / "new", "latest")
     shutil.rmtree(copy)
     run = session.open_session(given, stop_requests=NoStopRequests())
     assert [weight.numpy().tobytes() for weight in run.state.model.trainable_variables] == before
 
 
-def test_a_run_that_has_checkpoints_ignores_the_flag_and_says_so(copy, cache_dir, caplog):
+def test_a_run_with_checkpoints_ignores_init_from_and_logs_it(copy, cache_dir, caplog):
     train.run(tiny(copy, cache_dir, epochs=4, init_from="nowhere"), stop_requests=NoStopRequests())
     assert "--init_from=nowhere is ignored" in caplog.text
 
 
-def test_the_source_is_left_as_it_is(tmp_path, cache_dir, finished):
+def test_the_source_run_is_not_changed(tmp_path, cache_dir, finished):
     def files():
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in finished.rglob("*")}
 
     before = files()
-    begun(tmp_path, cache_dir, finished)
+    start_from(tmp_path, cache_dir, finished)
     assert files() == before
 
 
-def test_each_weight_of_another_shape_is_named(tmp_path, cache_dir, finished):
+def test_each_weight_of_a_different_shape_is_named(tmp_path, cache_dir, finished):
     with pytest.raises(
         InputError,
         match=r"forward.*kernel is \[8, 32\] there and \[8, 16\] here; .*hidden/kernel is \[16, 8\]",
     ):
-        begun(tmp_path, cache_dir, finished, lstm_units=4)
+        start_from(tmp_path, cache_dir, finished, lstm_units=4)
     assert not (tmp_path / "new" / "checkpoints" / "ckpt-0.index").exists()
 
 
 @pytest.mark.parametrize("source", ["nowhere", "nowhere/checkpoints/ckpt-3"])
-def test_a_source_that_is_not_there_is_one_sentence(tmp_path, cache_dir, source):
+def test_a_missing_source_is_refused_by_name(tmp_path, cache_dir, source):
     with pytest.raises(InputError, match="nowhere"):
-        begun(tmp_path, cache_dir, source)
+        start_from(tmp_path, cache_dir, source)
 
 
-def test_another_vocabulary_takes_the_tokens_that_it_knows_and_not_the_optimizer(
+def test_with_another_vocabulary_shared_tokens_are_copied_and_init_optimizer_refused(
     tmp_path, cache_dir, finished
 ):
-    _, _, state = begun(tmp_path, cache_dir, finished, vocab_size=50)
+    _, _, state = start_from(tmp_path, cache_dir, finished, vocab_size=50)
     source = trained_model.load({"workdir": str(finished)})
     tokens = trained_model.load({"workdir": str(tmp_path / "new"), "checkpoint": "latest"}).vocabulary.tokens
     for token in tokens[2:5]:
         theirs = source.model.embedding.embeddings.numpy()[source.vocabulary.tokens.index(token)]
         assert state.model.embedding.embeddings.numpy()[tokens.index(token)].tobytes() == theirs.tobytes()
     with pytest.raises(InputError, match="--init_optimizer needs the same"):
-        begun(tmp_path / "other", cache_dir, finished, vocab_size=50, init_optimizer=True)
+        start_from(tmp_path / "other", cache_dir, finished, vocab_size=50, init_optimizer=True)

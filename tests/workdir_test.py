@@ -33,12 +33,12 @@ def holder(tmp_path):
     process.wait()
 
 
-def test_a_new_directory_is_made_and_held(tmp_path):
+def test_a_new_directory_is_created_and_locked(tmp_path):
     with workdir.hold(tmp_path / "a" / "run"):
         assert json.loads((tmp_path / "a" / "run" / "lock").read_text())["pid"] == os.getpid()
 
 
-def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, holder):
+def test_a_second_process_is_refused_with_the_pid_of_the_first(tmp_path, holder):
     with (
         pytest.raises(InputError, match=f"process {holder.pid} on .* does already; wait for it or stop it"),
         workdir.hold(tmp_path / "run"),
@@ -54,14 +54,14 @@ def test_the_lock_of_a_killed_process_does_not_block(tmp_path, holder):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xff" * 500, b"my notes", b"[]", b"[" * 10**5, b'{"host": 1}'])
-def test_a_lock_file_that_is_not_ours_locks_the_run_and_is_not_written(tmp_path, content):
+def test_a_foreign_lock_file_locks_the_run_and_is_not_overwritten(tmp_path, content):
     (tmp_path / "lock").write_bytes(content)
     with workdir.hold(tmp_path):
         assert workdir.is_held(tmp_path)
     assert (tmp_path / "lock").read_bytes() == content
 
 
-def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
+def test_a_directory_with_foreign_files_is_refused_and_unchanged(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match=r"thesis\.tex"), workdir.hold(tmp_path):
         pass
@@ -83,12 +83,12 @@ def test_a_file_is_refused_as_a_directory(tmp_path):
         pass
 
 
-def test_a_directory_that_cannot_be_made_is_refused():
+def test_a_directory_that_cannot_be_created_is_refused():
     with pytest.raises(InputError, match="--workdir"), workdir.hold(workdir.pathlib.Path("/proc/run")):
         pass
 
 
-def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path):
+def test_a_symlinked_lock_is_refused_and_its_target_kept(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "lock").symlink_to(tmp_path / "precious")
@@ -97,7 +97,7 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_a_lock_that_cannot_be_closed_does_not_hide_why_the_program_ends(tmp_path, monkeypatch):
+def test_an_error_while_closing_the_lock_does_not_hide_the_original_one(tmp_path, monkeypatch):
     close = os.close
 
     def fail(descriptor):
