@@ -1,8 +1,10 @@
 """The event log stays continuous across kills: reading, rewinding and removing it."""
 
 import errno
+import struct
 
 import pytest
+import tensorflow as tf
 from compare_runs import scalars
 from saved_runs import write_steps
 from tensorboard.backend.event_processing import event_accumulator
@@ -135,3 +137,24 @@ def test_an_unreadable_run_leaves_the_other_runs_unchanged(tmp_path, monkeypatch
     with pytest.raises(StorageError, match=r"validation.*could not be read \(Permission denied\)"):
         event_files.rewind(tmp_path, step=2)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_of_a_torn_event_file_every_complete_record_is_read(tmp_path, monkeypatch, cut):
+    monkeypatch.setattr(event_files, "_READ_BATCH", 3)
+    write_steps(tmp_path, range(1, 8))
+    (path,) = event_files.event_files(tmp_path / "train")
+    content = path.read_bytes()
+    path.write_bytes(content[: -7 * cut])
+    records = [record for _, record in event_files._events([path])]
+    assert records == list(complete_records(content[: -7 * cut]))
+
+
+def complete_records(content):
+    """The records with values, by the format: length, its CRC, record, CRC."""
+    at = 0
+    while at + 12 <= len(content):
+        (size,) = struct.unpack_from("<Q", content, at)
+        record, at = content[at + 12 : at + 12 + size], at + 16 + size
+        if at <= len(content) and tf.compat.v1.Event.FromString(record).summary.value:
+            yield record

@@ -22,6 +22,7 @@ Curve = tuple[str, str]  # run, which is a folder in summaries/, and tag
 Curves = dict[Curve, list[tuple[int, float]]]  # points (step, value), in the order of steps
 
 _EVENT_FILES = "events.out.tfevents.*"
+_READ_BATCH = 1024  # records
 
 
 class Rewound(NamedTuple):
@@ -185,12 +186,23 @@ def _runs(directory: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in files.entries(directory) if path.is_dir()]
 
 
+def _records(path: pathlib.Path) -> Iterator[bytes]:
+    # In batches, because a record costs as much to fetch as a batch; an error drops the batch that it is in.
+    dataset, count = tf.data.TFRecordDataset(str(path)), 0
+    try:
+        for batch in dataset.batch(_READ_BATCH).as_numpy_iterator():
+            yield from batch
+            count += len(batch)
+    except tf.errors.DataLossError:
+        yield from dataset.skip(count).as_numpy_iterator()
+
+
 def _events(paths: list[pathlib.Path]) -> Iterator[tuple[tf.compat.v1.Event, bytes]]:
     # The events with values, each with its record.
     for path in paths:
         try:
             os.close(files.open_regular(path))
-            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            for record in _records(path):
                 event = tf.compat.v1.Event.FromString(record)
                 if event.summary.value:
                     yield event, record
