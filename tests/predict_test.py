@@ -104,7 +104,7 @@ def test_a_standard_input_that_is_closed_is_one_sentence(predicting):
     shell = ["sh", "-c", 'exec "$@" 0<&-', "sh", *predicting, "--verbosity=-1"]
     answer = subprocess.run(shell, capture_output=True, text=True, check=False)
     assert answer.returncode == 2
-    assert answer.stderr.splitlines()[-1].startswith("error: Standard input must be texts to read")
+    assert answer.stderr.splitlines()[-1].startswith("error: Standard input must be readable")
     assert "Traceback" not in answer.stderr
 
 

@@ -212,7 +212,7 @@ def test_a_large_store_is_checked_while_it_is_in_use(tmp_path, nothing_in_memory
     prepare(tmp_path)
     flip(only_folder(tmp_path) / "train" / "labels.bin")
     _, stores = prepare(tmp_path)
-    with pytest.raises(StorageError, match=r"labels\.bin is not what was written"):
+    with pytest.raises(StorageError, match=r"labels\.bin differs from what was written"):
         stores["train"].check(wait=True)
     with pytest.raises(StorageError):
         next(batches_of(stores["train"]))
@@ -225,7 +225,7 @@ def test_an_evaluation_ends_only_when_its_store_is_known_to_be_whole(tmp_path, n
     path = only_folder(tmp_path) / "train" / "labels.bin"
     path.write_bytes(bytes([0, 0, 0, 1, 1]))  # the labels that are not wrong in themselves
     _, stores = prepare(tmp_path)
-    with pytest.raises(StorageError, match=r"labels\.bin is not what was written"):
+    with pytest.raises(StorageError, match=r"labels\.bin differs from what was written"):
         list(input_pipeline.evaluation_batches(store=stores["train"], batch_size=2, max_length=0, examples=5))
 
 
@@ -682,7 +682,9 @@ def test_without_cache_dir_the_users_cache_folder_is_used(monkeypatch):
     for unset in ("", "relative"):
         monkeypatch.setenv("HOME", unset)
         assert token_store.folder_of("") == f"{home}/.cache/trainer"
-    with pytest.raises(InputError, match=r"~nobody-at-all/c is in a home that is not known; .*--cache_dir"):
+    with pytest.raises(
+        InputError, match=r"~nobody-at-all/c is in the home of an unknown user; .*--cache_dir"
+    ):
         token_store.folder_of("~nobody-at-all/c")
 
 
@@ -784,6 +786,6 @@ def test_a_run_is_never_resumed_on_other_reviews(tmp_path, own_cache):
         store / "manifest.json"
     )
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    with pytest.raises(InputError, match=r"train.* has other content now"):
+    with pytest.raises(InputError, match=r"train.* has changed"):
         train.run(given, stop_requests=NoStopRequests())
     assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == newest
