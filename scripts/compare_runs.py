@@ -3,9 +3,9 @@
 
     python scripts/compare_runs.py runs/a runs/b
 
-Prints each difference; exits with 1 if there are any. Not compared is what depends on how often and how fast
-a run was started: starts.jsonl and the reviews per second. The free flags in a checkpoint are not compared
-either, because config.flags holds them.
+Prints each difference; exits with 1 if there are any. It does not compare what depends on the number and the
+speed of the starts: starts.jsonl and the reviews per second. Nor does it compare the free flags in a
+checkpoint, because config.flags holds them.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def newest_checkpoint(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def outcome(workdir: pathlib.Path) -> dict[str, object]:
-    """Everything that a run leaves and that a kill must not change, as a nested dictionary."""
+    """Everything in a run directory that a kill must not change, as a nested dictionary."""
     newest = newest_checkpoint(workdir)
     state = tensors(newest)
     state.pop(_FREE_FLAGS, None)

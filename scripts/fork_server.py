@@ -1,12 +1,11 @@
-"""Starts of the trainer that import nothing: forks of a process that imported TensorFlow and never used it.
+"""Starts the trainer without imports: forks a process that has imported TensorFlow but never used it.
 
     with ForkServer() as server:
         process = server.popen([*PROGRAM, "--workdir=runs/a"], stderr=subprocess.PIPE)
 
-A fork has the threads that it makes itself, and no others, and runs the same `__main__` block as `python -m
-trainer.main` does; seconds of imports are saved. What decides how Python and the libraries are loaded
-(PYTHON*, KERAS_* and TF_CPP_* in the environment) was read before: a start that is about that has to be
-fresh.
+A fork has only the threads that it creates itself. It runs the same `__main__` block as `python -m
+trainer.main`, and saves seconds of imports. The variables that control how Python and the libraries are
+loaded (PYTHON*, KERAS_* and TF_CPP_*) have been read before: to test these, start a fresh process.
 """
 
 import atexit
@@ -32,11 +31,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 PROGRAM = [sys.executable, "-m", "trainer.main"]
 _PR_SET_CHILD_SUBREAPER = 36
 _MESSAGE_BYTES = 2**17
-_FIRST_MOVED = 100  # descriptors from here on are none that a child is to have
+_FIRST_MOVED = 100  # no child uses descriptors from here on
 
 
 class ForkServer:
-    """A process to fork from; it starts at the first use and ends with the block, or with this process."""
+    """A process to fork from. It starts at the first use, and ends with the block or with this process."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
@@ -53,11 +52,11 @@ class ForkServer:
 
     @property
     def pid(self) -> int | None:
-        """Its process, where it was started."""
+        """The id of the process; None if it was not started."""
         return self._process.pid if self._process else None
 
     def popen(self, arguments: Sequence[str], **kwargs: Any) -> subprocess.Popen:
-        """As `subprocess.Popen`; the command must begin with `PROGRAM`."""
+        """Like `subprocess.Popen`; the command must begin with `PROGRAM`."""
         return _Forked(self, list(map(str, arguments)), **kwargs)
 
     def run(
@@ -70,42 +69,40 @@ class ForkServer:
         check: bool = False,
         **kwargs: Any,
     ) -> subprocess.CompletedProcess:
-        """As `subprocess.run`."""
+        """Like `subprocess.run`."""
         kwargs |= {"stdin": subprocess.PIPE} if input is not None else {}
         kwargs |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} if capture_output else {}
         with self.popen(arguments, **kwargs) as process:
             try:
-                answer = subprocess.CompletedProcess(arguments, None, *process.communicate(input, timeout))
+                completed = subprocess.CompletedProcess(arguments, None, *process.communicate(input, timeout))
             except BaseException:
                 process.kill()
                 raise
-        answer.returncode = process.returncode
+        completed.returncode = process.returncode
         if check:
-            answer.check_returncode()
-        return answer
+            completed.check_returncode()
+        return completed
 
     def fork(self, request: dict[str, Any], descriptors: list[int]) -> int:
-        """Forks; returns the process, which is a child of this one."""
+        """Forks; returns the id of the new process, which is a child of this one."""
         if self._process is None:
-            # A child whose own parent has ended becomes ours, so that we can wait for it.
+            # A process whose parent has ended becomes our child, so that we can wait for it.
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
             self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            # Where a log level is set, the trainer lets TensorFlow speak while it loads.
+            # If a log level is set, the trainer does not silence TensorFlow while it loads.
             quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
             command = [sys.executable, __file__, str(theirs.fileno())]
             with theirs:
                 self._process = subprocess.Popen(command, env=quiet, pass_fds=[theirs.fileno()])
         socket.send_fds(self._connection, [json.dumps(request).encode()], descriptors)
-        answer = self._connection.recv(100)
-        if not int(answer or 0):
-            raise OSError(
-                f"A start must begin, but {'it has failed' if answer else 'the fork server has ended'}."
-            )
-        return int(answer)
+        reply = self._connection.recv(100)
+        if not int(reply or 0):
+            raise OSError(f"No start is possible: {'the fork failed' if reply else 'the server has ended'}.")
+        return int(reply)
 
 
 class _Forked(subprocess.Popen):
-    """A fork, with all that Popen offers of a process."""
+    """A fork with the interface of Popen."""
 
     def __init__(self, server: ForkServer, arguments: list[str], **kwargs: Any) -> None:
         self._server = server
@@ -158,7 +155,7 @@ def serve(connection: socket.socket) -> None:
             if not os.fork():
                 _become(json.loads(message), descriptors, writer)
             os._exit(0)
-        os.waitpid(middle, 0)  # From here on the fork is a child of who asked for it.
+        os.waitpid(middle, 0)  # From here on the fork is a child of the requesting process.
         for descriptor in (writer, *descriptors):
             os.close(descriptor)
         connection.send(os.read(reader, 100) or b"0")
@@ -166,7 +163,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def _become(request: dict[str, Any], descriptors: list[int], writer: int) -> None:
-    # The start itself; it says its number when it takes signals as any process that was just started does.
+    # Runs the trainer. Reports its process id once it handles signals like a newly started process.
     code = 1
     try:
         if request["start_new_session"]:
@@ -196,7 +193,7 @@ def _become(request: dict[str, Any], descriptors: list[int], writer: int) -> Non
 
 
 def _open_streams() -> None:
-    # As the interpreter opens them: what is a terminal is written line by line.
+    # Like the interpreter: output to a terminal is written line by line.
     is_unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)

@@ -1,14 +1,14 @@
 """Kills a run at random instants, resumes it, and compares every bit with an uninterrupted reference run.
 
     python scripts/kill_and_resume.py [--kills=20] [--seed=0] [--signal=KILL] [-- FLAGS OF THE TRAINER]
-    python scripts/kill_and_resume.py --forks                                 # starts that import nothing
+    python scripts/kill_and_resume.py --forks                                 # forks, which start faster
     python scripts/kill_and_resume.py --strategy=mirrored [--replicas=2]      # several CPU devices
     python scripts/kill_and_resume.py --strategy=multi_worker [--replicas=2]  # several processes, one killed
 
 Each process is killed at an instant between its start and a little after its expected end; the same command
-resumes. A finished run is compared with the reference run (all tensors, files and logged values but rates),
-and a new one is started. With --signal=TERM or INT, the output shows how long the trainer takes to stop. Of
-several workers one is killed, and all must end within 30 seconds.
+resumes. A finished run is compared with the reference run (all tensors, files and logged values except
+rates), and a new one is started. With --signal=TERM or INT, the output shows how long the trainer takes to
+stop. With several workers one is killed, and all must end within 30 seconds.
 """
 
 import argparse
@@ -46,9 +46,9 @@ class Disturbance(NamedTuple):
     """What was done to running processes.
 
     Attributes:
-      kind: part of the name under which it is counted.
-      codes: exit codes that it excuses.
-      undo: called when all processes have ended.
+      kind: the first part of its name in the report.
+      codes: the exit codes that it may cause.
+      undo: is called when all processes have ended.
     """
 
     kind: str
@@ -104,7 +104,7 @@ def kill_and_resume(
 ) -> tuple[Seconds, list[str]]:
     """Kills a run `kills` times at random instants; the rest is as in `disturb_and_resume`."""
     rng = random.Random(seed)
-    # Other workers lose a peer, or receive its stop request, which they report as SIGTERM.
+    # The other workers lose a peer, or receive its stop request, which they report as SIGTERM.
     codes = {-signum, 128 + signum} | ({5, 128 + signal.SIGTERM} if workers else set())
 
     def disturb(processes: Processes) -> Disturbance:
@@ -138,12 +138,12 @@ def disturb_and_resume(
       times: number of disturbances.
       rng: chooses the instants.
       start: (run directory, log file) -> the started processes.
-      disturb: does it to running processes.
-      secs_to_end: within which all processes must end after it.
+      disturb: disturbs running processes.
+      secs_to_end: the time in which all processes must end after it.
       folder: an empty directory for the runs and their logs.
 
     Returns:
-      The seconds of the disturbances, and what went wrong: the differences of a run, or one message.
+      The seconds until the processes ended, and what went wrong: the differences of a run, or one message.
     """
     lifetime, reference = _reference_run(start, folder)
     workdir, log = folder / "run", folder / "run.log"
@@ -167,7 +167,7 @@ def disturb_and_resume(
 def _reference_run(
     start: Callable[[pathlib.Path, pathlib.Path], Processes], folder: pathlib.Path
 ) -> tuple[float, Mapping[str, object]]:
-    # How many seconds an undisturbed run takes, and its outcome.
+    # Returns how many seconds an undisturbed run takes, and its outcome.
     log, started_at = folder / "reference.log", time.monotonic()
     if any(wait(start(folder / "reference", log))):
         raise SystemExit(log.read_text())
@@ -175,7 +175,7 @@ def _reference_run(
 
 
 class _End(NamedTuple):
-    # How a start ended: its exit codes, None when it had to be killed, and what disturbed it.
+    # How a start ended: its exit codes (None if it had to be killed) and what disturbed it.
     codes: list[int] | None
     disturbance: Disturbance | None = None
     seconds: float = 0.0
@@ -214,7 +214,7 @@ def _faults(end: _End, output: str) -> list[str]:
 
 
 def _compare_if_finished(end: _End, reference: Mapping[str, object], workdir: pathlib.Path) -> list[str]:
-    # The differences of a finished run, which is removed.
+    # Returns the differences of a finished run, and removes it.
     if end.codes is None or any(end.codes):
         return []
     wrong = differences(reference, outcome(workdir))
@@ -244,14 +244,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="decides the instants")
+    parser.add_argument("--seed", type=int, default=0, help="determines the instants")
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
-    parser.add_argument("--forks", action="store_true", help="starts that import nothing")
+    parser.add_argument("--forks", action="store_true", help="fork a process that has imported TensorFlow")
     parser.add_argument(
         "--strategy", choices=("one_device", "mirrored", "multi_worker"), default="one_device"
     )
     parser.add_argument(
-        "--replicas", type=int, default=2, help="devices of mirrored, workers of multi_worker"
+        "--replicas", type=int, default=2, help="devices for mirrored, workers for multi_worker"
     )
     parser.add_argument(
         "flags", nargs="*", help="flags of the trainer, after --; default: a small run on sample_reviews"

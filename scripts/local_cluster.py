@@ -26,8 +26,8 @@ from types import FrameType
 
 Popen = Callable[..., subprocess.Popen]
 ROOT = pathlib.Path(__file__).parent.parent
-SECS_TO_END = 30  # that a worker has after another one has ended
-# Exit codes after which a restart may help: a lost peer, a death.
+SECS_TO_END = 30  # how long a worker may run on after another one has failed
+# Exit codes after which a restart may help: a lost peer, or a crash.
 RESTARTABLE = {5, -signal.SIGKILL, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS}
 SIGNALS = [  # passed on
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
@@ -39,7 +39,8 @@ SIGNALS = [  # passed on
 def held_ports(count: int) -> Iterator[list[socket.socket]]:
     """Sockets bound to free ports of this machine.
 
-    While one is open, the kernel assigns its port to nobody; only a process that names the port can bind it.
+    While a socket is open, the kernel does not assign its port; only a process that names the port can bind
+    it.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -50,13 +51,13 @@ def held_ports(count: int) -> Iterator[list[socket.socket]]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine on which nobody listens."""
+    """Free ports of this machine."""
     with held_ports(count) as sockets:
         return [held.getsockname()[1] for held in sockets]
 
 
 def tf_configs(ports: Sequence[int]) -> list[str]:
-    """A TF_CONFIG for each worker on this machine, by its port."""
+    """The TF_CONFIG of each worker on this machine, from the workers' ports."""
     cluster = {"worker": [f"localhost:{port}" for port in ports]}
     tasks = [{"type": "worker", "index": index} for index in range(len(ports))]
     return [json.dumps({"cluster": cluster, "task": task}) for task in tasks]
@@ -75,7 +76,7 @@ def start_workers(
     Args:
       count: how many.
       flags: flags of the trainer.
-      unlike: more flags, for the last worker alone.
+      unlike: more flags, for the last worker only.
       popen: starts a process, as `subprocess.Popen` does.
       kwargs: arguments of `popen`.
     """
@@ -97,8 +98,8 @@ def start_workers(
 
 
 def write(text: bytes) -> None:
-    """Prints, unbuffered; a failure to print does not stop the job."""
-    # Standard output is None when its descriptor was closed; the number may be that of another file by now.
+    """Prints without a buffer; a failure to print does not stop the job."""
+    # sys.stdout is None if its descriptor was closed; that number may belong to another file by now.
     if sys.stdout:
         with contextlib.suppress(OSError):
             os.write(sys.stdout.fileno(), text)
@@ -111,7 +112,7 @@ def copy_output(number: int, worker: subprocess.Popen) -> None:
 
 
 def wait_for_all(workers: list[subprocess.Popen]) -> list[int]:
-    """The exit codes in the order of the ends; SECS_TO_END after a failure, whoever still runs is killed."""
+    """The exit codes, first end first; SECS_TO_END after a failure, workers that still run are killed."""
     ends: queue.SimpleQueue[int] = queue.SimpleQueue()
     for worker in workers:
         threading.Thread(target=lambda worker=worker: ends.put(worker.wait()), daemon=True).start()
@@ -130,7 +131,7 @@ def wait_for_all(workers: list[subprocess.Popen]) -> list[int]:
 
 
 def outcome_of(codes: Sequence[int]) -> int:
-    """The job's exit code: that of the first failure that no restart can help, else of the first failure."""
+    """The job's exit code: that of the first failure that no restart can fix, else of the first failure."""
     failures = [code for code in codes if code]
     code = next((code for code in failures if code not in RESTARTABLE), failures[0] if failures else 0)
     return 128 - code if code < 0 else code
@@ -143,7 +144,7 @@ class _Job:
         self.workers: list[subprocess.Popen] = []
         self.received: list[int] = []
         for signum in SIGNALS:
-            # As nohup has it, SIGHUP stays ignored where it was.
+            # SIGHUP stays ignored if it was, as under nohup.
             if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
                 signal.signal(signum, self._pass_on)
 
@@ -155,8 +156,8 @@ class _Job:
             worker.send_signal(signum)
 
     def run(self, workers: int, flags: list[str]) -> list[int]:
-        """Starts the workers and waits for them; returns their exit codes in the order of the ends."""
-        # In a session of their own, so that a Ctrl-C reaches each of them once.
+        """Starts the workers and waits for them; returns their exit codes, first end first."""
+        # In new sessions, so that a Ctrl-C reaches each worker only once.
         pipes: Mapping[str, object] = {
             "stdout": subprocess.PIPE,
             "stderr": subprocess.STDOUT,
@@ -175,7 +176,7 @@ class _Job:
 
 
 def train_together(workers: int, flags: list[str], max_restarts: int) -> int:
-    """Starts the workers, and restarts them where that may help; returns the job's exit code."""
+    """Starts the workers, and restarts them if that may help; returns the job's exit code."""
     job = _Job()
     for restarts_left in range(max_restarts, -1, -1):
         codes = job.run(workers, flags)

@@ -34,7 +34,7 @@ _STYLES = {
 
 
 class _Run(NamedTuple):
-    # What is drawn of a run. Best and stop are those of the result; without one, best is the best so far.
+    # What is drawn for a run. Best and stop are from the result; without a result, best is the best so far.
     curves: event_files.Curves
     steps_per_epoch: int
     best_step: int  # -1: none
@@ -44,7 +44,7 @@ class _Run(NamedTuple):
 
 
 def plot(workdirs: list[pathlib.Path], output: pathlib.Path) -> None:
-    """Writes a picture with a panel for each metric; a run has one colour, and a bold line for validation."""
+    """Writes a picture with a panel for each metric; each run has one colour, and a bold validation line."""
     figure, panels = pyplot.subplots(1, len(METRICS), figsize=(11, 4.2), layout="constrained")
     for number, workdir in enumerate(workdirs):
         run = _read(workdir, f"C{number}", f"{workdir.name} " if len(workdirs) > 1 else "")

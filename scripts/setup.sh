@@ -1,5 +1,5 @@
-# Sourced by the other scripts: sets up Python once for each content of the requirements files given, and goes to the project's top.
-# Uses the active virtual environment, else makes .venv; a stamp with the files' hash tells that the work is done.
+# Sourced by the other scripts: installs the given requirements files, and changes to the project's root.
+# Uses the active virtual environment or creates .venv. A stamp holds the hash of each file that is installed.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ -z "${VIRTUAL_ENV:-}" ]; then

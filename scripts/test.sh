@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up what is missing, then formatter, linter, types, tests: scripts/test.sh [--fast] [arguments of pytest].
-# --fast leaves out the tests that need the trainer in a second process, a training run, or long.
+# --fast leaves out slow tests, and those that start the trainer in a second process or train a run.
 # With TFDS_DATA_DIR set to prepared data, the tests on real IMDB run as well.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt tests/requirements.txt scripts/requirements.txt

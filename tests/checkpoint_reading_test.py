@@ -35,7 +35,7 @@ def test_a_string_that_is_not_a_json_object_of_strings_is_refused(tmp_path, text
     prefix = tmp_path / "checkpoints" / "ckpt-1"
     assert checkpoint_reading.read_texts(prefix, "conditions") == {}
     with pytest.raises(
-        InputError, match=r"ckpt-1 .* its 'conditions' is no JSON object of strings; give another"
+        InputError, match=r"ckpt-1 .* its 'conditions' is not a JSON object of strings; give another"
     ):
         checkpoint_reading.read_texts(prefix, "conditions", {"conditions": text.encode()})
 

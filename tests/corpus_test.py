@@ -46,7 +46,9 @@ def test_labels_are_uint8():
 
 @pytest.mark.parametrize("split", ["unlabelled", "stars"])
 def test_labels_other_than_0_and_1_are_refused(split):
-    with pytest.raises(InputError, match=f"Labels must be 0 or 1, but split '{split}' of listed has others"):
+    with pytest.raises(
+        InputError, match=f"Labels must be 0 or 1, but split '{split}' of listed has other labels"
+    ):
         list(CORPUS.reviews(split))
 
 

@@ -41,7 +41,7 @@ def test_a_symlinked_event_log_is_not_rewound_and_a_warning_is_logged(tmp_path, 
     before = scalars(tmp_path / "elsewhere")
     assert event_files.rewind(tmp_path / "summaries", step=2).last_step == 3
     assert scalars(tmp_path / "elsewhere") == before
-    assert "is a link and is left as it is: points after step 2 will be there twice." in caplog.text
+    assert "is a link and is left as it is: points after step 2 will appear twice." in caplog.text
 
 
 def test_after_many_kills_each_step_has_one_value_and_a_rewind_leaves_one_file(tmp_path):

@@ -107,7 +107,7 @@ def test_a_damaged_store_is_reported(copy, cache_dir, tmp_path):
     content = path.read_bytes()
     path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     damages = [store["damage"] for store in facts(copy, cache_dir=str(cache))["stores"].values()]
-    assert "labels.bin is not what was written" in damages
+    assert "labels.bin differs from what was written" in damages
 
 
 def test_a_store_outside_cache_dir_is_not_read(finished, tmp_path):

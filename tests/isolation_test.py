@@ -196,7 +196,7 @@ def test_a_command_line_only_flag_is_not_taken_from_a_run_directory(copy, cache_
     assert "fine" in capsys.readouterr().out
     (best,) = (copy / "best").glob("*.index")
     rewrite(best.with_suffix(""), frozen_flags=lines)
-    with pytest.raises(InputError, match=f"--{flag}=.* is for the command line alone"):
+    with pytest.raises(InputError, match=f"--{flag}=.* may only be given on the command line"):
         predict.run(given)
     assert target.read_text() == "precious"
 

@@ -33,7 +33,7 @@ def test_a_relative_path_is_relative_to_data_dir():
     ("name", "data_dir"), [("csv:gs://b/x.csv", None), ("csv:x.csv", "gs://b"), ("csv:", None)]
 )
 def test_a_name_without_a_local_path_is_refused(name, data_dir):
-    with pytest.raises(InputError, match=r"must name (files of this machine|a path behind csv:)"):
+    with pytest.raises(InputError, match=r"must name (files on this machine|a path after csv:)"):
         own_files.parse_name(name, data_dir)
 
 

@@ -304,8 +304,12 @@ MALFORMED_FILES = {
         "\x1b[2Jtext,label\ngood,1\n",
         r"line 1 of .*is \\x1b",
     ),
-    "too many fields": ("a.csv", "text,label\ngood, but,1\n", "line 2 of .*3 fields, and the first row 2"),
-    "too few fields": ("a.csv", "text,label\ngood,1\nbad\n", "line 3 of .*1 fields, and the first row 2"),
+    "too many fields": (
+        "a.csv",
+        "text,label\ngood, but,1\n",
+        "line 2 of .*3 fields, but the first row has 2",
+    ),
+    "too few fields": ("a.csv", "text,label\ngood,1\nbad\n", "line 3 of .*1 fields, but the first row has 2"),
     "no header": ("a.csv", "good,1\nbad,0\n", "line 1 of .*a.csv is good, 1"),
     "no text column": ("a.csv", "review,label\ngood,1\n", "line 1 of .*is review, label; .*--text_column"),
     "no label column": ("a.csv", "text,stars\ngood,1\n", "line 1 of .*is text, stars; .*--label_column"),
@@ -365,18 +369,18 @@ def make_tree(root, *names):
 INVALID_PATHS = {
     "a missing file": ((), "csv:a.csv", "a.csv does not"),
     "a missing folder": ((), "folder:a", "a does not"),
-    "no path": ((), "csv:", "a path behind csv:"),
+    "no path": ((), "csv:", "a path after csv:"),
     "a folder in place of a file": (("a/",), "csv:a", r"a \.csv for each split"),
     "a file in place of a folder": (("a.csv",), "folder:a.csv", "must name a folder"),
     "a folder without classes": (("a/x.txt",), "folder:a", "must hold pos/ and neg/"),
-    "only one class": (("a/pos/1.txt",), "folder:a", "must hold pos/ and neg/, but .*a holds pos/ alone"),
+    "only one class": (("a/pos/1.txt",), "folder:a", "must hold pos/ and neg/, but .*a holds only pos/"),
     "a split of one class": (
         ("a/train/pos/1.txt", "a/train/neg/1.txt", "a/test/neg/1.txt"),
         "folder:a",
-        "a/test holds neg/ alone",
+        "a/test holds only neg/",
     ),
     "a split that cannot be named": (("a/train.csv", "a/my test.csv"), "csv:a", r"my test\.csv; rename it"),
-    "a split that is called all": (("a/all.csv",), "csv:a", r"not all, but there is .*all\.csv"),
+    "a split that is called all": (("a/all.csv",), "csv:a", r"not be .all., but there is .*all\.csv"),
     "a path that is too long": ((), f"csv:{'x' * 300}", "File name too long"),
     "a path of a folder that is too long": ((), f"folder:{'x' * 300}", "File name too long"),
     "an empty class": (("a/pos/1.txt", "a/neg/"), "folder:a", r"a/neg holds no \.txt"),
@@ -386,7 +390,7 @@ INVALID_PATHS = {
     "a folder that looks like a text": (
         ("a/pos/1.txt", "a/neg/1.txt/"),
         "folder:a",
-        "must be a file, but .*1.txt is none",
+        "must be a file, but .*1.txt is not one",
     ),
     "a device": ((), "csv:/dev/null", "neither a file nor a folder"),
 }
@@ -456,7 +460,7 @@ def test_a_run_on_own_files_resumes_and_refuses_changed_files(tmp_path, cache_di
     train.run({**given, "epochs": 2}, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "continued") == outcome(tmp_path / "straight")
     write(path, REVIEWS[1:])
-    with pytest.raises(InputError, match=r"the split train\[:90%\] has other content now"):
+    with pytest.raises(InputError, match=r"the split train\[:90%\] has changed"):
         train.run({**given, "epochs": 3}, stop_requests=NoStopRequests())
 
 
@@ -515,6 +519,6 @@ def comparable(workdir: pathlib.Path):
     ("name", "data_dir"), [("csv:gs://b/x.csv", None), ("folder:s3://b/x", None), ("csv:x.csv", "gs://b")]
 )
 def test_a_uri_is_refused(tmp_path, name, data_dir):
-    with pytest.raises(InputError, match=r"must name files of this machine, but (gs|s3)://b.* was given"):
+    with pytest.raises(InputError, match=r"must name files on this machine, but (gs|s3)://b.* was given"):
         open_corpus(name=name, data_dir=data_dir, cache_dir=str(tmp_path))
     assert not list(tmp_path.iterdir())

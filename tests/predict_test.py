@@ -107,7 +107,7 @@ def test_a_closed_standard_input_is_reported_in_one_sentence(predict_command):
     shell = ["sh", "-c", 'exec "$@" 0<&-', "sh", *predict_command, "--verbosity=-1"]
     completed = subprocess.run(shell, capture_output=True, text=True, check=False)
     assert completed.returncode == 2
-    assert completed.stderr.splitlines()[-1].startswith("error: Standard input must be texts to read")
+    assert completed.stderr.splitlines()[-1].startswith("error: Standard input must be readable")
     assert "Traceback" not in completed.stderr
 
 

@@ -64,7 +64,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path):
 def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path):
     make(tmp_path, "neg/1.txt", "pos/1.txt")
     os.mkfifo(tmp_path / "pos" / "2.txt")
-    with pytest.raises(InputError, match=r"must be a file, but .*2\.txt is none"):
+    with pytest.raises(InputError, match=r"must be a file, but .*2\.txt is not one"):
         read(tmp_path)
 
 

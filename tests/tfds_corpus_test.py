@@ -452,7 +452,7 @@ def test_an_unreadable_dataset_is_not_taken_for_missing(data_dir, tmp_path, name
 
 def test_a_user_without_a_home_is_asked_to_name_the_folder_of_prepared_datasets(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "DATA_DIR", "~nobody-at-all/tensorflow_datasets")
-    with pytest.raises(InputError, match=r"a home that is not known.*--data_dir"):
+    with pytest.raises(InputError, match=r"the home of an unknown user.*--data_dir"):
         open_corpus(name="tiny_reviews", data_dir=None, cache_dir=str(tmp_path))
 
 

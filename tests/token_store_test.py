@@ -208,7 +208,7 @@ def test_a_large_store_is_checked_while_it_is_in_use(tmp_path, large_stores):
     prepare(tmp_path)
     flip(only_folder(tmp_path) / "train" / "labels.bin")
     _, stores = prepare(tmp_path)
-    with pytest.raises(StorageError, match=r"labels\.bin is not what was written"):
+    with pytest.raises(StorageError, match=r"labels\.bin differs from what was written"):
         stores["train"].check(wait=True)
     with pytest.raises(StorageError):
         next(batches_of(stores["train"]))
@@ -221,7 +221,7 @@ def test_an_evaluation_ends_only_after_its_store_is_verified(tmp_path, large_sto
     path = only_folder(tmp_path) / "train" / "labels.bin"
     path.write_bytes(bytes([0, 0, 0, 1, 1]))  # valid labels, but not those that were written
     _, stores = prepare(tmp_path)
-    with pytest.raises(StorageError, match=r"labels\.bin is not what was written"):
+    with pytest.raises(StorageError, match=r"labels\.bin differs from what was written"):
         list(input_pipeline.evaluation_batches(store=stores["train"], batch_size=2, max_length=0, examples=5))
 
 
@@ -677,7 +677,9 @@ def test_without_cache_dir_the_users_cache_folder_is_used(monkeypatch):
     for unset in ("", "relative"):
         monkeypatch.setenv("HOME", unset)
         assert token_store.folder_of("") == f"{home}/.cache/trainer"
-    with pytest.raises(InputError, match=r"~nobody-at-all/c is in a home that is not known; .*--cache_dir"):
+    with pytest.raises(
+        InputError, match=r"~nobody-at-all/c is in the home of an unknown user; .*--cache_dir"
+    ):
         token_store.folder_of("~nobody-at-all/c")
 
 
@@ -779,6 +781,6 @@ def test_a_run_is_not_resumed_on_different_reviews(tmp_path, own_cache):
         store / "manifest.json"
     )
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    with pytest.raises(InputError, match=r"train.* has other content now"):
+    with pytest.raises(InputError, match=r"train.* has changed"):
         train.run(given, stop_requests=NoStopRequests())
     assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == newest

@@ -1,4 +1,4 @@
-"""What a config describes, built: corpus, model, optimizer and state."""
+"""Builds what a config describes: corpus, model, optimizer and state."""
 
 from collections.abc import Mapping
 
@@ -48,8 +48,8 @@ def make_state(config: Config, vocab_size: int, texts: Mapping[str, str], replic
     Args:
       config: the settings.
       vocab_size: tokens of the vocabulary.
-      texts: the texts of the state by name, as `TrainState` takes them.
-      replicas: what the variables are copied to.
+      texts: the string variables of the state by name, as `TrainState` takes them.
+      replicas: the replicas that get a copy of the variables.
     """
     with replicas.scope():
         model, optimizer = make_model(config, vocab_size), Adam(config.learning_rate, name="adam")

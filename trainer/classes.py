@@ -1,8 +1,7 @@
-"""The classes of a text: their names, the labels that stand for them, loss, decision and probability.
+"""The classes of a text: names, accepted labels, loss, decision and probability.
 
-There are two, negative and positive, and one logit: the log-odds of the positive class. Everything that
-depends on this is here; a model with more classes changes this module, and the width of the model's last
-layer.
+There are two classes, negative and positive, and one logit: the log-odds of the positive class. A model with
+more classes changes this module and the width of the model's last layer.
 """
 
 import keras
@@ -17,7 +16,7 @@ LABELS = {label: number for number, labels in enumerate(_LABELS) for label in la
 
 
 def class_of(label: object) -> int | None:
-    """The number of the class that a label of a file stands for; None where it stands for none."""
+    """The class number for a label read from a file; None for an unknown label."""
     return LABELS.get(str(label).strip().lower())
 
 
@@ -32,12 +31,12 @@ def losses(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def is_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Whether each decision agrees with its label, float32 [batch] of 0.0 and 1.0; arguments as `losses`."""
+    """1.0 where the predicted class is the label, else 0.0; float32 [batch]. Arguments as in `losses`."""
     return tf.cast(tf.equal(logits > 0.0, labels > 0.5), tf.float32)
 
 
 def exact_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """As `losses`, in float64 and without TensorFlow.
+    """The same as `losses`, computed in float64 without TensorFlow; float64 [texts].
 
     Args:
       logits: [texts], any float.
@@ -48,22 +47,22 @@ def exact_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def decide(logits: np.ndarray) -> np.ndarray:
-    """The number of the class that each logit predicts, [texts] of 0 and 1."""
+    """The predicted class number for each logit; int64 [texts], 0 or 1."""
     return (logits > 0).astype(np.int64)
 
 
 def probabilities(logits: np.ndarray) -> list[float]:
-    """The probability of the positive class of each logit."""
+    """The probability of the positive class for each logit."""
     return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).tolist()
 
 
 def name_of(probability: float) -> str:
-    """The name of the class that is predicted at this probability of the positive one."""
+    """The name of the class that is predicted at this probability of the positive class."""
     return NAMES[int(probability > 0.5)]
 
 
 def serving_outputs(logits: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What an exported model returns for logits, float32 [texts, 1]; each value is [texts]."""
+    """The outputs of an exported model for logits float32 [texts, 1]; each has shape [texts]."""
     logit = logits[:, 0]
     return {"logit": logit, "probability": tf.sigmoid(logit), "label": tf.cast(logit > 0.0, tf.int32)}
 

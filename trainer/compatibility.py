@@ -1,4 +1,4 @@
-"""Whether a start may resume a run: settings, data and conditions compared with the run's own."""
+"""Checks whether a start may resume a run: compares settings, data and conditions with the run's own."""
 
 import dataclasses
 import json
@@ -17,17 +17,17 @@ from trainer.run import checkpoint_reading, conditions
 from trainer.run.state import TrainState
 from trainer.settings import changes
 
-# Our own code that decides bits, by name.
+# The ids of those parts of our code that affect the bits of a result.
 NUMERICS = {"kernel": encoder.NUMERICS_ID, "batch order": input_pipeline.BATCH_ORDER_ID}
 
 
 @dataclasses.dataclass(frozen=True)
 class Differences:
-    """How a start differs from its run, a phrase each.
+    """How a start differs from its run; each difference is one phrase.
 
     Attributes:
-      fixed: what makes it another run.
-      inexact: what --allow_inexact_resume accepts.
+      fixed: differences that are never accepted.
+      inexact: differences that --allow_inexact_resume accepts.
     """
 
     fixed: list[str]
@@ -47,16 +47,16 @@ def compare(
 
     Args:
       stored: the run's own settings.
-      settings: those of the start.
-      recorded_conditions: the conditions of exactness that the run was started under.
-      current_conditions: those of this process.
-      recorded_fingerprints: of the vocabulary and the splits that the run was started with.
-      current_fingerprints: of those that were opened; None: nothing was opened.
+      settings: the settings of the start.
+      recorded_conditions: the conditions of exactness recorded with the run.
+      current_conditions: the conditions of this process.
+      recorded_fingerprints: the fingerprints of the run's vocabulary and splits.
+      current_fingerprints: the fingerprints of the vocabulary and splits opened now; None if none are open.
     """
     fixed = changes(stored, settings, FIXED)
     recorded = recorded_fingerprints or {}
     changed = [name for name, value in (current_fingerprints or {}).items() if recorded.get(name) != value]
-    fixed += [f"the {name} has other content now" for name in changed]
+    fixed += [f"the {name} has changed" for name in changed]
     inexact = changes(stored, settings, INEXACT)
     inexact += conditions.differences(recorded_conditions, current_conditions)
     return Differences(fixed, inexact)
@@ -68,10 +68,10 @@ def check_compatible(
     """Raises InputError when this start may not resume the run, naming every difference.
 
     Args:
-      settings: those of the start.
+      settings: the settings of the start.
       newest: the checkpoint to resume from.
       stored: the run's own settings.
-      texts: the texts of the state, as this start would write them.
+      texts: the string variables of the state, as this start would write them.
     """
     differences = compare(
         stored,
@@ -115,14 +115,14 @@ def check_copy(settings: Config, stored: Settings) -> None:
         reason = "; ".join(f"--{name} is {copy.get(name)} there" for name in differing)
     if reason:
         logging.warning(
-            "%s does not have the run's settings (%s); it decides nothing, and is written again.",
+            "%s does not have the run's settings (%s); it has no effect and will be rewritten.",
             path,
             reason,
         )
 
 
 def facts_of(settings: Config, texts: Mapping[str, str], newest: pathlib.Path | None) -> dict[str, str]:
-    """What all workers must be started with alike, by name."""
+    """Everything that must be equal on all workers, by name."""
     facts = {f"--{name}": value for name, value in flagfile.shown(settings, FIXED, INEXACT, FREE)}
     for text in ("fingerprints", "conditions"):
         facts |= {f"the {name}": value for name, value in json.loads(texts[text]).items()}
@@ -130,7 +130,7 @@ def facts_of(settings: Config, texts: Mapping[str, str], newest: pathlib.Path | 
 
 
 def apply_overrides(settings: Config, state: TrainState, texts: Mapping[str, str]) -> None:
-    """Sets what this start may decide in a restored state, which brought the run's own values."""
+    """Overwrites those values of a restored state that this start may change."""
     state.frozen_flags.assign(texts["frozen_flags"])
     state.free_flags.assign(texts["free_flags"])
     state.conditions.assign(texts["conditions"])

@@ -1,7 +1,7 @@
 """Every setting, defined once: its default, its meaning, its bounds, and whether it may change on resume.
 
-The fields of `Config` are the flags. Precedence: what the command line (or its flagfile) gives, then the
-value that the run was started with, then the default.
+The fields of `Config` are the flags. Precedence: the command line (or its flagfile), then the value stored
+with the run, then the default.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class Config:
     mode: str = _run(NOT_STORED, "train", "What to do with the run.", choices=_MODES)
     workdir: str = _run(NOT_STORED, "", "Run directory; the same command again resumes from it. Required.")
     allow_inexact_resume: bool = _run(
-        NOT_STORED, False, "Continue although versions, machine or inexact flags differ from the run's."
+        NOT_STORED, False, "Resume even if versions, machine or inexact flags differ from the run's."
     )
     seed: int = _run(FIXED, 0, "Determines initial weights, order of reviews and dropout.", lower=0)
 
@@ -58,17 +58,17 @@ class Config:
         "review. A folder may hold one of these for each split.",
     )
     text_column: str = _data(
-        FIXED, "text", "Name of the texts: a feature of TFDS, a column, a key.", alias="text_key"
+        FIXED, "text", "Name of the texts: of a TFDS feature, a column or a key.", alias="text_key"
     )
-    label_column: str = _data(FIXED, "label", "Name of the labels.", alias="label_key")
+    label_column: str = _data(FIXED, "label", "Name of the labels, likewise.", alias="label_key")
     data_dir: str = _data(
         NOT_STORED,
         "",
-        "Where TFDS' prepared datasets are; empty: TFDS' own default, TFDS_DATA_DIR if set. For own reviews, "
-        "what a relative path is relative to.",
+        "Folder of TFDS' prepared datasets; empty: TFDS' own default, or TFDS_DATA_DIR if set. For own "
+        "reviews, the folder that relative paths start from.",
     )
     cache_dir: str = _data(
-        NOT_STORED, "", "Where encoded corpora are kept, shared by runs; empty: the user's cache folder."
+        NOT_STORED, "", "Folder of encoded corpora, shared by runs; empty: the user's cache folder."
     )
     train_split: str = _data(
         FIXED, "train", "Reviews to train on and to build the vocabulary from, in TFDS' split syntax."
@@ -82,29 +82,29 @@ class Config:
     held_out_fraction: float = _data(
         FIXED,
         0.1,
-        "Where own reviews have no splits and none is given: the share held out for validation, and as "
-        "much for test.",
+        "For own reviews without splits, if no split flag is given: the share held out for validation, and "
+        "the same share for test.",
         above=0.0,
         upper=0.4,
     )
     vocab_size: int = _data(FIXED, 1000, "Size of the vocabulary, including '' and '[UNK]'.", lower=3)
-    max_length: int = _data(FIXED, 0, "Tokens of a review that are read, from its start; 0: all.", lower=0)
+    max_length: int = _data(FIXED, 0, "Most tokens read, from the start of a review; 0: all.", lower=0)
 
     embedding_dim: int = _model(FIXED, 64, "Size of a token's embedding.", lower=1)
     lstm_units: int = _model(FIXED, 64, "Units of the LSTM in each direction.", lower=1)
     dense_units: int = _model(FIXED, 64, "Units of the dense layer before the logit.", lower=1)
     dropout: float = _model(
-        INEXACT, 0.0, "Share of the LSTM's output that is dropped in training.", lower=0.0, upper=0.99
+        INEXACT, 0.0, "Share of the LSTM's output dropped in training.", lower=0.0, upper=0.99
     )
 
     init_from: str = _training(
         NOT_STORED,
         "",
-        "Another run, of which the best is taken, or a checkpoint: a new run starts with its weights.",
+        "Another run, whose best checkpoint is used, or a checkpoint: a new run starts with its weights.",
     )
-    init_optimizer: bool = _training(NOT_STORED, False, "Take the optimizer of --init_from as well.")
+    init_optimizer: bool = _training(NOT_STORED, False, "Also copy the optimizer of --init_from.")
     init_best_metric: bool = _training(
-        NOT_STORED, False, "Take the metric that --init_from had to beat as well."
+        NOT_STORED, False, "Also use the best metric of --init_from, as --initial_best."
     )
     epochs: int = _training(FREE, 10, "Passes over the training reviews, in total.", lower=1)
     batch_size: int = _training(FIXED, 64, "Reviews per training step.", lower=1, upper=2**16)
@@ -115,7 +115,7 @@ class Config:
     on_nan: str = _training(
         INEXACT,
         "stop",
-        "When the loss or a gradient is NaN or infinite: stop, with nothing of that step saved, or continue.",
+        "If the loss or a gradient is NaN or infinite: stop without saving that step, or continue.",
         choices=("stop", "continue"),
     )
 
@@ -126,32 +126,32 @@ class Config:
     monitor: str = _evaluation(
         INEXACT,
         "val_loss",
-        "The metric that decides best and patience; 'loss' and 'accuracy' are those of training since the "
+        "Metric for the best checkpoint and patience; 'loss' and 'accuracy' are training metrics since the "
         "last evaluation.",
         choices=metrics.MONITORS,
     )
     monitor_mode: str = _evaluation(
-        INEXACT, "auto", "Whether less or more is better.", choices=("auto", "min", "max")
+        INEXACT, "auto", "Whether a lower or a higher metric is better.", choices=("auto", "min", "max")
     )
-    initial_best: float | None = _evaluation(INEXACT, None, "Only a better metric than this is best.")
+    initial_best: float | None = _evaluation(INEXACT, None, "The first best checkpoint must beat this.")
     patience: int = _evaluation(
         FREE, 5, "Stop after this many evaluations in a row without improvement; 0: never.", lower=0
     )
     min_delta: float = _evaluation(
-        INEXACT, 0.0, "Least change that patience counts as an improvement.", lower=0.0
+        INEXACT, 0.0, "Smallest change that patience counts as an improvement.", lower=0.0
     )
     baseline: float | None = _evaluation(
         INEXACT, None, "Patience restarts only at a metric that is also better than this."
     )
     start_from_epoch: int = _evaluation(
-        INEXACT, 0, "Patience ignores the evaluations of this many first epochs.", lower=0
+        INEXACT, 0, "Number of first epochs whose evaluations patience ignores.", lower=0
     )
 
     checkpoint_every_steps: int = _saving(
         FREE, 0, "Steps between checkpoints, besides the one at each evaluation; 0: off.", lower=0
     )
     checkpoint_every_secs: float = _saving(FREE, 60.0, "Seconds between checkpoints; 0: off.", lower=0.0)
-    max_to_keep: int = _saving(FREE, 3, "Newest checkpoints that are kept, besides the best.", lower=1)
+    max_to_keep: int = _saving(FREE, 3, "Number of newest checkpoints kept, besides the best.", lower=1)
 
     intra_op_threads: int = _speed(
         INEXACT, 1, "Threads that share one operation; 0: TensorFlow decides.", lower=0, upper=256
@@ -159,7 +159,7 @@ class Config:
     inter_op_threads: int = _speed(
         INEXACT,
         2,
-        "Operations at a time: one for each direction of the LSTM; 0: TensorFlow decides.",
+        "Operations run in parallel, one for each direction of the LSTM; 0: TensorFlow decides.",
         lower=0,
         upper=256,
     )
@@ -172,7 +172,7 @@ class Config:
         choices=("one_device", "mirrored", "multi_worker"),
     )
     logical_devices: int = _devices(
-        INEXACT, 0, "Devices that the CPU is split into; 0: it is not split.", lower=0, upper=1024
+        INEXACT, 0, "Devices to split the CPU into; 0: it is not split.", lower=0, upper=1024
     )
     connect_secs: int = _devices(
         NOT_STORED, 15, "Seconds that a worker waits for the others to connect.", lower=1
@@ -192,7 +192,7 @@ class Config:
 
     checkpoint: str = _after_training(
         "best",
-        "best, latest, or a path as in runs/imdb/checkpoints/ckpt-1200.",
+        "Checkpoint to use: best, latest, or a path as in runs/imdb/checkpoints/ckpt-1200.",
         modes=("evaluate", "predict", "export"),
     )
     split: str = _after_training(
@@ -200,8 +200,8 @@ class Config:
     )
     input: str = _after_training(
         "",
-        "Reviews or texts: a .csv, .tsv, .jsonl or .txt; empty: --split, and to predict --text or "
-        "standard input.",
+        "File of reviews or texts: a .csv, .tsv, .jsonl or .txt; empty: evaluate reads --split, predict "
+        "reads --text or standard input.",
         modes=("evaluate", "predict"),
     )
     text: tuple[str, ...] = _after_training(
@@ -209,14 +209,14 @@ class Config:
     )
     bad_rows: str = _after_training(
         "skip",
-        "What to do at a row of --input that holds no review.",
+        "What to do with an invalid row of --input.",
         modes=("evaluate", "predict"),
         choices=("skip", "stop"),
     )
     output: str = _after_training(
         "",
-        "Where to write the result as JSON, for predict one object per line; -: standard output. For "
-        "inspect, a .csv gets the history.",
+        "File for the result as JSON, for predict one object per line; -: standard output. If it is a .csv, "
+        "inspect writes the history.",
         modes=("evaluate", "predict", "inspect"),
     )
 
@@ -287,7 +287,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 
 def check_each(settings: Settings) -> None:
-    """Raises InputError for a setting that is out of its bounds, whatever the others are."""
+    """Raises InputError for a setting that is out of bounds; each is checked alone."""
     for name, value in settings.items():
         field = FIELDS[name]
         if not is_within_bounds(value, field.metadata):
@@ -295,5 +295,5 @@ def check_each(settings: Settings) -> None:
         if name in PATHS and re.match(_SCHEME, value):
             raise InputError(
                 f"--{name} must be a path on this machine, but --{name}={value} was given; "
-                f"mount it as a folder, and give the path of that."
+                f"mount it as a folder and give that path."
             )

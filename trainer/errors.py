@@ -1,6 +1,6 @@
 """The errors that end the program with one sentence and no traceback, each with its exit code.
 
-Exit code 1 is left to bugs: whatever is not one of these shows its traceback.
+Exit code 1 is reserved for bugs: any other exception shows its traceback.
 """
 
 
@@ -14,13 +14,13 @@ class TrainerError(Exception):
 
 
 class InputError(TrainerError):
-    """A flag, a file, a corpus or a run directory is not what it must be, or the run is locked."""
+    """A flag, a file, a corpus or a run directory is invalid, or the run is locked."""
 
     exit_code = 2
 
 
 class StorageError(TrainerError):
-    """A file could not be written or read; what was committed before stays."""
+    """A file could not be written or read; everything committed before is kept."""
 
     exit_code = 3
 

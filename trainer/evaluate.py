@@ -1,4 +1,4 @@
-"""Evaluates a trained model on a split, or on a file of the user's own."""
+"""Evaluates a trained model on a split, or on the user's own file."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from trainer.streams import printable
 
 
 def run(given: Settings) -> None:
-    """Prints all metrics as a table, and writes them as JSON where --output says."""
+    """Prints all metrics as a table, and writes them as JSON to --output."""
     trained = trained_model.load(given)
     config = trained.config
     name, reviews = _reviews(config)
@@ -39,7 +39,7 @@ def run(given: Settings) -> None:
 
 
 def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes] | np.ndarray, np.ndarray]]]:
-    # The name of the reviews, and batches of them: texts and labels.
+    # Returns a name for the reviews, and batches of (texts, labels).
     if config.input:
         rows = review_files.read(
             config.input,
@@ -116,7 +116,7 @@ def _auc(scores: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def table(report: Report) -> str:
-    """The metrics and the confusion matrix, for people."""
+    """The metrics and the confusion matrix as text."""
     lines = [f"{name:<10} {_cell(getattr(report, name)):>9}" for name in report._fields[:7]]
     negative, positive = classes.NAMES
     rows = [

@@ -3,8 +3,8 @@
     export/saved_model/<step>/   one folder for each step, the layout of TensorFlow Serving
     export/model.keras           a Sequential: TextVectorization, Embedding, Bidirectional(LSTM), two Dense
 
-Both consist of Keras' own layers and need nothing of this program. What is written is loaded again, and must
-give the probabilities of the run before it replaces an older export.
+Both consist of stock Keras layers and do not need this program. Each export is reloaded and must reproduce
+the run's probabilities before it replaces an older one.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _MARK = pathlib.Path("assets.extra", "run.json")  # in a SavedModel: shows that 
 
 
 def run(given: Settings) -> None:
-    """Writes export/ of the run that the command line names; what else is there stays."""
+    """Writes export/ of the run that the command line names; other files there are kept."""
     trained = trained_model.load(given)
     folder = pathlib.Path(trained.config.workdir) / "export"
     model = stock_model(trained)
@@ -42,8 +42,8 @@ def run(given: Settings) -> None:
     is_behind_link = saved_model.parent.is_symlink()
     if is_behind_link and saved_model.is_dir() and not files.is_regular(saved_model / _MARK):
         raise InputError(
-            f"{saved_model} must be an export of this program to be replaced, but it is behind a link and "
-            f"is not; move it away, or remove the link."
+            f"{saved_model} must be an export of this program to be replaced, but it is in a linked folder "
+            f"and is not one; move it away, or remove the link."
         )
     with _locked(folder):
         _publish(file, model.save, _load_keras, trained)
@@ -85,7 +85,8 @@ def stock_model(trained: TrainedModel) -> keras.Sequential:
 
 
 def _words(vocabulary: Vocabulary) -> list[str]:
-    # Keras keeps a vocabulary as text. A token that is not UTF-8 gets a name in brackets, which no token has.
+    # Keras keeps a vocabulary as text. A token that is not UTF-8 gets a name in brackets; no real token
+    # contains brackets.
     words = []
     for token in vocabulary.tokens[2:]:
         try:
@@ -115,12 +116,12 @@ def _save(model: keras.Sequential, path: str, trained: TrainedModel) -> None:
 
 
 def _load_keras(path: str) -> tf.Tensor:
-    # The logits of the probes, by the file that was written.
+    # The logits of the probe texts, computed by the exported file.
     return keras.models.load_model(path)(tf.constant(_PROBES))[:, 0]
 
 
 def _load_saved_model(path: str) -> tf.Tensor:
-    loaded = tf.saved_model.load(path)  # held: it owns the variables
+    loaded = tf.saved_model.load(path)  # keep a reference: it owns the variables
     return loaded.serve(tf.constant(_PROBES))["logit"]
 
 
@@ -130,7 +131,7 @@ def _publish(
     load: Callable[[str], tf.Tensor],
     trained: TrainedModel,
 ) -> None:
-    # Written beside its place, loaded and checked, and only then renamed.
+    # Writes beside the final path, reloads and checks, and only then renames.
     new, old = final.with_name(f"new.{final.name}"), final.with_name(f"old.{final.name}")
     for leftover in (new, old):
         files.remove(leftover)
@@ -145,21 +146,20 @@ def _publish(
                 )
             for path in [*new.rglob("*"), new]:
                 files.fsync(path)
-            if (
-                final.is_dir()
-            ):  # A folder cannot replace another in one step; this is the shortest way there is.
+            # A folder cannot replace another in one step; two renames leave the shortest gap.
+            if final.is_dir():
                 final.rename(old)
             new.replace(final)
             files.fsync(final.parent)
             files.remove(old)
     finally:
-        with contextlib.suppress(StorageError):  # The first error is not hidden by one of the cleanup.
+        with contextlib.suppress(StorageError):  # An error of the cleanup must not hide the first one.
             files.remove(new)
 
 
 @contextlib.contextmanager
 def _storage_errors(final: pathlib.Path) -> Iterator[None]:
-    # TensorFlow reports a full disk by the class that it has for too little memory.
+    # TensorFlow reports a full disk as ResourceExhaustedError, like too little memory.
     try:
         with files.storage_errors(final):
             yield

@@ -1,4 +1,4 @@
-"""What a field of `Config` has: section, default, help, bounds, and whether it may change on resume."""
+"""The metadata of a `Config` field: section, default, help, bounds, and whether it may change on resume."""
 
 import dataclasses
 import enum
@@ -33,18 +33,18 @@ def define(
     modes: tuple[str, ...] = (),
     alias: str | None = None,
 ) -> Any:
-    """A dataclass field with what its flag needs.
+    """A dataclass field with the metadata that its flag needs.
 
     Args:
-      section: of `--help`.
+      section: its section in `--help`.
       on_resume: whether it may change on resume.
       default: its default value.
       help: what `--help` prints.
-      lower: the least value.
-      above: a value that it must exceed.
-      upper: the largest value; 2**31 - 1 for integers without one.
-      choices: the values it may have.
-      modes: the modes it is for; empty: all.
+      lower: the smallest allowed value.
+      above: a value that it must exceed, instead of `lower`.
+      upper: the largest allowed value; None means 2**31 - 1 for integers.
+      choices: the allowed values.
+      modes: the modes that accept it; empty: all.
       alias: another name of its flag.
     """
     if isinstance(default, int) and not isinstance(default, bool) and upper is None:
@@ -55,7 +55,7 @@ def define(
 
 
 def is_within_bounds(value: Any, metadata: Mapping[str, Any]) -> bool:
-    """Whether a value is one that a field with this metadata may have."""
+    """Whether a field with this metadata may have this value."""
     lower, above, upper, choices = (metadata[bound] for bound in ("lower", "above", "upper", "choices"))
     if isinstance(value, float) and not math.isfinite(value):
         return False

@@ -1,7 +1,7 @@
-"""Files: durable writes that are whole after a kill or a power loss, and reads that trust nothing.
+"""Durable writes, which a kill or a power loss cannot truncate, and reads of untrusted files.
 
-What a run directory holds may come from a stranger, so only regular files are opened, links only where the
-caller says so, and no more is read than the reader can use.
+The content of a run directory is untrusted. So only regular files are opened, links are followed only on
+request, and the size of a read is limited.
 """
 
 import contextlib
@@ -18,29 +18,30 @@ from collections.abc import Iterator
 from trainer import machine
 from trainer.errors import InputError, StorageError
 
-SMALL = 2**24  # bytes; more than any text that this program writes but a vocabulary and a long history
+SMALL = 2**24  # bytes; larger than any text of this program except a vocabulary and a long history
 
-_PATTERNS = "*?[]\\"  # what TensorFlow takes for a pattern in a name
+_PATTERNS = "*?[]\\"  # characters that make TensorFlow read a name as a pattern
 
 
 class UnexpectedFileError(OSError):
-    """Something else is there than the regular file, of bounded size, that its reader expects."""
+    """The path does not hold a regular file of the expected size."""
 
 
-# There is no such file. Any other OSError means that it can't be read, which says nothing about its content.
+# Errors that mean: there is no such file. Any other OSError means that it can't be read, which says nothing
+# about its content.
 ABSENT = (FileNotFoundError, NotADirectoryError, UnexpectedFileError)
 
 
 class HeldDirectory:
-    """A directory that is held open: what was opened is what is written, wherever its name leads meanwhile.
+    """A directory that is held open, so that writes reach it even if its path changes meanwhile.
 
     Attributes:
       path: its name as the user gave it, for messages.
-      plain: a name without patterns, for TensorFlow, which reads and removes files by patterns.
+      plain: a name without pattern characters, for TensorFlow, which reads and removes files by pattern.
 
     Raises:
       OSError: when it can't be opened.
-      InputError: when no plain name of it can be had on this system.
+      InputError: when this system offers no plain name for it.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -68,10 +69,10 @@ class HeldDirectory:
 
 
 def plain_directory(path: pathlib.Path, descriptor: int) -> pathlib.Path:
-    """A name of an open directory, without patterns, for libraries that take names for them.
+    """A name of an open directory without pattern characters, for libraries that read names as patterns.
 
     Raises:
-      InputError: when no such name can be had on this system.
+      InputError: when this system offers no such name.
     """
     if name := machine.descriptor_name(descriptor):
         return name
@@ -83,13 +84,13 @@ def plain_directory(path: pathlib.Path, descriptor: int) -> pathlib.Path:
 
 
 def path_identity(path: pathlib.Path) -> tuple[int, int]:
-    """Device and inode, which identify a file or a directory of this machine whatever its name."""
+    """Device and inode, which identify a file or a directory on this machine whatever its name."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
 def expand_home(path: str) -> str:
-    """A path that begins with ~ or ~user, with that user's home folder in its place; any other path as it is.
+    """Replaces a leading ~ or ~user by that user's home folder; other paths are returned unchanged.
 
     Raises:
       LookupError: when the home is not known.
@@ -107,10 +108,10 @@ def expand_home(path: str) -> str:
 
 @contextlib.contextmanager
 def plain_name(path: pathlib.Path) -> Iterator[str]:
-    """A name of `path` that TensorFlow takes literally, within the context; no pattern in its last part."""
+    """Yields a name of `path` that TensorFlow takes literally; its last part must have no pattern."""
     held = HeldDirectory(path.parent)
     yield str(held.plain / path.name)
-    del held  # only now: its descriptor is closed with it
+    del held  # not earlier: this closes the descriptor
 
 
 def is_regular(path: pathlib.Path) -> bool:
@@ -126,23 +127,23 @@ def is_uri(path: str) -> bool:
 
 
 def open_regular(path: pathlib.Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> int:
-    """Opens a regular file, without waiting for the writer of a pipe.
+    """Opens a regular file; never blocks on a pipe.
 
     Args:
       path: the file's name.
       flags: as `os.open` takes them.
-      follow_links: whether a link to a regular file is fine.
+      follow_links: whether a link to a regular file is accepted.
 
     Returns:
       Its descriptor.
 
     Raises:
-      UnexpectedFileError: when it is something else than a regular file.
+      UnexpectedFileError: when it is not a regular file.
       OSError: when it can't be opened.
     """
     irregular = UnexpectedFileError(errno.EINVAL, "it is not a regular file", str(path))
     try:
-        # Looked at first where links are followed, because some devices act when they are opened.
+        # If links are followed, check before opening: some devices act when they are opened.
         if follow_links and not stat.S_ISREG(path.stat().st_mode):
             raise irregular
         no_follow = 0 if follow_links else os.O_NOFOLLOW
@@ -161,7 +162,7 @@ def read(path: pathlib.Path, *, limit: int = SMALL, follow_links: bool = False) 
     """The content of a regular file of at most `limit` bytes.
 
     Raises:
-      UnexpectedFileError: when it is something else than a regular file, or larger.
+      UnexpectedFileError: when it is not a regular file, or is larger.
       OSError: when it can't be read.
     """
     with os.fdopen(open_regular(path, follow_links=follow_links), "rb") as file:
@@ -173,10 +174,10 @@ def read(path: pathlib.Path, *, limit: int = SMALL, follow_links: bool = False) 
 
 
 def entries(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The paths in a directory, in the order of their names; none where there is no directory.
+    """The paths in a directory, sorted by name; empty if there is no directory.
 
     Raises:
-      StorageError: when the directory is there and can't be read.
+      StorageError: when the directory exists but can't be read.
     """
     try:
         return sorted(directory.iterdir())
@@ -187,13 +188,13 @@ def entries(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def make_directory(path: pathlib.Path) -> None:
-    """Makes a missing directory, with its parents, durably; raises StorageError when it can't be made."""
+    """Creates a missing directory and its parents durably; raises StorageError when that fails."""
     with storage_errors(path):
         make_directory_or_fail(path)
 
 
 def make_directory_or_fail(path: pathlib.Path) -> None:
-    """As `make_directory`, but raises OSError."""
+    """The same as `make_directory`, but raises OSError."""
     if not path.is_dir():
         make_directory_or_fail(path.parent)
         path.mkdir(exist_ok=True)
@@ -201,14 +202,14 @@ def make_directory_or_fail(path: pathlib.Path) -> None:
 
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Replaces a file by `data`, durably: whatever happens, the old or the new content is there, whole.
+    """Replaces the content of a file durably: after a crash, the complete old or new content is there.
 
     Raises:
-      StorageError: when it can't be written; the old content stays.
+      StorageError: when it can't be written; the old content is kept.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors(path):
-        # Made anew: what a kill, or a stranger, left under this name may be a link to any file.
+        # Always a new file: a leftover under this name may be a link to any file.
         temporary.unlink(missing_ok=True)
         descriptor = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "wb") as file:
@@ -220,7 +221,7 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
 
 
 def append_line(path: pathlib.Path, line: str) -> None:
-    """Appends a line to a file, durably; a torn last line, left by a kill, is dropped."""
+    """Appends a line to a file durably; drops an incomplete last line, left by a kill."""
     with storage_errors(path):
         try:
             whole, _, _ = read(path, limit=2**26).rpartition(b"\n")
@@ -230,7 +231,7 @@ def append_line(path: pathlib.Path, line: str) -> None:
 
 
 def remove(path: pathlib.Path) -> None:
-    """Removes a file, a link or a folder, durably; one that is not there is fine. A link's target stays.
+    """Removes a file, a link or a folder durably, if it exists. The target of a link is kept.
 
     Raises:
       StorageError: when it can't be removed.
@@ -256,7 +257,7 @@ def fsync(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def storage_errors(path: pathlib.Path) -> Iterator[None]:
-    """Turns an OSError at `path` into a StorageError that names it, and the space left where that is why."""
+    """Turns an OSError at `path` into a StorageError that names the path and the free space."""
     try:
         yield
     except OSError as error:
@@ -264,12 +265,12 @@ def storage_errors(path: pathlib.Path) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """Why a call of the system failed, in a few words."""
+    """Why a system call failed, in a few words."""
     return error.strerror or str(error) or type(error).__name__
 
 
 def not_written(path: pathlib.Path, why: str) -> StorageError:
-    """The error for a path that could not be written; names the space that is left there."""
+    """The error for a path that could not be written; names the free space there."""
     return StorageError(
         f"{path} could not be written ({why}; {free_space(path)}); "
         f"what was committed stays, the same command continues."
@@ -277,14 +278,14 @@ def not_written(path: pathlib.Path, why: str) -> StorageError:
 
 
 def not_readable(path: pathlib.Path, why: str) -> StorageError:
-    """The error for a path that is there and can't be read, which says nothing about its content."""
+    """The error for a path that exists but can't be read, which says nothing about its content."""
     return StorageError(
         f"{path} could not be read ({why}); nothing was changed: fix that, and the same command continues."
     )
 
 
 def free_space(path: pathlib.Path) -> str:
-    """How much can be written where `path` is, or would be."""
+    """The free space of the filesystem of `path`, which need not exist, in words."""
     for folder in path.parents:
         with contextlib.suppress(OSError):
             return f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free in {folder}"

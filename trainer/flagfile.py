@@ -1,4 +1,4 @@
-"""Settings as text: the lines of a flagfile, as a checkpoint and `config.flags` hold them."""
+"""Settings as text: the lines of a flagfile, stored in checkpoints and in `config.flags`."""
 
 import dataclasses
 import hashlib
@@ -13,9 +13,9 @@ _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0"
 
 
 def parse_value(field: dataclasses.Field[Any], argument: str) -> Any:
-    """Converts a text to the type of a field, or of an item of it if it is a tuple.
+    """Converts a text to the type of a field, or of one item if the field is a tuple.
 
-    An empty text is None where the field may be None.
+    An empty text becomes None if the field may be None.
 
     Raises:
       ValueError: when the text is not of that type; its message says what it must be.
@@ -66,8 +66,7 @@ def to_text(config: Config, *classes: OnResume) -> str:
 def from_text(text: str) -> dict[str, Any]:
     """The inverse of `to_text`.
 
-    The text may come from a stranger, so a flag that only the command line may give, such as where to write,
-    is refused.
+    The text is untrusted: a flag that only the command line may give, such as an output path, is refused.
 
     Raises:
       ValueError: when `text` is not what `to_text` writes.
@@ -79,7 +78,7 @@ def from_text(text: str) -> dict[str, Any]:
             raise ValueError(f"this version has no {line[:100]!r}")
         field = FIELDS[name]
         if field.metadata["on_resume"] is NOT_STORED:
-            raise ValueError(f"{line[:100]!r} is for the command line alone")
+            raise ValueError(f"{line[:100]!r} may only be given on the command line")
         value = parse_value(field, argument)
         values[name] = (*values.get(name, ()), value) if field.type == tuple[str, ...] else value
     try:
@@ -90,7 +89,7 @@ def from_text(text: str) -> dict[str, Any]:
 
 
 def to_file(config: Config) -> bytes:
-    """The content of `config.flags`: a flagfile that ends with a checksum; a line cut short may be a flag."""
+    """The content of `config.flags`: a flagfile and its checksum, as a truncated line may be a valid flag."""
     text = to_text(config, FIXED, INEXACT, FREE)
     return f"{text}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n".encode()
 

@@ -21,7 +21,7 @@ Train a bidirectional LSTM on labelled reviews. Kill it at any time: the same co
 
     python -m trainer.main --flagfile=trainer/configs/quickstart.flags
 
-Flags may also stand in a file, one per line: --flagfile=<path>. --verbosity=-1 is quiet, 1 logs every save.
+Flags can also be in a file, one per line: --flagfile=<path>. --verbosity=-1 is quiet, 1 logs every save.
 A path that begins with ~ is in the home folder.
 SIGUSR1 saves, and training continues; SIGINT, SIGTERM, SIGHUP, SIGUSR2 and SIGXCPU save and stop.
 
@@ -31,7 +31,7 @@ needs --allow_inexact_resume for an [inexact] one, and is accepted for a [free] 
 
 
 class _Parser(flags.ArgumentParser[Any]):
-    """Text to the type of one field."""
+    """Converts text to the type of one field."""
 
     def __init__(self, field: dataclasses.Field[Any]) -> None:
         self._field = field
@@ -57,7 +57,7 @@ _define_flags()
 
 
 def parse(argv: Sequence[str]) -> dict[str, Any] | None:
-    """The settings that a command line gives; None when it asks for help.
+    """Parses a command line into settings; None when it requests help.
 
     Raises:
       InputError: for a flag that is unknown, of a wrong type or of another mode, a flagfile that cannot be
@@ -84,7 +84,7 @@ def parse(argv: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _expand_home(name: str, value: Any) -> Any:
-    # Most shells leave a ~ after = or csv: as it is.
+    # Most shells do not expand a ~ after = or csv:.
     if name not in (*PATHS, "data_dir", "dataset"):
         return value
     kind, path = "", value
@@ -114,7 +114,7 @@ def _parse_with_absl(argv: Sequence[str]) -> list[str]:
         raise InputError(f"{message}; --help lists every flag.") from None
     if warning := captured_stderr.getvalue():
         raise InputError(
-            f"A flagfile may not include itself, but {warning.split()[-1]} does, directly or by others."
+            f"A flagfile may not include itself, but {warning.split()[-1]} does, directly or through others."
         )
     return stray
 

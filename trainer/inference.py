@@ -1,4 +1,4 @@
-"""The logits of texts by a trained model."""
+"""Computes the logits of texts with a trained model."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,11 +31,11 @@ def logits_of(
     """The logit of each text, computed in batches sorted by length so that there is little padding.
 
     Args:
-      predict_step: a classifier, or what `make_predict_step` makes of it, which is faster for more than a few
-        texts.
+      predict_step: a classifier, or its compiled step from `make_predict_step`, which is faster for more than
+        a few texts.
       vocabulary: the one that the classifier was trained with.
-      texts: all of them are in memory, encoded.
-      max_length: tokens of a text that are read, from its start; 0: all.
+      texts: [texts] string, encoded all at once in memory.
+      max_length: most tokens read, from the start of a text; 0: all.
 
     Returns:
       float32 [texts].

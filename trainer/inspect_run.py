@@ -13,7 +13,7 @@ from trainer.errors import InputError
 from trainer.inspection import Row
 from trainer.words import plural
 
-# The columns of the history, each with its width on a screen.
+# Column of the history -> its width in characters.
 COLUMNS = {name: max(8, len(name) + 2) for name in ("step", "epoch", *metrics.HISTORY)} | {"step": 10}
 
 

@@ -1,6 +1,6 @@
-"""A run directory as it is: checkpoints, history, encoded reviews, and what the same command would do.
+"""Inspects a run directory: checkpoints, history, encoded reviews, and what the same command would do.
 
-Reads only: the run may be training at the same time.
+Changes nothing: the run may be training at the same time.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from trainer.settings import resolve
 from trainer.trained_model import all_settings_of
 from trainer.words import plural
 
-# The scalars of a state that are read here, each with numpy's kind of it.
+# The scalars of a state that are read here -> their NumPy dtype kind.
 _KINDS = {
     "step": "i",
     "best_step": "i",
@@ -41,16 +41,16 @@ _KINDS = {
     "frozen_flags": "S",
 }
 
-Row = dict[str, Any]  # of the history: a value for each column
+Row = dict[str, Any]  # of the history: column -> value
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was looked at.
+    """An inspected checkpoint.
 
     Attributes:
       prefix: its path.
-      size: bytes of its files.
+      size: the total size of its files in bytes.
       damage: what is wrong with it, or None.
       values: the scalars of its state; None when it is corrupt.
     """
@@ -80,13 +80,13 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """A run directory as it was found.
+    """The content of a run directory.
 
     Attributes:
       directory: the run directory.
-      checkpoints: all that are there.
+      checkpoints: all of them, valid or not.
       newest: the newest valid one, or None.
-      stored: its settings.
+      stored: the settings stored in `newest`.
       config: the settings that the same command would use.
       starts: the lines of starts.jsonl.
       history: one row for each evaluation, from the event log.
@@ -111,7 +111,7 @@ class Inspection:
 def look(directory: pathlib.Path, given: Settings) -> Inspection:
     """Reads everything in a run directory."""
     read = [_look_at(prefix) for prefix in checkpoint_files.listed(directory)]
-    remaining = set(checkpoint_files.listed(directory))  # a run that trains may have removed some meanwhile
+    remaining = set(checkpoint_files.listed(directory))  # a training run may have removed some meanwhile
     valid = [checkpoint for checkpoint in read if checkpoint.values is not None]
     newest = max(valid, key=lambda checkpoint: checkpoint.step, default=None)
     stored = all_settings_of(directory, newest.prefix, newest.values) if newest else {}
@@ -146,8 +146,8 @@ def history(curves: event_files.Curves, steps_per_epoch: int) -> list[Row]:
     """One row for each evaluation, from an event log.
 
     Returns:
-      `step`, `epoch`; each training metric since the evaluation before; each validation metric, None without
-      validation; `best`, whether it was the best so far; `patience`, the evaluations since patience
+      `step`, `epoch`; each training metric since the previous evaluation; each validation metric, None
+      without validation; `best`, whether it was the best so far; `patience`, the evaluations since patience
       restarted.
     """
     values = {name: dict(curves.get(curve, [])) for name, curve in metrics.HISTORY.items()}
@@ -162,7 +162,7 @@ def history(curves: event_files.Curves, steps_per_epoch: int) -> list[Row]:
 
 
 def facts_of(inspection: Inspection) -> dict[str, Any]:
-    """What is reported, ready for JSON."""
+    """The report, as values that JSON can hold."""
     directory, settings, starts = inspection.directory, inspection.config, inspection.starts
     newest, step = inspection.newest, inspection.step
     monitor_state = newest.monitor_state if newest else None
@@ -205,7 +205,7 @@ def facts_of(inspection: Inspection) -> dict[str, Any]:
 
 
 def _damage_of_store(path: pathlib.Path, cache_dir: str) -> str | None:
-    # starts.jsonl may be a stranger's: only stores in the folder that the command line gives are read.
+    # starts.jsonl is untrusted: only stores in the folder that the command line gives are read.
     if not token_store.is_inside(path, cache_dir):
         return "not read: it is not in --cache_dir"
     return token_store.damage(path)

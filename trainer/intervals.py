@@ -1,4 +1,4 @@
-"""When to save, and the rate between two log lines; nothing here decides a bit of the result."""
+"""When to save, and the rate between two log lines. Nothing here affects the bits of the result."""
 
 import time
 

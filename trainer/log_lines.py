@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from trainer import streams
 
-_RED, _GREEN, _YELLOW = 31, 32, 33  # as terminals number them
+_RED, _GREEN, _YELLOW = 31, 32, 33  # ANSI colour codes
 _PACKAGE = pathlib.Path(__file__).parent
 
 
 class LogLines(logging.Handler):
-    """Prints records without tearing a progress bar, coloured on a terminal; of the libraries, warnings only.
+    """Prints records without breaking a progress bar, coloured on a terminal; from libraries only warnings.
 
     A record with `is_good=True` is green.
     """
@@ -33,7 +33,7 @@ class LogLines(logging.Handler):
         line = streams.printable(f"{prefix}{record.getMessage()}")
         if colour := self._colour(record):
             line = f"\x1b[{colour}m{line}\x1b[0m"
-        # In one write: a signal may end the process after any.
+        # A single write: a signal may end the process between two.
         tqdm.write(f"{line}\n", file=sys.stderr, end="")
 
     def _colour(self, record: logging.LogRecord) -> int | None:

@@ -1,4 +1,4 @@
-"""What this machine is and can do: all that only Linux has, each with what stands in for it elsewhere.
+"""Facts and functions of this machine: everything that only Linux has, with a fallback for other systems.
 
 macOS has no /proc, /sys, O_PATH, sched_getaffinity or posix_fadvise, and its fsync does not reach the disk.
 """
@@ -13,9 +13,9 @@ import re
 import subprocess
 
 PROC, SYS = pathlib.Path("/proc"), pathlib.Path("/sys")
-_UNKNOWN = "unknown"  # a fact about the CPU that this system does not give
+_UNKNOWN = "unknown"  # a fact about the CPU that this system does not provide
 
-_SYSCTL = "/usr/sbin/sysctl"  # macOS; Linux' own knows none of these names
+_SYSCTL = "/usr/sbin/sysctl"  # of macOS; the sysctl of Linux has none of these names
 _MODEL, _ARM_FEATURES = "machdep.cpu.brand_string", "hw.optional"
 _X86_FEATURES = ("machdep.cpu.features", "machdep.cpu.leaf7_features")
 _CACHES = ("hw.l1icachesize", "hw.l1dcachesize", "hw.l2cachesize", "hw.l3cachesize")
@@ -23,14 +23,14 @@ _NO_FULL_SYNC = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY)
 
 
 def usable_cores() -> int:
-    """How many cores this process may use; without sched_getaffinity, how many there are."""
+    """How many cores this process may use; without sched_getaffinity, how many the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def read_ahead(descriptor: int, start: int, length: int) -> None:
-    """Has the disk read bytes of a file while something else is done; without posix_fadvise, does nothing."""
+    """Asks the kernel to read bytes of a file in the background; without posix_fadvise, does nothing."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
@@ -38,7 +38,7 @@ def read_ahead(descriptor: int, start: int, length: int) -> None:
 def sync(descriptor: int) -> None:
     """Waits until a file's content, or a directory's entries, are on the disk, not only in the drive's cache.
 
-    On macOS only F_FULLFSYNC does that; some filesystems, such as a network's, have fsync alone.
+    On macOS only F_FULLFSYNC does that; some filesystems, such as network ones, support only fsync.
     """
     if hasattr(fcntl, "F_FULLFSYNC"):
         try:
@@ -52,27 +52,27 @@ def sync(descriptor: int) -> None:
 
 
 def open_directory(path: str | os.PathLike[str]) -> int:
-    """Opens a directory to be named by its descriptor; without O_PATH, it has to be readable.
+    """Opens a directory so that its descriptor can name it; without O_PATH it must be readable.
 
     Raises:
-      OSError: when it can't be opened or is no directory.
+      OSError: when it can't be opened or is not a directory.
     """
     return os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def descriptor_name(descriptor: int) -> pathlib.Path | None:
-    """A name of an open directory that holds wherever the directory is moved; None without /proc."""
+    """A name of an open directory that stays valid when the directory is moved; None without /proc."""
     name = PROC / "self" / "fd" / str(descriptor)
     return name if name.is_dir() else None
 
 
 def replace_descriptor_names(text: str, name: str) -> str:
-    """A text with another name in the place of each that `descriptor_name` gives."""
+    """Replaces every name made by `descriptor_name` in a text by `name`."""
     return re.sub(f"{re.escape(str(PROC))}/self/fd/[0-9]+", lambda _: name, text)
 
 
 def is_locked(inode: int) -> bool:
-    """Whether /proc lists a lock on a file, as it does not for other PID namespaces; False without /proc."""
+    """Whether /proc lists a lock on a file; it omits those of other PID namespaces. False without /proc."""
     with contextlib.suppress(OSError):
         lines = (PROC / "locks").read_text(encoding="ascii").splitlines()
         return any(line.split()[5].rpartition(":")[2] == str(inode) for line in lines if "->" not in line)
@@ -80,9 +80,9 @@ def is_locked(inode: int) -> bool:
 
 
 def cpu() -> dict[str, str]:
-    """Model, features and caches of the CPU: by these, kernels choose blocks and with them the order of sums.
+    """Model, features and caches of the CPU, by which kernels choose block sizes and so the order of sums.
 
-    Read from /proc and /sys; without /proc, from sysctl. What neither gives is "unknown".
+    Read from /proc and /sys; without /proc, from sysctl. A fact that neither provides is "unknown".
     """
     try:
         return _cpu_of_linux()
@@ -120,10 +120,10 @@ def _digest(features: list[str]) -> str:
 
 
 def _sysctl(*names: str) -> dict[str, str]:
-    # The values that the system knows, by name; of the others, and where there is no sysctl, none.
+    # The known values by name; empty if there is no sysctl.
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         command = [_SYSCTL, *names]
-        answer = subprocess.run(command, capture_output=True, timeout=10, check=False)
-        lines = (line.partition(": ") for line in answer.stdout.decode(errors="replace").splitlines())
+        completed = subprocess.run(command, capture_output=True, timeout=10, check=False)
+        lines = (line.partition(": ") for line in completed.stdout.decode(errors="replace").splitlines())
         return {name: value.strip() for name, _, value in lines}
     return {}

@@ -53,7 +53,7 @@ def _machine_errors() -> Iterator[None]:
 
 
 def start(mode: str, given: Settings, signals: Signals) -> None:
-    """Runs a mode; it alone is imported, and only now, because importing TensorFlow takes seconds."""
+    """Imports and runs one mode; not earlier, because importing TensorFlow takes seconds."""
     with importing_tensorflow():
         module = importlib.import_module(MODES[mode])
     if mode == "train":
@@ -63,13 +63,13 @@ def start(mode: str, given: Settings, signals: Signals) -> None:
 
 
 def cluster_of(given: Settings) -> Cluster:
-    """The workers of this training; an existing run's own strategy is known only from its checkpoint."""
+    """The workers of this training. The strategy stored with a run is not known yet."""
     connect_secs = given.get("connect_secs", config.FIELDS["connect_secs"].default)
     return read_cluster(given.get("strategy"), connect_secs=connect_secs)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the program; returns its exit code, or raises SystemExit when the reader of its output is gone."""
+    """Runs the program; returns its exit code. Raises SystemExit when the reader of its output is gone."""
     streams.guard()
     logging.basicConfig(handlers=[LogLines()])
     signals = Signals()

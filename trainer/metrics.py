@@ -1,6 +1,7 @@
 """The metrics of training and evaluation: their names, which direction is better, and where they are shown.
 
-A metric is added here, in `steps.py` (its sums) and in `run/state.py` (`Sums`, which a checkpoint holds).
+To add a metric, change this module, `steps.py` (its sums) and `run/state.py` (`Sums`, which a checkpoint
+holds).
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ class Metrics(NamedTuple):
 
 
 def lower_is_better(monitor: str) -> bool:
-    """Whether a lower value of what --monitor names is better."""
+    """Whether a lower value of the monitored metric is better."""
     return {metric.name: metric.lower_is_better for metric in METRICS}[monitor.removeprefix("val_")]
 
 
@@ -41,17 +42,16 @@ def is_of_validation(monitor: str) -> bool:
 
 
 def curve_of(monitor: str) -> str:
-    """The TensorBoard tag under which the best value of what --monitor names is logged."""
+    """The TensorBoard tag for the best value of the monitored metric."""
     return monitor.removeprefix("val_")
 
 
 def since_evaluation(name: str) -> str:
-    """The TensorBoard tag of a training metric since the evaluation before."""
+    """The TensorBoard tag of a training metric since the previous evaluation."""
     return f"{name}_since_evaluation"
 
 
-# The columns of a run's history, one row for each evaluation, with the curve, (run, tag), that each is read
-# from.
+# The history of a run has one row for each evaluation. Column -> the curve, (run, tag), that it is read from.
 HISTORY = {
     **{name: ("train", since_evaluation(name)) for name in NAMES},
     **{f"val_{name}": ("validation", name) for name in NAMES},

@@ -1,4 +1,4 @@
-"""Results where --output says."""
+"""Writes results to --output."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ def opened(path: str) -> Iterator[IO[str]]:
 
 
 def write_json(path: str, value: Mapping[str, object]) -> None:
-    """Writes a value as JSON where --output says; nowhere when that is empty."""
+    """Writes a value as JSON to --output; does nothing when that is empty."""
     if path:
         with opened(path) as file:
             file.write(json.dumps(value, indent=2) + "\n")

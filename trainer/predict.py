@@ -25,7 +25,7 @@ def run(given: Settings) -> None:
     predict_step = make_predict_step(trained.model)
     started, texts = time.monotonic(), 0
     as_line = _json_line if config.output else _plain_line
-    # At a terminal each line is answered before the next is typed.
+    # On a terminal each line is classified before the next is typed.
     size = 1 if sys.stdin.isatty() else review_files.CHUNK
     hidden = None if logging.level_info() else True  # None: hidden unless there is a terminal
     with output.opened(config.output) as file, tqdm(unit="text", disable=hidden, leave=False) as bar:

@@ -1,4 +1,4 @@
-"""Prepares a run directory for training: event log rewound, copies written, old result removed."""
+"""Prepares a run directory for training: rewinds the event log, writes copies, removes an old result."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ def prepare_directory(session: Session) -> None:
 
 
 def write_copies(session: Session) -> None:
-    """Writes the parts of the state that people and other modes read from files of their own."""
+    """Writes readable copies of parts of the state, for people and other modes."""
     if not session.replicas.is_chief:
         return
     state = session.state
@@ -65,8 +65,8 @@ def _write_if_changed(path: pathlib.Path, data: bytes) -> None:
 
 
 def _expected_points(session: Session) -> dict[tuple[str, str], tuple[int, float | None]]:
-    # The last points that the event log of the state has: (run, tag) -> step, 0 for none, and value, None for
-    # any.
+    # The last point of each curve in an event log that matches the state: (run, tag) -> (step, or 0 for no
+    # point; value, or None for any).
     state, config = session.state, session.config
     step, monitored = int(state.step), state.monitor_state
 

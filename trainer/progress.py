@@ -17,7 +17,7 @@ SampleText = dict[str, str | float]  # text, label, probability
 
 
 def with_progress_bars(batches: Iterable[Slices], session: Session) -> Iterator[Slices]:
-    """Passes batches on, starting at the state's step; on a terminal, each epoch has a progress bar."""
+    """Yields the batches, the first at the state's step; on a terminal, each epoch has a progress bar."""
     steps_per_epoch = session.data.plan.steps_per_epoch
     hidden = None if logging.level_info() else True  # None: hidden unless there is a terminal
     bar: tqdm | None = None
@@ -93,7 +93,7 @@ def classify_sample_texts(session: Session) -> list[SampleText]:
 def write_texts(
     session: Session, name: str, sample_texts: Sequence[SampleText], *on_resume: OnResume
 ) -> None:
-    """Writes the settings of these classes and classified sample texts to TensorBoard's page of texts."""
+    """Writes the settings of these classes and classified sample texts to TensorBoard's text page."""
     shown = flagfile.shown(session.config, *on_resume)
     tables: dict[str, Sequence[Mapping[str, str | float]]] = {
         "configuration": [{"flag": f"--{flag}", "value": value} for flag, value in shown]

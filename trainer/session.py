@@ -63,7 +63,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """A run that this process trains; nothing in it changes but the state and the files that it writes."""
+    """A run that this process trains; only its state and its files change."""
 
     config: Config
     directory: pathlib.Path
@@ -94,10 +94,10 @@ class Session:
 
 
 def look(given: Settings) -> Start:
-    """Finds what a run directory holds, and the settings of this start; changes nothing.
+    """Reads a run directory and determines the settings of this start; changes nothing.
 
     Raises:
-      InputError: when the settings contradict each other, or the run's own are not those of this version.
+      InputError: when settings contradict each other, or this version does not know the run's own.
       StorageError: when there are checkpoints, but none can be read.
     """
     directory = pathlib.Path(given["workdir"])
@@ -159,15 +159,15 @@ def _warm_start_source(start: Start) -> TrainedModel | None:
 
 
 def _settle(settings: Config, source: TrainedModel | None) -> Config:
-    # Settings that are settled by what the first start finds. They are frozen with the others: later starts
-    # read them from the checkpoint.
+    # Fills in settings that depend on what the first start finds. They are stored with the others: later
+    # starts read them from the checkpoint.
     if source and settings.init_best_metric:
         return dataclasses.replace(settings, initial_best=warm_start.best_metric_of(source, settings))
     return settings
 
 
 def _texts(settings: Config, data: Data, replicas: Replicas) -> dict[str, str]:
-    # What a checkpoint holds as text.
+    # The string variables of the state.
     fingerprints = {"vocabulary": data.vocabulary.fingerprint}
     fingerprints |= {f"split {split}": store.fingerprint for split, store in data.stores.items()}
     current = conditions.conditions(
@@ -185,7 +185,7 @@ def _texts(settings: Config, data: Data, replicas: Replicas) -> dict[str, str]:
 
 
 def _check(start: Start, data: Data, texts: Mapping[str, str], replicas: Replicas) -> None:
-    # Whatever can be wrong, before anything is changed in the directory.
+    # Checks everything before anything in the directory is changed.
     directory, newest, settings = start.directory, start.found.newest, start.config
     if newest is None and event_files.has_points(directory / "summaries"):
         raise StorageError(
@@ -236,15 +236,15 @@ def _restore(
             checkpoints.prune()
         compatibility.apply_overrides(settings, state, texts)
         if settings.init_from:
-            logging.info("The run has checkpoints of its own: --init_from=%s is ignored.", settings.init_from)
+            logging.info("The run already has checkpoints: --init_from=%s is ignored.", settings.init_from)
     elif source:
         warm_start.copy_weights(source, settings, state, data.vocabulary)
     return checkpoints
 
 
 def _open_data(settings: Config) -> Data:
-    # Opens the vocabulary and the encoded reviews of each split, built where --cache_dir lacks them; logs
-    # what they are.
+    # Opens the vocabulary and the encoded reviews of each split, after building those that --cache_dir lacks;
+    # logs a description.
     corpus = build.open_corpus(settings)
     splits = {
         "train": settings.train_split,

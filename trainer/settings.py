@@ -1,15 +1,15 @@
-"""Settings from several sources: those of a command line and those of a run, checked, merged and compared."""
+"""Checks, merges and compares the settings of a command line and of a run."""
 
 from trainer.config import FIELDS, Config, Settings, check_each
 from trainer.fields import OnResume
 
 
 def check_given(given: Settings, *, is_run: bool) -> None:
-    """Raises InputError for a command line that no start could use.
+    """Raises InputError for settings on the command line that are invalid in any case.
 
     Args:
       given: the settings that the command line gives.
-      is_run: whether they are for a run that exists, whose own settings are added to them.
+      is_run: whether the run exists; then its own settings will complete the given ones.
     """
     if is_run and given.get("workdir"):
         check_each(given)

@@ -10,9 +10,8 @@ from trainer import streams
 from trainer.errors import InterruptedBySignalError
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGXCPU)
-_REPEAT_SECS = (
-    1.0  # a second signal within this time is the same request: a terminal and a shell may both send one
-)
+# A second signal within this time is the same request: a terminal and a shell may both send one.
+_REPEAT_SECS = 1.0
 
 
 class StopRequests(Protocol):
@@ -44,7 +43,7 @@ class Signals:
     program at once only if it comes more than a second later, or if the save is done. SIGUSR1 requests a save
     alone. SIGHUP stays ignored if it was ignored at the start, as `nohup` has it.
 
-    Leaving `with signals` ignores all of them until the process is gone.
+    After `with signals` all of them are ignored until the process exits.
 
     Attributes:
       hint: what to print after the signal's name when the program stops without a save.
@@ -97,8 +96,8 @@ class Signals:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # The work is done, and its exit code stands. While Python shuts down it has no handlers: a signal
-        # would kill.
+        # The work is done, and its exit code is decided. While Python shuts down it has no handlers, so a
+        # signal would kill the process.
         for signum in (*_STOPPING, signal.SIGUSR1):
             signal.signal(signum, signal.SIG_IGN)
 

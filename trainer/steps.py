@@ -1,4 +1,4 @@
-"""The compiled training and evaluation steps: mathematics alone, on one replica or several."""
+"""The compiled training and evaluation steps: only mathematics, on one replica or several."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,15 +20,15 @@ EvalStep = Callable[[Slices, float], tf.Tensor]
 
 
 def _signature(rows: int, replicas: Replicas) -> list[object]:
-    # Of any length of time, so that a step is traced once.
+    # For any number of time steps, so that a step is traced once.
     return [(batch_spec(rows),) * len(replicas.local), tf.TensorSpec([], tf.float64)]
 
 
 def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, clip_norm: float) -> TrainStep:
     """Compiles the step (slices of a batch, stop request) -> float64 [3], which updates the state.
 
-    A stop request is 1.0 where this process wants to stop, else 0.0. What is returned is of the whole batch:
-    its loss, the global norm of the gradients, and the sum of the stop requests.
+    A stop request is 1.0 if this process wants to stop, else 0.0. The result is for the whole batch: loss,
+    global norm of the gradients, and sum of the stop requests.
     """
     model, optimizer = state.model, state.optimizer
     variables = model.trainable_variables
@@ -45,7 +45,7 @@ def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, c
                 loss = tf.reduce_sum(losses) / batch.reviews
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             sums = _sums(batch, logits, losses)
-            # Made dense: the norm of sparse gradients counts a token that a batch holds twice as two.
+            # Dense, because the norm of sparse gradients counts repeated tokens separately.
             gradients = sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
             values = [tf.cast(value, tf.float64) for value in (*sums, loss, stop)]
             *total_sums, total_loss, total_stop = tf.unstack(sum_over_replicas(tf.stack(values)))
@@ -77,7 +77,7 @@ def _sums(batch: Batch[tf.Tensor], logits: tf.Tensor, losses: tf.Tensor) -> Sums
 def make_eval_step(model: Model, replicas: Replicas) -> EvalStep:
     """Compiles the step (slices of a batch, stop request) -> float64 [4].
 
-    What is returned is summed over the whole batch: loss, correct reviews, reviews and stop requests.
+    The result is summed over the whole batch: loss, correct reviews, reviews and stop requests.
     """
 
     @tf.function(autograph=False, input_signature=_signature(EVALUATION_BATCH_SIZE, replicas))
@@ -103,10 +103,10 @@ def evaluate(
     stop: Callable[[], bool],
     abandon: Callable[[], Exception],
 ) -> Metrics:
-    """Sums over all batches, divided once.
+    """Computes the metrics over all batches; sums are divided once, at the end.
 
     Args:
-      eval_step: of the model to evaluate.
+      eval_step: the compiled step of the model to evaluate.
       batches: the slices of each batch.
       stop: whether this process wants to stop; called before each batch.
       abandon: makes the error to raise when a process wants to stop.

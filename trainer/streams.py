@@ -1,8 +1,8 @@
-"""The standard streams: a log line that can't be written is lost, a result that can't ends the program.
+"""The standard streams: log lines that can't be written are dropped, results that can't are errors.
 
-Standard error carries log lines, progress bars and warnings. What the pipe, the terminal or the disk behind
-it does not accept is lost, and the work continues. Standard output carries results: when its reader is gone,
-the program ends quietly with exit code 141; any other failure is an error.
+Standard error carries log lines, progress bars and warnings. If the pipe, terminal or disk does not accept
+them, they are dropped and the work continues. Standard output carries results: when its reader is gone, the
+program ends quietly with exit code 141; any other failure is an error.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ _ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not i
 
 
 def guard() -> None:
-    """Opens the standard streams that are closed, and makes all of them fail as described above.
+    """Opens standard streams that are closed, and makes all of them fail as described above.
 
-    Call it before any file is opened: a file would get the descriptor of a closed stream, and log lines with
-    it.
+    Call it before any file is opened: a file could get the descriptor of a closed stream, and receive log
+    lines.
     """
     for descriptor, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            # It gets the lowest free descriptor; opened in the wrong direction, so that using it fails as
-            # before.
+            # This gets the lowest free descriptor. It is opened in the wrong direction, so that using it
+            # still fails.
             os.open(os.devnull, flags)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -71,7 +71,7 @@ def _redirect_to_null(descriptor: int) -> None:
 
 
 class _Waiting(io.FileIO):
-    """Blocks while the stream is full, also if another program has made it non-blocking."""
+    """Blocks while the stream is full, even if another program has made it non-blocking."""
 
     def write(self, data: Any) -> int:
         while (written := super().write(data)) is None:

@@ -1,4 +1,4 @@
-"""The environment in which TensorFlow is imported: what decides bits, and its log lines."""
+"""The environment in which TensorFlow is imported: variables that affect bits, and its log lines."""
 
 import contextlib
 import os
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def importing_tensorflow() -> Iterator[None]:
-    """Sets what TensorFlow reads while it is imported, where the user has not, and keeps the import quiet.
+    """Sets variables that TensorFlow reads on import, unless the user has set them; silences the import.
 
     Keras' settings are always this program's own: neither the environment nor the user's keras.json changes
-    them, and none are written. TensorFlow's libraries print while they load, before they respect a log level;
-    TF_CPP_MIN_LOG_LEVEL=0 shows all of it.
+    them, and none are written. TensorFlow's libraries print while they load, before any log level applies;
+    TF_CPP_MIN_LOG_LEVEL=0 shows everything.
     """
     for name in [name for name in os.environ if name.startswith("KERAS_")]:
         del os.environ[name]

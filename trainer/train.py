@@ -37,7 +37,7 @@ def run(given: Settings, *, stop_requests: StopRequests) -> None:
 
 
 def train_to_the_end(session: Session) -> None:
-    """Does what is left to do of a run."""
+    """Does the rest of a run."""
     state, reason = session.state, session.stop_reason()
     step, best_step = int(state.step), int(state.best_step)
     if reason and records.is_result_of(session.directory, step, best_step):
@@ -47,7 +47,7 @@ def train_to_the_end(session: Session) -> None:
         return
     prepare_directory(session)
     if step == 0:
-        # Without the free flags: ten epochs and ten more leave what twenty leave.
+        # Without the free flags, so that ten epochs and ten more log the same as twenty.
         write_texts(session, "train", classify_sample_texts(session), FIXED, INEXACT)
     finish(session, reason or train_and_evaluate(session))
 
@@ -56,12 +56,12 @@ def train_and_evaluate(session: Session, *, train_step: TrainStep | None = None)
     """Trains from the state's step to the end of the run; returns why it stopped.
 
     At step N: update, log, evaluate, commit the event log, save, save the best. A checkpoint of step N
-    includes the verdict of N's evaluation, and a kill anywhere before it repeats the steps since the one
-    before, to the same bits.
+    includes the verdict of N's evaluation. After a kill at any earlier point, the steps since the previous
+    checkpoint are repeated, to the same bits.
 
     Args:
       session: what to train; its directory is prepared.
-      train_step: takes the steps, for example to time them; None: a new one.
+      train_step: replaces the compiled step, for example to time it; None: a new compiled step.
     """
     config, state = session.config, session.state
     train_step = train_step or make_train_step(
@@ -71,7 +71,7 @@ def train_and_evaluate(session: Session, *, train_step: TrainStep | None = None)
     saves, throughput = SaveInterval(step, config), Throughput(step, config.batch_size)
     for batch in with_progress_bars(_train_batches(session), session):
         loss, gradient_norm, stop = train_step(batch, float(session.stop_requests.received)).numpy().tolist()
-        session.stop_requests.defer_to_loop = True  # Until now, all there was is saved.
+        session.stop_requests.defer_to_loop = True  # Before the first step there was nothing to save.
         step += 1
         if config.on_nan == "stop":
             _check_finite(step, loss, gradient_norm, saves.saved_step)
@@ -165,7 +165,7 @@ def evaluate_and_judge(session: Session, step: int, *, saved_step: int) -> bool:
 
 
 def evaluate_split(session: Session, split: str, steps: int, if_stopped: str) -> Metrics:
-    """Exact metrics over the first `steps` x batch_size reviews of a split; 0 steps: over all."""
+    """Exact metrics over the first `steps` x batch_size reviews of a split; with 0 steps over all."""
     store = session.data.stores[split]
     batches = input_pipeline.evaluation_batches(
         store=store,
@@ -185,10 +185,10 @@ def evaluate_split(session: Session, split: str, steps: int, if_stopped: str) ->
 
 
 def finish(session: Session, reason: str) -> None:
-    """Evaluates the best checkpoint on the test split and writes the result; a function of what is committed.
+    """Evaluates the best checkpoint on the test split and writes the result.
 
-    After a kill in here it is done again from scratch, until result.json names this stop step and this best
-    step.
+    It depends only on committed state. After a kill it is repeated from scratch, until result.json names this
+    stop step and this best step.
     """
     config, state, hint = session.config, session.state, how_to_continue(session)
     session.replicas.gather("saved")  # Until the chief has saved the best, the others cannot read it.
@@ -206,7 +206,7 @@ def finish(session: Session, reason: str) -> None:
         session.checkpoints.restore(best)
         logging.info("Best checkpoint: step %d, %s %.4f.", int(state.step), config.monitor, best_metric)
     else:
-        logging.info("No checkpoint is best: what follows is of the latest.")
+        logging.info("There is no best checkpoint: evaluating the latest one.")
     step = int(state.step)
     if session.replicas.is_chief:
         event_files.remove_run(session.directory / "summaries" / "test")

@@ -1,4 +1,4 @@
-"""A trained model, loaded from a checkpoint. Reads only: the run may be training at the same time."""
+"""Loads a trained model from a checkpoint. Changes nothing: the run may be training at the same time."""
 
 import dataclasses
 import pathlib
@@ -16,12 +16,12 @@ from trainer.model.classifier import Classifier, count_weights
 from trainer.run import checkpoint_files, checkpoint_reading, distribution
 from trainer.settings import changes, resolve
 
-_READABLE_ELSEWHERE = ("dataset", "text_column", "label_column")  # fixed, but not for reading a trained model
+_READABLE_ELSEWHERE = ("dataset", "text_column", "label_column")  # fixed in training alone
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """What a checkpoint holds for whoever uses the model."""
+    """A trained model with its settings and its vocabulary."""
 
     config: Config
     prefix: pathlib.Path
@@ -42,7 +42,7 @@ def load(given: Settings) -> TrainedModel:
       StorageError: when the checkpoint or the run's vocabulary is corrupt.
     """
     directory, name = pathlib.Path(given["workdir"]), given.get("checkpoint", "best")
-    for _ in range(10):  # A run that trains removes its best when it has a new one: look again.
+    for _ in range(10):  # A training run removes its best checkpoint when it has a new one: look again.
         prefix = _find(directory, name)
         try:
             return _load(directory, prefix, given)
@@ -73,15 +73,14 @@ def _load(directory: pathlib.Path, prefix: pathlib.Path, given: Settings) -> Tra
 
 
 def settings_of(prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings that a checkpoint holds; that of an older version, and a best one, holds no free ones.
+    """The settings in a checkpoint. Those of older versions, and best ones, lack the free settings.
 
     Args:
       prefix: the checkpoint.
-      values: its scalars, where they were read before.
+      values: its scalars, if they have been read already.
 
     Raises:
-      InputError: when it holds a setting that this version does not know, or one that it may not take from a
-        file.
+      InputError: when it holds a setting that this version does not know or must not take from a file.
     """
     values = checkpoint_reading.read_values(prefix) if values is None else values
     free_flags = values.get("free_flags")
@@ -100,7 +99,7 @@ def settings_of(prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -
 def all_settings_of(
     directory: pathlib.Path, prefix: pathlib.Path, values: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """As `settings_of`; free settings that the checkpoint lacks are read from the copy `config.flags`."""
+    """The same as `settings_of`; free settings that the checkpoint lacks are read from `config.flags`."""
     settings = settings_of(prefix, values)
     free = {name for name, field in FIELDS.items() if field.metadata["on_resume"] is FREE}
     if settings.keys() & free:
@@ -119,7 +118,7 @@ def all_settings_of(
 def check_size(prefix: pathlib.Path, settings: Config, vocab_size: int) -> None:
     """Raises InputError when a checkpoint is too small for the model that its settings describe.
 
-    Such settings are a stranger's, and the model may be too large to be built.
+    Such settings cannot be trusted, and building the model could exhaust the memory.
     """
     weights = count_weights(build.dimensions_of(settings, vocab_size))
     size = checkpoint_files.size(prefix)

@@ -1,4 +1,4 @@
-"""--init_from: a new run that starts with the weights of another."""
+"""--init_from: starts a new run with the weights of another."""
 
 import math
 import pathlib
@@ -18,7 +18,7 @@ from trainer.trained_model import TrainedModel
 
 
 def open_source(config: Config) -> TrainedModel:
-    """The model that --init_from names: a run's best, or one of its checkpoints."""
+    """The model that --init_from names: a run's best checkpoint, or any checkpoint."""
     path = pathlib.Path(config.init_from)
     is_run = (path / checkpoint_files.PERIODIC).is_dir()
     names = {"workdir": str(path)}
@@ -44,7 +44,7 @@ def best_metric_of(source: TrainedModel, config: Config) -> float | None:
 
 
 def copy_weights(source: TrainedModel, config: Config, state: TrainState, vocabulary: Vocabulary) -> None:
-    """Sets the weights of a new run to those of the source; embeddings only of tokens that both have.
+    """Copies the weights of the source to a new run; embeddings only for tokens that both have.
 
     Raises:
       InputError: when a weight has another shape, or --init_optimizer is given and the vocabularies differ;
@@ -53,7 +53,7 @@ def copy_weights(source: TrainedModel, config: Config, state: TrainState, vocabu
     theirs, ours = source.model.trainable_variables, state.model.trainable_variables
     differences = _shape_differences(ours, theirs)
     if config.init_optimizer and source.vocabulary != vocabulary:
-        differences.append("the vocabulary is another one, and --init_optimizer needs the same")
+        differences.append("the vocabulary differs, but --init_optimizer needs the same one")
     if differences:
         raise InputError(
             f"--init_from={config.init_from} must fit this model, but {'; '.join(differences)}; "

@@ -1,4 +1,4 @@
-"""Words of messages and log lines."""
+"""Wording of messages and log lines."""
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""What counting words reaches on `sample_reviews`: the accuracy that a model of word order has to beat.
+"""The accuracy of a bag of words on `sample_reviews`, which a model that respects word order has to beat.
 
     python scripts/bench/bag_of_words.py [--data_dir=FOLDER]
 

@@ -3,13 +3,13 @@
     TFDS_DATA_DIR=... python scripts/bench/bench_corpus.py --work=FOLDER [--json=FILE]
         [--sizes=25000,250000,2500000] [--rounds=10]
 
-Needs 5.3 GB for these sizes. FOLDER keeps the corpora and what is encoded of them, so that a second run is
-short; figures that FILE holds are not measured again. Without TFDS_DATA_DIR, the reviews are those of
-sample_reviews.
+Needs 5.3 GB of disk for these sizes. FOLDER keeps the corpora and the encoded corpora, so that a second run
+is short; figures that are already in FILE are not measured again. Without TFDS_DATA_DIR, the reviews are
+those of sample_reviews.
 
-Reading, counting and encoding are those of a real start that finds nothing but the corpus; starts are real
-processes with everything cached. Starts and steps of all sizes take turns, so that a machine that slows down
-slows all of them. Steps are compared by padded token, because batches differ in length.
+Reading, counting and encoding are measured in a real start with an empty cache. Starts are real processes
+with everything cached. Starts and steps of all sizes take turns, so that a machine that slows down affects
+all of them. Steps are compared per padded token, because batches differ in length.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from tqdm import tqdm
 from turns import contending
 
 BATCHES = 1000
-# By the line that the trainer logs when each begins.
+# Phase -> the start of the line that the trainer logs when it begins.
 _PHASES = {
     "count": "Counting ",
     "encode": "Encoding the tokens of .* train",
@@ -45,7 +45,7 @@ _PHASES = {
 
 
 def encode(size: int, work: pathlib.Path) -> dict:
-    """Starts on a corpus that is not encoded; returns speed and memory of it, and the sizes on the disk."""
+    """Starts the trainer on a corpus that is not encoded; returns speed, memory and sizes on disk."""
     cache, run = cache_of(size, work), work / "run"
     for folder in (cache, run):
         shutil.rmtree(folder, ignore_errors=True)
@@ -82,7 +82,7 @@ def memory_mib(pid: int) -> dict[str, float]:
 
 
 def start(size: int, work: pathlib.Path) -> dict[str, float]:
-    """Seconds from the start of a process to its first step, new and resumed; and the size of a save."""
+    """Seconds from process start to first step, for a new and a resumed run; and the size of a save."""
     run = work / "run"
     shutil.rmtree(run, ignore_errors=True)
     directories = [f"--workdir={run}", f"--cache_dir={cache_of(size, work)}"]
@@ -126,9 +126,9 @@ def take_steps(sizes: Sequence[int], work: pathlib.Path, rounds: int) -> dict[st
 
 
 def make_batches(sizes: Sequence[int], work: pathlib.Path) -> dict[str, float]:
-    """Seconds in which a batch is made, on average, for each size in turns.
+    """Mean seconds to make a batch, for each size; the sizes take turns.
 
-    Nothing else of a step can depend on the size of the corpus.
+    No other part of a step can depend on the size of the corpus.
     """
     from trainer.tensorflow_setup import importing_tensorflow
 
@@ -152,7 +152,7 @@ def make_batches(sizes: Sequence[int], work: pathlib.Path) -> dict[str, float]:
 
 
 class _Figures:
-    # What is measured, kept in a file if one is given.
+    # The measured figures; written to a file if one is given.
 
     def __init__(self, path: pathlib.Path | None) -> None:
         self._path = path
@@ -161,13 +161,13 @@ class _Figures:
             self.values = json.loads(path.read_text())
 
     def keep(self) -> None:
-        """Writes what was measured so far."""
+        """Writes the figures so far."""
         if self._path:
             self._path.write_text(json.dumps(self.values, indent=2) + "\n")
 
 
 def measure(figures: _Figures, sizes: Sequence[int], work: pathlib.Path, rounds: int) -> None:
-    """Measures what was not measured yet."""
+    """Measures the figures that are missing."""
     values = figures.values
     for size in sizes:
         if str(size) not in values["encode"] or not cache_of(size, work).exists():
@@ -187,14 +187,12 @@ def measure(figures: _Figures, sizes: Sequence[int], work: pathlib.Path, rounds:
 
 
 def main() -> int:
-    """Measures what is not measured yet, and prints the table."""
+    """Measures the figures that are missing, and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=pathlib.Path, required=True, help="a folder for corpora and caches")
-    parser.add_argument(
-        "--json", type=pathlib.Path, help="file for the figures, which a second run continues"
-    )
+    parser.add_argument("--json", type=pathlib.Path, help="file for the figures; a second run adds to it")
     parser.add_argument("--sizes", default="25000,250000,2500000", help="training reviews")
     parser.add_argument("--rounds", type=int, default=10, help="turns of 50 steps; half as many starts")
     given = parser.parse_args()

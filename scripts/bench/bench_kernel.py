@@ -2,11 +2,11 @@
 
     python scripts/bench/bench_kernel.py [--batch_sizes=64,256] [--times=50,250,1000] [--rounds=5]
 
-Each round times every kernel, one after the other, so that a machine that slows down slows all of them; the
-table has medians and, as ratios, the medians of the rounds' ratios. The floor of a train step is what its
-parts cost alone, in cache: the three matrix products of a time step, the activations, the products of the
-backward pass, the look-ups and their sum; once a step, the product of embeddings and input kernel with its
-gradients, and the update of the weights.
+Each round times every kernel in turn, so that a machine that slows down affects all of them. The table has
+the medians, and the medians of the rounds' ratios. The floor of a train step is the time of its parts when
+each runs alone, in cache. For each time step these are: three matrix products, the activations, the products
+of the backward pass, the look-ups and their sum. Once per step: the product of embeddings and input kernel
+with its gradients, and the update of the weights.
 """
 
 import argparse
@@ -37,12 +37,12 @@ _PROFILED_STEPS = 20
 
 
 def milliseconds(call: kernels.Call, repeats: int) -> float:
-    """The median of some calls."""
+    """The median time of several calls."""
     return 1000 * statistics.median(seconds(call) for _ in range(repeats))
 
 
 def compare(batch_size: int, time_steps: int, vocab_size: int, rounds: int) -> dict:
-    """Measures one shape in turns.
+    """Measures all kernels in turns, for one shape.
 
     Returns:
       Medians of the rounds in milliseconds, and of the rounds' ratios, by COLUMNS and RATIOS; "each time
@@ -121,7 +121,7 @@ def main() -> None:
         result = compare(batch_size, time_steps, given.vocab_size, given.rounds)
         print(row_of(f"{batch_size} x {time_steps}", result), flush=True)
         shares[batch_size] = (
-            f"each time step {costs_of(result['each time step'])}; once a step {costs_of(result['once'])}"
+            f"each time step {costs_of(result['each time step'])}; once per step {costs_of(result['once'])}"
         )
     for batch_size, costs in shares.items():
         print(f"\nThe floor of batch {batch_size} in microseconds: {costs}.")

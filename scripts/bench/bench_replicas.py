@@ -1,12 +1,12 @@
-"""What it costs that a step can train on several devices: what they exchange; on one device nothing.
+"""The cost of training on several devices: the exchange between them, and the overhead on one device.
 
     python scripts/bench/bench_replicas.py [--times=50,250,1000] [--rounds=100] [--workers=2,4,8]
 
 First the trainer's step on one device is compared with the same mathematics in a `tf.function` without a
 strategy and without stop requests. Three copies of each, since two copies of one step differ by up to 1%,
-take turns in random order on the same batch. Then workers on this machine exchange what a step exchanges, its
-gradients and its sums, and nothing else. They share the cores, so that the times reflect the number of
-messages rather than a network.
+take turns in random order on the same batch. Then workers on this machine only exchange what a step
+exchanges: gradients and sums. They share the cores, so the times reflect the number of messages rather than a
+network.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def bare_step(state: TrainState) -> Callable[[Batch], tf.Tensor]:
 
 
 def make_steps() -> dict[str, list[Callable[[Batch], tf.Tensor]]]:
-    """Some copies of each step, by name."""
+    """COPIES copies of each step, by name."""
     config, replicas = Config(workdir="none", batch_size=BATCH_SIZE), distribution.Replicas()
     made: dict[str, list[Callable[[Batch], tf.Tensor]]] = {"bare": [], "one_device": []}
     for _ in range(COPIES):
@@ -81,7 +81,7 @@ def make_steps() -> dict[str, list[Callable[[Batch], tf.Tensor]]]:
 
 
 def compare(times: list[int], rounds: int) -> None:
-    """Prints the one-device step over the bare one, for batches of each length."""
+    """Prints the time of the one-device step relative to the bare one, for batches of each length."""
     made = make_steps()
     print("| batch x time | bare, ms | one_device, ms | ratio |\n| --- | --- | --- | --- |")
     for length in times:
@@ -131,7 +131,7 @@ def exchange() -> None:
 
 
 def _exchanged_bytes(graph: tf.Graph) -> list[int]:
-    # The bytes of each reduction.
+    # Returns the bytes of each reduction.
     operations = [operation for operation in graph.get_operations() if _is_reduction(operation.type)]
     tensors = [operation.inputs[0] for operation in operations]
     return [tensor.shape.num_elements() * tensor.dtype.size for tensor in tensors]
@@ -142,8 +142,8 @@ def _is_reduction(kind: str) -> bool:
 
 
 def compare_workers(counts: list[int]) -> None:
-    """Prints what an exchange costs among so many workers on this machine."""
-    print("\n| workers | exchanges a step, bytes each | ms, on these cores |\n| --- | --- | --- |")
+    """Prints the time of an exchange for each number of workers on this machine."""
+    print("\n| workers | exchanges per step, bytes each | ms, on these cores |\n| --- | --- | --- |")
     for count in counts:
         measured = _exchange_among(count)
         sizes = ", ".join(map(str, measured["bytes"]))

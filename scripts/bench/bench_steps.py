@@ -24,7 +24,7 @@ Rounds = list[list[Step]]
 
 
 def compare_steps(rounds: int) -> dict:
-    """Measures all of it, and prints it as a table; returns the figures."""
+    """Measures everything and prints a table; returns the figures."""
     with tempfile.TemporaryDirectory() as cache_dir, contextlib.ExitStack() as stack:
         tqdm.write("Each contender reads the corpus and compiles ...", file=sys.stderr)
         contenders = {name: stack.enter_context(contending(name, cache_dir)) for name in CONTENDERS}
@@ -59,7 +59,7 @@ def compare_steps(rounds: int) -> dict:
 
 
 def _steps_in_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Rounds]:
-    # Together, the rounds of this trainer make a whole epoch.
+    # Together, this trainer's steps of all rounds are a whole epoch.
     taken: dict[str, Rounds] = {name: [] for name in contenders}
     left = STEPS_PER_EPOCH - _WARM_UP
     for number in tqdm(range(rounds), unit="round", disable=None):
@@ -74,12 +74,12 @@ def _steps_in_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[st
 
 
 def seconds_per_epoch(rounds: Rounds, tokens: int) -> list[float]:
-    """What an epoch would take at the pace of each round.
+    """The seconds of an epoch at the speed of each round.
 
     Args:
       rounds: the steps of each round.
-      tokens: those of an epoch, with padding. A step whose tokens are not known counts as one of average
-        length.
+      tokens: the number of tokens of an epoch, with padding. A step of unknown length counts as one of
+        average length.
     """
     average = tokens / STEPS_PER_EPOCH
     epochs = []
@@ -94,7 +94,7 @@ def _total(steps: Sequence[Step], name: str) -> float:
 
 
 def by_length(ours: Rounds, fair: Rounds) -> dict[str, tuple[float, float]]:
-    """Milliseconds a step by the longest review of the batch: this trainer, and Keras on the same batches."""
+    """Milliseconds per step by longest review of the batch: this trainer, and Keras on the same batches."""
     result = {}
     for low, high in itertools.pairwise(_LENGTHS):
         medians = []
@@ -133,9 +133,9 @@ def table(figures: Mapping) -> str:
         "| --- | --- | --- | --- | --- | --- |",
         *_rows(figures),
         "",
-        f"Training time that is not the step: {figures['not_the_step']:.1%}. With real batches a step takes "
+        f"Training time outside the step: {figures['not_the_step']:.1%}. With real batches a step takes "
         f"{figures['real_to_repeated']:.3f} times as long as with the same batch repeated.",
-        f"First step {starts['new']:.1f} s after the process' start, {starts['resumed']:.1f} s when it "
+        f"First step {starts['new']:.1f} s after the start of the process, {starts['resumed']:.1f} s when it "
         f"resumes; `import tensorflow` alone takes {starts['import']:.1f} s.",
         f"A save stalls training for {1000 * save:.0f} ms: {save / 60:.2%} of the 60 s between two saves.",
     ]
@@ -156,11 +156,11 @@ def _rows(figures: Mapping) -> list[str]:
     per_second = [f"{EXAMPLES / statistics.median(epochs[name]):.0f}" for name in order]
     rows = [
         row(
-            "seconds an epoch",
+            "seconds per epoch",
             *(spread(epochs[name]) for name in order),
             *(ratios(epochs, name) for name in ("usual", "fair")),
         ),
-        row("reviews a second", *per_second, "", ""),
+        row("reviews per second", *per_second, "", ""),
         row(
             "seconds to evaluate 25,000 reviews",
             spread(evaluation["usual"]),
@@ -177,5 +177,5 @@ def _rows(figures: Mapping) -> list[str]:
     ]
     for name, (ours, fair) in figures["by_length"].items():
         cells = ("", f"{fair:.0f}", f"{ours:.0f}", "", f"{fair / ours:.1f}")
-        rows.append(row(f"milliseconds a step, {name}", *cells))
+        rows.append(row(f"milliseconds per step, {name}", *cells))
     return rows

@@ -21,7 +21,7 @@ _FOLDER = pathlib.Path(__file__).parent
 
 
 def compare_trainings(seeds: int, report: pathlib.Path | None) -> dict:
-    """Trains all variants and contenders; what `report` holds is not measured again."""
+    """Trains all variants and contenders; figures that are already in `report` are not measured again."""
     figures: dict = {**machine(), "to_target": {}, "quality": {}}
     if report and report.exists():
         figures = json.loads(report.read_text())
@@ -44,7 +44,7 @@ def compare_trainings(seeds: int, report: pathlib.Path | None) -> dict:
             cells = " | ".join(f"{epoch['val_loss']:.3f} {epoch['val_accuracy']:.3f}" for epoch in metrics)
             print(f"| {seed} | {variant} | {cells} |", flush=True)
     target = " and ".join(f"{name} {value}" for name, value in TARGET.items())
-    print(f"\nSeconds from the process' start, with nothing cached, to {target}\n")
+    print(f"\nSeconds from the start of the process, with nothing cached, to {target}\n")
     print("| seed | usual Keras script | this trainer | ratio |\n| --- | --- | --- | --- |", flush=True)
     for seed in range(seeds):
         usual, ours = measured("to_target", str(seed), lambda seed=seed: times_to_target(seed))
@@ -67,7 +67,7 @@ def times_to_target(seed: int) -> tuple[float, float]:
 
 
 def _reaches_target(line: str) -> bool:
-    # Whether a line of the trainer's log reports validation metrics that reach the target.
+    # Whether a line of the trainer's log shows validation metrics that reach the target.
     match = re.match(r"validation .*loss ([\d.]+) \| accuracy ([\d.]+)", line)
     return match is not None and is_reached({"val_loss": float(match[1]), "val_accuracy": float(match[2])})
 

@@ -1,4 +1,4 @@
-"""Runs one contender of the benchmarks, on the orders that `turns` describes.
+"""Runs one contender of the benchmarks, controlled by the orders that `turns` describes.
 
 usual   The script that most users write: TextVectorization as the first layer, random batches of strings,
         Keras `fit`.
@@ -23,7 +23,7 @@ NAMES = ("usual", "fair", "ours", "usual_until_target")
 
 
 def main() -> None:
-    """Imports nothing that the contender itself would not: "usual" has none of this trainer's environment."""
+    """Imports only what the contender needs: "usual" must not get this trainer's environment."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--cache_dir", help="where the encoded reviews are")

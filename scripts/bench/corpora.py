@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 def make_corpus(size: int, work: pathlib.Path) -> str:
-    """Makes a dataset of at least `size` training reviews in `work`, if it is not there; returns its name.
+    """Makes a dataset of at least `size` training reviews in `work`, if it does not exist; returns its name.
 
     The reviews are those of IMDB, or without TFDS_DATA_DIR those of sample_reviews.
     """
@@ -63,5 +63,5 @@ def flags_of(size: int, work: pathlib.Path) -> list[str]:
 
 
 def cache_of(size: int, work: pathlib.Path) -> pathlib.Path:
-    """Where the encoded corpus of a size is."""
+    """The folder for the encoded corpus of this size."""
     return work / f"cache_{size}"

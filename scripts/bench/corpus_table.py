@@ -10,7 +10,7 @@ Cell = Callable[[int], str]  # of a size
 
 
 def relative_steps(steps: Mapping[str, Mapping], size: int, base: int) -> list[float]:
-    """Round by round, the time of a step per padded token, relative to that of another corpus."""
+    """The time of a step per padded token relative to another corpus, for each round."""
     paces = [[turn["seconds"] / turn["tokens"] for turn in steps[str(of)]["rounds"]] for of in (size, base)]
     return [one / other for one, other in zip(*paces, strict=True)]
 
@@ -21,7 +21,7 @@ def table(figures: Mapping, sizes: Sequence[int]) -> str:
         **_of_encoding(figures["encode"]),
         **_of_starts(figures["start"]),
         **_of_steps(figures["steps"], sizes[0]),
-        "a batch is made in, ms": lambda size: f"{1000 * figures['batches'][str(size)]:.2f}",
+        "making a batch, ms": lambda size: f"{1000 * figures['batches'][str(size)]:.2f}",
     }
     lines = [
         f"{machine_line(figures)}; median (least-most)",
@@ -39,12 +39,12 @@ def _of_encoding(encoded: Mapping[str, Mapping]) -> dict[str, Cell]:
 
     memory = "{peak_mib_before:.0f}, {peak_mib_counting:.0f}, {peak_mib_encoding:.0f}"
     return {
-        "counted, reviews a second": of("{counted_per_second:,.0f}"),
-        "encoded, reviews a second": of("{encoded_per_second:,.0f}"),
+        "counted, reviews per second": of("{counted_per_second:,.0f}"),
+        "encoded, reviews per second": of("{encoded_per_second:,.0f}"),
         "peak memory: before, counting, encoding, MiB": of(memory),
         "text on disk, MB": lambda size: f"{encoded[str(size)]['text_bytes'] / 1e6:,.0f}",
         "store on disk, MB": lambda size: f"{encoded[str(size)]['store_bytes'] / 1e6:,.1f}",
-        "store, bytes a review": lambda size: f"{encoded[str(size)]['store_bytes'] / size:.0f}",
+        "store, bytes per review": lambda size: f"{encoded[str(size)]['store_bytes'] / size:.0f}",
     }
 
 
@@ -54,7 +54,7 @@ def _of_starts(starts: Mapping[str, Sequence[Mapping]]) -> dict[str, Cell]:
 
     return {
         "start to first step, s": of("new"),
-        "resumed to first step, s": of("resumed"),
+        "resume to first step, s": of("resumed"),
         "a save, bytes": lambda size: f"{starts[str(size)][0]['save_bytes']:,}",
     }
 
@@ -69,8 +69,8 @@ def _of_steps(steps: Mapping[str, Mapping], base: int) -> dict[str, Cell]:
 
     return {
         "a step, ms": lambda size: f"{milliseconds(size):.1f}",
-        "steps a second": lambda size: f"{1000 / milliseconds(size):.1f}",
-        f"a step by padded token, relative to {base:,}": lambda size: spread(
+        "steps per second": lambda size: f"{1000 / milliseconds(size):.1f}",
+        f"a step per padded token, relative to {base:,}": lambda size: spread(
             relative_steps(steps, size, base), digits=3
         ),
         "resident memory, anonymous, MiB": of("RssAnon"),

@@ -15,7 +15,7 @@ _FOREVER = 10**6  # steps
 
 
 def usual(turns: Turns) -> None:
-    """Takes training steps in turns, then evaluates the test split as often as ordered."""
+    """Trains in turns, then evaluates the test split as often as ordered."""
     keras.utils.set_random_seed(0)
     made = _usual()
     callbacks = [_Paced(turns)]
@@ -56,7 +56,7 @@ def _usual() -> _Usual:
 
 
 def fair(turns: Turns, *, cache_dir: str) -> None:
-    """Takes training steps on this trainer's batches, masked."""
+    """Trains in turns on this trainer's batches, with a mask."""
     from trainer.data import corpus, input_pipeline, token_store
 
     keras.utils.set_random_seed(0)
@@ -85,7 +85,7 @@ def fair(turns: Turns, *, cache_dir: str) -> None:
 
 
 def _compiled(first_layers: list[keras.layers.Layer]) -> keras.Model:
-    # The layers behind the embedding, the loss, the optimizer and the metric of all contenders.
+    # Adds the layers after the embedding, the loss, the optimizer and the metric of all contenders.
     lstm = keras.layers.Bidirectional(keras.layers.LSTM(64))
     dense = [keras.layers.Dense(64, activation="relu"), keras.layers.Dense(1)]
     model = keras.Sequential([*first_layers, lstm, *dense])
@@ -98,7 +98,7 @@ def _compiled(first_layers: list[keras.layers.Layer]) -> keras.Model:
 
 
 class _Paced(keras.callbacks.Callback):
-    """Lets `fit` take its steps when it is its turn."""
+    """Makes `fit` wait for its turns, and records its steps."""
 
     def __init__(self, turns: Turns, length_of: Callable[[int], int] | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The floor of a train step: what its parts cost alone, in cache, each twice at once as in two directions."""
+"""The floor of a train step: the time of each part alone, in cache, run twice at once for two directions."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ class Parts(NamedTuple):
 
     Attributes:
       each_time_step: each call does the work of `STEPS` time steps.
-      once: each call does `SEGMENTS` times what a train step does once.
+      once: each call does `SEGMENTS` times the work that a train step does once.
     """
 
     each_time_step: Mapping[str, Call]
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
         return {**self.each_time_step, **self.once}
 
     def floor(self, taken: Mapping[str, float], time_steps: int) -> float:
-        """The time of a train step of so many time steps, from the times of the calls."""
+        """The floor of a train step of `time_steps` time steps, from the times of the calls."""
         each = sum(taken[name] for name in self.each_time_step) / STEPS
         once = sum(taken[name] for name in self.once) / SEGMENTS
         return each * time_steps + once
@@ -49,7 +49,7 @@ def parts(batch_size: int, vocab_size: int) -> Parts:
     states_of_segment, gates_of_segment = values(rows, UNITS), values(rows, 4 * UNITS)
 
     def gradient(sums: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> list[tf.Tensor]:
-        # The two operands change places, or the product would be computed once.
+        # Swap the two operands; otherwise the product would be computed only once.
         return [sums + tf.matmul(states_of_segment, one, transpose_a=True), other, one]
 
     def look_up(gates: tf.Tensor) -> list[tf.Tensor]:

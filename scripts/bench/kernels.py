@@ -18,7 +18,7 @@ from trainer.run.distribution import Replicas
 DIM = UNITS = 64
 TEXTS = dict.fromkeys(("frozen_flags", "fingerprints", "conditions"), "")  # of a state
 
-Call = Callable[[], object]  # returns when the values are there
+Call = Callable[[], object]  # returns when the values are computed
 
 
 class Example:

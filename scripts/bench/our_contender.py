@@ -25,22 +25,22 @@ SAVES = 10
 
 
 class NoStopRequests:
-    """A `trainer.signals.StopRequests` without any: who stops the loop is the step."""
+    """A `trainer.signals.StopRequests` that receives no signals: the step stops the loop."""
 
     defer_to_loop = False
     received = False
 
     def take_save_request(self) -> bool:
-        """Never."""
+        """Always False."""
         return False
 
     def stopped(self, message: str) -> InterruptedBySignalError:
-        """The error by which the loop ends when a step has returned a stop request."""
+        """The error that ends the loop after a step has returned a stop request."""
         return InterruptedBySignalError(signal.SIGTERM, message)
 
 
 class PacedStep:
-    """A `TrainStep` that takes its steps when it is its turn, and records how long each takes.
+    """A `TrainStep` that waits for its turns, and records how long each step takes.
 
     When the contender is ordered to do something else, the step returns a stop request, which ends the loop.
     """
@@ -51,7 +51,7 @@ class PacedStep:
         self._began = self._in_step = 0.0
 
     def __call__(self, slices: Slices, stop: float) -> tf.Tensor:
-        """Takes one step; the time to the next call is what a step costs the loop."""
+        """Takes one step; the time until the next call is the time of the step in the loop."""
         if self._slices is not None:
             self._record(self._slices)
         if self._turns.is_over():
@@ -85,9 +85,9 @@ def save(session: Session) -> None:
 
 
 def ours(turns: Turns, *, cache_dir: str, folder: pathlib.Path, flags: Sequence[str]) -> None:
-    """Trains, then evaluates the test split as often as ordered, then saves; more flags where there are any.
+    """Trains, then evaluates the test split as often as ordered, then saves; `flags` are more flags.
 
-    Saves and evaluations are no part of a turn of training, in which they would happen at random.
+    Turns of training contain no saves and evaluations, which would fall into them at random.
     """
     no_interruptions = ["--checkpoint_every_secs=0", "--eval_every_steps=100000"]
     session = open_benchmark_session(

@@ -1,4 +1,4 @@
-"""What all contenders have in common: IMDB, the settings of `tutorial.flags`, and the quality to train to."""
+"""What all contenders share: IMDB, the settings of `tutorial.flags`, and the target quality."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ BATCH_SIZE = 64
 VOCAB_SIZE = 1000
 LEARNING_RATE = 1e-4
 VALIDATION_BATCHES = 30
-EXAMPLES = 25_000  # of train, and as many of test
+EXAMPLES = 25_000  # in train, and as many in test
 STEPS_PER_EPOCH = -(-EXAMPLES // BATCH_SIZE)
 VARIANTS = ("ours", "Keras", "unsorted")
 TARGET = {"val_loss": 0.3285, "val_accuracy": 0.856}

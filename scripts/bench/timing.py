@@ -1,4 +1,4 @@
-"""How long calls and processes take, and on which machine."""
+"""Times calls and processes, and describes the machine."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ def running(command: Sequence[str], **kwargs: object) -> Iterator[subprocess.Pop
 
 
 def exit_on_sigterm() -> None:
-    """Makes SIGTERM leave all blocks, so that no process that this one has started outlives it."""
+    """Turns SIGTERM into SystemExit, so that all blocks are left and no child process outlives this one."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)
@@ -42,12 +42,12 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
-def seconds_until(command: Sequence[str], is_it: Callable[[str], bool]) -> float:
-    """Runs the trainer until it logs a certain line; returns the seconds until then, and stops it."""
+def seconds_until(command: Sequence[str], is_match: Callable[[str], bool]) -> float:
+    """Runs the trainer until it logs a matching line, and stops it; returns the seconds until that line."""
     began, last = time.perf_counter(), ""
     with running(command, stderr=subprocess.PIPE, text=True) as process:
         for last in process.stderr:
-            if is_it(last):
+            if is_match(last):
                 taken = time.perf_counter() - began
                 process.send_signal(signal.SIGTERM)
                 process.communicate()
@@ -62,7 +62,7 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures are measured on, and when."""
+    """The machine and the date of the figures."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cpu = names[0] if names else os.uname().machine

@@ -1,7 +1,7 @@
-"""Contenders that take turns: each in a process of its own, which computes only when it is told to.
+"""Contenders that take turns: each in a separate process, which computes only on an order.
 
-The benchmark sends orders, one a line, "<name> [<number of steps>]"; a contender answers each with a line of
-JSON. It ends when the benchmark does.
+The benchmark sends orders, one per line, "<name> [<number of steps>]"; a contender answers each with a line
+of JSON. It ends when the benchmark does.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ class Step(TypedDict):
 
     Attributes:
       seconds: from its start to the start of the next.
-      length: time steps of its batch; None: not known.
+      length: the number of time steps of its batch; None if unknown.
       in_step: the seconds in the compiled step alone.
-      repeated: the seconds of the compiled step on the same batch, once more.
+      repeated: the seconds of a second compiled step on the same batch.
     """
 
     seconds: float
@@ -43,7 +43,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._answers = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what the libraries print is no answer
+        os.dup2(2, 1)  # what libraries print must not be read as an answer
         self._orders: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read_orders, daemon=True).start()
         self._steps_left = 0
@@ -51,7 +51,7 @@ class Turns:
         self.order = ""
 
     def _read_orders(self) -> None:
-        # Unbuffered: a lock that this thread held would disturb the end of the interpreter.
+        # Unbuffered: a buffer's lock, held by this thread, would disturb the shutdown of the interpreter.
         with open(0, "rb", buffering=0, closefd=False) as orders:
             while order := orders.readline():
                 self._orders.put(order.decode().strip())
@@ -64,7 +64,7 @@ class Turns:
         self._steps_left = int(steps or 0)
 
     def is_over(self) -> bool:
-        """Called before each step: whether training ends here. Waits when the ordered steps are done."""
+        """Whether training ends; call it before each step. Waits for an order when the last one is done."""
         if not self._steps_left:
             steps, self.steps = self.steps, []
             self.answer(steps=steps)

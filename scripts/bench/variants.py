@@ -1,12 +1,11 @@
-"""The trainer's parts put together by hand, with one of them exchanged, to see what it does to the quality.
+"""Trains with one part of the trainer replaced, to measure what it does to the quality.
 
     python scripts/bench/variants.py VARIANT [FLAGS OF THE TRAINER]
 
-ours      Nothing is exchanged: the same weights as those of the trainer itself, bit for bit.
-Keras     Keras' LSTM instead of our kernel.
-unsorted  Batches in random order: sorted by length in windows of one batch.
+ours      Nothing is replaced: the weights are those of the trainer itself, bit for bit. Keras     Keras' LSTM
+instead of our kernel. unsorted  Batches in random order: sorted by length in windows of one batch.
 
-Prints the metrics on the test split after each epoch, a line of JSON each.
+Prints the metrics on the test split after each epoch, as one line of JSON.
 """
 
 import argparse

@@ -4,11 +4,11 @@
         [--signals=100] [--environments=73] [--inputs=500] [--damages=200] [--kills=500]
 
 Each finished case is appended to the report, and a later call runs only the cases that the report lacks. A
-case is a function of its number alone: to repeat it, delete its line from the report. A case fails when a
-disturbed run ends with other bits than the reference run, silently starts over, hangs or shows a traceback;
-when a mistaken command is answered by anything but one sentence and exit code 2; and when a file is touched
-that does not belong to the run. Most cases start a fork of this process, some a fresh interpreter; where the
-process itself is what is tested, all do.
+case depends only on its number: to repeat it, delete its line from the report. A case fails when a disturbed
+run ends with other bits than the reference run, silently starts over, hangs or shows a traceback; when an
+invalid command does not end with one sentence and exit code 2; and when a file is touched that does not
+belong to the run. The cases of names and strangers start forks of this process, and sometimes a fresh
+interpreter; the cases of all other parts start a fresh one.
 """
 
 import argparse
@@ -54,7 +54,7 @@ DoCase = Callable[[int, pathlib.Path], Case]  # (number, an empty folder)
 
 
 def kill_round(number: int, folder: pathlib.Path) -> Case:
-    """Kills one run a number of times; flags, seed and signal follow from the number."""
+    """Kills one run KILLS_A_ROUND times; flags, seed and signal follow from the number."""
     flags = [*SMALL_RUN, *_SHAPES[number % len(_SHAPES)], f"--seed={number}"]
     signum = _SIGNALS[number % len(_SIGNALS)]
     seconds, wrong = kill_and_resume(
@@ -65,7 +65,7 @@ def kill_round(number: int, folder: pathlib.Path) -> Case:
     return {"outcome": signum.name, "cases": count, "phases": phases, "wrong": wrong}
 
 
-# By name: the default number of cases, and what prepares the part in a folder.
+# Name -> the default number of cases, and a function that prepares the part in a folder.
 PARTS: dict[str, tuple[int, Callable[[pathlib.Path], DoCase]]] = {
     "names": (300, lambda folder: Names(folder).one),
     "strangers": (500, lambda folder: Strangers(folder).one),
@@ -80,7 +80,7 @@ PARTS: dict[str, tuple[int, Callable[[pathlib.Path], DoCase]]] = {
 
 
 def read_report(report: pathlib.Path) -> list[dict]:
-    """The finished cases; a line that a kill has cut off does not count."""
+    """The finished cases; an incomplete last line, left by a kill, is skipped."""
     lines = report.read_text().splitlines() if report.exists() else []
     cases = []
     for line in lines:
@@ -130,8 +130,9 @@ def main() -> int:
     for part, (count, _) in PARTS.items():
         parser.add_argument(f"--{part}", type=int, default=count)
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # so that no fork outlives it
-    tqdm.monitor_interval = 0  # or its thread would exist when a fork is made
+    # So that no fork outlives this process.
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+    tqdm.monitor_interval = 0  # otherwise its thread would exist when this process forks
     done = {(case["part"], case["number"]) for case in read_report(given.report)}
     with tempfile.TemporaryDirectory() as place:
         for part in PARTS:

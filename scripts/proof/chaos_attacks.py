@@ -1,4 +1,4 @@
-"""What somebody else, or an accident, can do to the files of a run directory.
+"""Attacks: what another user or an accident can do to the files of a run directory.
 
 An attack takes a `Place` and a random generator, and returns what it did. Its links point to `place.outside`.
 """
@@ -86,7 +86,7 @@ _CONTENTS = {
 
 
 def _mutated(value: object, rng: random.Random, place: Place) -> object:
-    # A JSON value in which one part, at any depth, is replaced.
+    # Returns a JSON value in which one part, at any depth, is replaced.
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = rng.choice(sorted(value))
         rest = {name: part for name, part in value.items() if name != key}
@@ -98,7 +98,7 @@ def _mutated(value: object, rng: random.Random, place: Place) -> object:
 
 
 def texts(place: Place, rng: random.Random) -> str:
-    """Writes other content into one of the files that people can read."""
+    """Writes other content into one of the text files."""
     names = ("manifest.json", "starts.jsonl", "result.json", "vocabulary.txt", "lock")
     path = place.run / rng.choice([name for name in names if (place.run / name).exists()])
     if path.suffix in (".json", ".jsonl") and rng.random() < 0.6:
@@ -212,7 +212,7 @@ def _rewrite(prefix: pathlib.Path, name: str, rng: random.Random, place: Place) 
 
 
 def _replacement(name: str, tensors: Mapping, rng: random.Random, place: Place) -> tuple[str, object]:
-    # The full name of a tensor, and a wrong value for it; None: it is missing.
+    # Returns the full name of a tensor, and a wrong value for it; None removes it.
     key = f"{name}/.ATTRIBUTES/VARIABLE_VALUE"
     if name == "graph":
         return "_CHECKPOINTABLE_OBJECT_GRAPH", rng.choice([b"", b"garbage", rng.randbytes(3000)])

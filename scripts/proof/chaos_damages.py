@@ -1,4 +1,4 @@
-"""Damaged files in a run that was killed halfway, and in the encoded corpus: resumed exactly, or refused."""
+"""Damaged files in a killed run and in the encoded corpus: the run must resume exactly or be refused."""
 
 import pathlib
 import random
@@ -14,7 +14,7 @@ _HALFWAY = "ckpt-4?.index"  # early enough: on some CPUs patience ends the run a
 
 
 def damage(path: pathlib.Path, rng: random.Random) -> str:
-    """Damages one file, in ways that keep its size or not; returns how."""
+    """Damages one file, with or without a change of its size; returns how."""
     content = path.read_bytes()
     at = rng.randrange(max(1, len(content)))
     kinds = ("removed", "emptied", "cut", "lengthened", "replaced by a folder", "zeroed", "flipped")

@@ -1,4 +1,4 @@
-"""Fresh processes in unusual environments: the same exit code and bits as in a plain one, or a refusal."""
+"""Fresh processes in unusual environments: the exit code and bits of a plain environment, or a refusal."""
 
 import os
 import pathlib
@@ -47,7 +47,7 @@ def _limit_files(count: int) -> Callable[[], None]:
 
 
 def _become_unknown_user() -> None:
-    # The effective user stays: a virtual environment may lie where nobody else can read.
+    # Keeps the effective user: only that user may be able to read the virtual environment.
     os.setreuid(UNKNOWN_USER, os.geteuid())
 
 
@@ -78,7 +78,13 @@ ENVIRONMENTS = [
     *(_variables(XDG_CACHE_HOME=value) for value in ("", "relative", None)),
     *(_variables(HOME=value) for value in ("{folder}/missing", "relative")),
     Environment("an unknown user without a HOME", _HOMELESS, _become_unknown_user),
-    Environment("nor a --cache_dir", _HOMELESS, _become_unknown_user, codes=(0, 2), has_cache_dir=False),
+    Environment(
+        "an unknown user without a HOME or a --cache_dir",
+        _HOMELESS,
+        _become_unknown_user,
+        codes=(0, 2),
+        has_cache_dir=False,
+    ),
     Environment("an unknown user with a HOME", {}, _become_unknown_user),
     *(_variables(LC_ALL=value, LANG=value) for value in ("en_US", "C", "POSIX", "no_such")),
     *(_variables(PYTHONIOENCODING=value) for value in ("ascii", "latin-1", "utf-16")),
@@ -112,7 +118,7 @@ def _sources() -> Snapshot:
 
 
 class Environments:
-    """Trains in each environment, and compares with a run in a plain one."""
+    """Trains in each environment, and compares with a run in a plain environment."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         folder.chmod(0o755)  # TensorFlow checks what the real user can read

@@ -1,4 +1,4 @@
-"""Mistaken commands: each must be refused with one sentence and exit code 2, and touch nothing."""
+"""Invalid commands: each must be refused with one sentence and exit code 2, and change nothing."""
 
 import pathlib
 import random

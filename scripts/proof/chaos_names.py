@@ -1,4 +1,4 @@
-"""Runs, reviews, caches and outputs with names that are patterns or flags, next to files that they match."""
+"""Runs, reviews, caches and outputs with names that look like patterns or flags, next to matching files."""
 
 import json
 import pathlib
@@ -39,7 +39,7 @@ def odd_name(number: int, rng: random.Random) -> str:
 
 
 def matched_by(name: str) -> list[str]:
-    """Names that `name` matches when it is read as a pattern, and one that any `*` matches."""
+    """Names that `name` matches if it is read as a pattern, and a name for `*` alone."""
 
     def one_of(match: re.Match) -> str:
         inside = match.group(1)
@@ -61,13 +61,13 @@ def matched_by(name: str) -> list[str]:
 
 
 def relative_name(path: pathlib.Path, base: pathlib.Path) -> str:
-    """A path as it is given on a command line in `base`, where a ~ at its start would be the home folder."""
+    """A path relative to `base`, for a command line; ./ precedes a ~, which would mean the home folder."""
     name = str(path.relative_to(base))
     return f"./{name}" if name.startswith("~") else name
 
 
 class _Place(NamedTuple):
-    # Where a case takes place, and how.
+    # The paths of a case, and how it starts the trainer.
     rng: random.Random
     base: pathlib.Path  # the working directory
     run: pathlib.Path  # the run directory, in `base`
@@ -76,7 +76,7 @@ class _Place(NamedTuple):
     is_fresh: bool  # whether the trainer is started in a new interpreter
 
     def given(self, path: pathlib.Path) -> str:
-        """The path as a flag gives it."""
+        """The path as it is written in a flag."""
         return relative_name(path, self.base) if self.is_relative else str(path)
 
     def beside(self, suffix: str) -> pathlib.Path:
@@ -89,7 +89,7 @@ class _Place(NamedTuple):
 
 
 class Names:
-    """A new run, killed and resumed; a damaged run; a run that is read; or one that another run uses."""
+    """Cases of a new run, killed and resumed; a damaged run; a run that is read; or used by another."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder / "names"
@@ -135,7 +135,7 @@ class Names:
         return {name: value for name, value in state.items() if name.startswith(("model", "optimizer"))}
 
     def one(self, number: int, folder: pathlib.Path) -> Case:
-        """One name, or several at several levels; in every third case relative to the working directory."""
+        """Runs one case, with one or more odd names in the path; every third path is relative."""
         rng = random.Random(number)
         name = odd_name(number, rng)
         above = [odd_name(rng.randrange(10**4), rng)[:60] for _ in range(rng.choice((0, 0, 1, 2)))]
@@ -174,7 +174,7 @@ class Names:
         return wrong or differences(self.references[keep], outcome_of(place.run))
 
     def _damaged(self, place: _Place) -> list[str]:
-        # A run whose newest checkpoint may be damaged: then it is moved to quarantine/, else it is used.
+        # A run whose newest checkpoint may be damaged: if so it must be moved to quarantine/, else used.
         shutil.copytree(self.halfway, place.run)
         newest, is_damaged = f"ckpt-{steps_of(place.run)[-1]}", place.rng.random() < 0.6
         if is_damaged:
@@ -228,7 +228,7 @@ class Names:
         return answer, {name: value for name, value in figures.items() if isinstance(value, float | int)}
 
     def _users(self, place: _Place) -> list[str]:
-        # What uses such a name from elsewhere: an export, a warm start from it, training on reviews in it.
+        # Uses of such a name by other commands: an export, a warm start, training on reviews with that name.
         new, table = place.beside("new"), place.beside("csv")
         way = place.rng.choice(("export", "init_from", "own reviews"))
         if way == "own reviews":

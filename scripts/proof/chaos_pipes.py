@@ -1,4 +1,4 @@
-"""Standard streams that fail, and signals to the process group: a fresh process, which a fork resumes."""
+"""Standard streams that fail, and signals to the process group: a fresh process stops, a fork resumes."""
 
 import fcntl
 import os
@@ -27,18 +27,18 @@ def _close(*descriptors: int) -> Callable[[], None]:
 
 
 class Pipes(Processes):
-    """Standard streams that end, are full or closed, or belong to a lost terminal; signals to the group."""
+    """Cases of streams that end, are full, closed or of a lost terminal, with signals to the group."""
 
     name = "pipes"
 
     def one(self, number: int, folder: pathlib.Path) -> Case:
-        """One kind of stream, and one signal, once or twice, to the group."""
+        """Runs one case: one kind of stream, and one signal to the group, sent up to twice."""
         rng = random.Random(number)
         kind = KINDS[number % len(KINDS)]
         signum = rng.choice((signal.SIGINT, signal.SIGINT, signal.SIGHUP, signal.SIGTERM))
         times = rng.choice((1, 1, 2)) if kind != "hang-up" else 0
         if kind in ("terminal gone", "full", "head", "2>&-") and rng.random() < 0.4:
-            times = 0  # the stream alone must make no difference
+            times = 0  # without a signal, the stream must make no difference
         workdir, log = folder / "run", folder / "log"
         log.touch()
         process, reader = self._start(kind, workdir, log)

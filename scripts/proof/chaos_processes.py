@@ -1,4 +1,4 @@
-"""Signals, repeated and mixed, at a random instant of a fresh process, which a fork resumes."""
+"""Signals, repeated and mixed, at a random instant. A fresh process receives them, a fork resumes."""
 
 import contextlib
 import os
@@ -23,12 +23,12 @@ EVALUATED = range(0, 80, 20)  # patience ends the run at step 80
 SECS = 60
 TRAINED = re.compile(r"^train +\| step +(\d+)/", re.MULTILINE)
 ENDING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGXCPU)
-# What explains that nothing was saved.
+# Texts in the log that explain why nothing was saved.
 REASONS = ("is abandoned", "will be done again", "Ended at step", "is finished", "is saved")
 
 
 class Processes:
-    """What signals and pipes share: a reference run, and how to wait for a random instant of a run."""
+    """The base of Signals and Pipes: a reference run, and waiting for a random instant of a run."""
 
     name = ""
 
@@ -54,7 +54,7 @@ class Processes:
         return [sys.executable, "-m", "trainer.main", *self.flags, f"--workdir={workdir}"]
 
     def wait_for_instant(self, process: subprocess.Popen, workdir: pathlib.Path, rng: random.Random) -> None:
-        """Waits for an instant of the whole run, or, more often, of its training."""
+        """Waits for a random instant of the whole run or, more often, of its training."""
         if rng.random() < 0.3:
             self._sleep(process, rng.uniform(0.0, 1.05 * self.lifetime))
             return
@@ -79,7 +79,7 @@ class Processes:
 
 
 def lost(log: str, workdir: pathlib.Path) -> list[str]:
-    """A save that the log reports and that is missing; or that it reports no save, nor why there is none."""
+    """Reports a save that is in the log but missing on disk, and a stop without a save or an explanation."""
     saved = steps_of(workdir)
     if match := re.search(r"saved at step (\d+)", log):
         return [] if int(match.group(1)) in saved else [f"{match.group()}, but the saved steps are {saved}"]
@@ -89,10 +89,10 @@ def lost(log: str, workdir: pathlib.Path) -> list[str]:
 
 
 def forgotten(log: str, workdir: pathlib.Path) -> list[str]:
-    """The last step that a run had logged before it was stopped, if it did not save it.
+    """Reports if the last step that a run had logged before it was stopped was not saved.
 
-    A run that is stopped in an evaluation need not save the steps before it. So a run counts only if its last
-    logged step is soon after an evaluation, when the next one can't have begun.
+    A run that is stopped in an evaluation need not save the steps before it. So this checks only runs whose
+    last logged step is soon after an evaluation, when the next one can't have begun.
     """
     done = max(map(int, TRAINED.findall(log)), default=0)
     newest = max(steps_of(workdir), default=0)
@@ -115,7 +115,7 @@ def ended(process: subprocess.Popen, reader: subprocess.Popen | None = None) -> 
 
 
 def default_signals() -> None:
-    """For the child: undoes that a shell ignores these signals if this program runs in the background."""
+    """Resets signals in the child: a shell ignores them for a program that runs in the background."""
     for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
 
@@ -141,7 +141,7 @@ def _choose(number: int, rng: random.Random) -> _Sent:
 
 
 class Signals(Processes):
-    """One signal, two of a kind, or a mixture."""
+    """Cases of one signal, of two equal ones, or of a mixture."""
 
     name = "signals"
 
@@ -184,7 +184,7 @@ class Signals(Processes):
 
 
 def _faults(sent: list[signal.Signals], code: int | None, output: str, had_begun: bool) -> list[str]:
-    # SIGUSR1 ends a process that has no handler yet.
+    # Before its handler is installed, SIGUSR1 ends a process.
     requests_save = [signum == signal.SIGUSR1 and had_begun for signum in sent]
     allowed = {0} | {128 + signum for signum, saves in zip(sent, requests_save, strict=True) if not saves}
     wrong = [] if code in allowed else [f"exit code {code}: {output[-300:]}"]

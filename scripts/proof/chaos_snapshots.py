@@ -1,4 +1,4 @@
-"""What is below a folder, and what changes there."""
+"""Snapshots of a folder, and the changes between two of them."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ Snapshot = dict[str, tuple[object, ...]]
 
 
 def snapshot(folder: pathlib.Path) -> Snapshot:
-    """What is below a folder, links not followed: relative path -> mode, size, time and content."""
+    """Everything below a folder, without following links: relative path -> mode, size, time and content."""
     found: Snapshot = {}
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -30,7 +30,7 @@ def _content(path: pathlib.Path, status: os.stat_result) -> tuple[object, ...]:
 
 
 def touched(before: Snapshot, after: Snapshot, *, may_grow: Iterable[str] = ()) -> list[str]:
-    """What was changed, removed or created between two snapshots; below `may_grow`, files may be created."""
+    """Paths changed, removed or created between two snapshots; new files in `may_grow` are allowed."""
     wrong = [f"{path} is gone" for path in before if path not in after]
     wrong += [f"{path} was changed" for path in before if path in after and before[path] != after[path]]
     growing = tuple(f"{folder}/" for folder in may_grow)

@@ -1,7 +1,7 @@
 """Starts of the trainer for the long proof, in fresh processes and in forks, and checks of how they end.
 
 TensorFlow is imported here once and never used in this process, so that a fork that trains has only the
-threads that it starts itself. A fork takes seconds less than a fresh process and runs the same `__main__`
+threads that it starts itself. A fork starts seconds faster than a fresh process, and runs the same `__main__`
 block.
 """
 
@@ -46,12 +46,12 @@ Case = dict[str, object]  # a line of the report: outcome, cases, wrong, and det
 
 
 def crowding() -> float:
-    """Runnable processes per core, at least 1: by this factor everything takes longer."""
+    """Runnable processes per core, at least 1: the factor by which to extend time limits."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 class Answer(NamedTuple):
-    """How a start ended; `code` is as a shell shows it, or None when the process had to be killed."""
+    """How a start ended; `code` is as a shell shows it, or None if the process had to be killed."""
 
     code: int | None
     out: str
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
 
 
 class Start:
-    """A running trainer, in a session of its own; its output is written to two files."""
+    """A running trainer, in a new session; its output is written to two files."""
 
     def __init__(self, pid: int, log: pathlib.Path) -> None:
         self.pid, self.log, self.began = pid, log, time.monotonic()
@@ -86,7 +86,7 @@ class Start:
                 os.kill(self.pid, signum)
 
     def wait(self, secs: float) -> Answer:
-        """Waits for the end, at most `secs` of an idle machine; then kills the process and its children."""
+        """Waits for the end, at most `secs` times `crowding()`; then kills the process and its children."""
         deadline = time.monotonic() + secs * crowding()
         while not self.is_over() and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -110,7 +110,7 @@ _running: set[Start] = set()
 
 @atexit.register
 def _kill_running() -> None:
-    # A fork is in a session of its own: it would outlive this process.
+    # A fork is in a different session, and would outlive this process.
     for started in list(_running):
         started.kill()
 
@@ -136,9 +136,9 @@ def start(
       argv: its flags.
       log: where its output is written, with .out and .err appended.
       cwd: its working directory.
-      environment: what differs from the environment of this process; None removes a variable.
+      environment: changes to the environment of this process; None removes a variable.
       is_fresh: whether to start a new interpreter, as `python -m trainer.main`, instead of a fork.
-      prepare: called in the child last of all, for example to close a descriptor.
+      prepare: is called last in the child, for example to close a descriptor.
     """
     flags = [str(argument) for argument in argv]
     pid = os.fork()
@@ -161,7 +161,7 @@ def start(
 
 
 def _detach() -> None:
-    # Into a session of its own, with the exit handlers and signal handlers of a new process.
+    # Moves to a new session, with the exit handlers and signal handlers of a new process.
     atexit._clear()
     os.setsid()
     for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
@@ -189,7 +189,7 @@ def _redirect(log: pathlib.Path) -> None:
 
 
 def limit_memory() -> None:
-    """Limits the child, so that reading an endless file exhausts its own memory, not the machine's."""
+    """Limits the child, so that reading an endless file does not exhaust the memory of the machine."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -217,7 +217,7 @@ def in_fork(function: Callable[P, R], *arguments: P.args, **more: P.kwargs) -> R
 
 
 def outcome_of(workdir: pathlib.Path) -> dict[str, object]:
-    """The outcome of a run, read from a copy with a plain name: TensorFlow takes some names for patterns."""
+    """The outcome of a run, read from a copy with a plain name: TensorFlow reads some names as patterns."""
     with tempfile.TemporaryDirectory() as folder:
         return in_fork(outcome, pathlib.Path(shutil.copytree(workdir, pathlib.Path(folder, "run"))))
 
@@ -238,7 +238,7 @@ def wait_for_step(started: Start, workdir: pathlib.Path, step: int, secs: float 
 
 
 def faults_of(answer: Answer, allowed: Iterable[int]) -> list[str]:
-    """What is wrong with an end: a hang, exit code, traceback, number of errors, or a surviving child."""
+    """What is wrong with how a start ended: hang, exit code, traceback, number of errors, surviving child."""
     if answer.code is None:
         return [f"killed after {answer.seconds} s: {answer.err[-300:]}"]
     wrong = [f"exit code {answer.code}: {answer.err[-500:]}"] if answer.code not in allowed else []

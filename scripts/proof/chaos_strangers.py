@@ -1,4 +1,4 @@
-"""Commands on run directories that somebody else has changed: none harms other files, hangs or crashes."""
+"""Commands on run directories that another user has changed: none may harm other files, hang or crash."""
 
 import os
 import pathlib
@@ -19,7 +19,8 @@ FLAGS = {
     "export": ["--mode=export"],
 }
 MODES = ["train"] * 5 + ["inspect"] * 6 + ["evaluate"] * 2 + ["predict"] * 3 + ["export"]
-# Allowed only if the run's own sizes were changed: a file must not be read to the end because it is long.
+# This message is allowed only if an attack changed a size of the run: a long file must not exhaust the
+# memory.
 BLAMES_MEMORY = "The memory must hold"
 SIZES = ("lstm_units", "batch_size", "embedding_dim", "vocab_size", "logical_devices", "10 GB")
 OURS = ("run", "cache", "outside", "homes", "log.out", "log.err")
@@ -27,7 +28,7 @@ OTHER_LIBRARIES = ("HOME/.keras", "HOME/.config", "XDG_CACHE_HOME/matplotlib")
 
 
 class Strangers:
-    """Attacks copies of a finished run and of one that was killed halfway, and runs a command on them."""
+    """Cases of attacks on copies of a finished run and of a killed one, each followed by a command."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder / "strangers"
@@ -62,7 +63,7 @@ class Strangers:
         return start(argv, log=log, prepare=limit_memory, **kwargs)
 
     def _outside(self, folder: pathlib.Path) -> pathlib.Path:
-        # Files that are not the run's: a text, another run, a cache, models in use, and an empty folder.
+        # Makes files outside the run: a text, another run, a cache, models in use, and an empty folder.
         outside = folder / "outside"
         for model in ("1", "15", "not a number"):
             (outside / "serving" / model).mkdir(parents=True)
@@ -111,7 +112,7 @@ class Strangers:
 
 
 def _attack(place: Place, rng: random.Random) -> list[str]:
-    # What was done. Attacks that replace files come last: the others read them.
+    # Returns what was done. Attacks that replace files come last, because the others read them.
     done = []
     attacks = rng.sample(ATTACKS, rng.choice((1, 1, 1, 2)))
     for attack in sorted(attacks, key=lambda attack: attack in (linked, replaced)):
@@ -127,7 +128,7 @@ def _homes(homes: pathlib.Path) -> Snapshot:
 
 
 def _links(place: Place) -> list[str]:
-    # The folders outside that the run links to: the user of such a link wants files to be made there.
+    # Returns the outside folders that the run links to: a user who makes such a link wants files there.
     links = [path for path in place.run.rglob("*") if path.is_symlink() and path.is_dir()]
     targets = [link.readlink() for link in links]
     inside = [target for target in targets if target.is_relative_to(place.outside)]

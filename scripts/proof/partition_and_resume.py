@@ -3,11 +3,11 @@
     python scripts/proof/partition_and_resume.py [--cuts=20] [--seed=0] [--workers=2] [-- FLAGS OF THE
     TRAINER]
 
-Each worker runs in a network namespace of its own, and a bridge in one more joins them; all traffic stays
+Each worker runs in its own network namespace, and a bridge in another one joins them; all traffic stays
 there. Needs root and `ip` (Debian's iproute2). At a random instant of a run one worker is cut off: its frames
 are lost in both directions or in one, or its link is down. All workers must end within a bounded time, with
-exit code 5, or 0 if the work was done. The same command resumes on the healed network, and a finished run is
-compared with an uninterrupted reference run.
+exit code 5, or 0 if the work was done. The same command resumes on the repaired network, and a finished run
+is compared with an uninterrupted reference run.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def ip(*arguments: str) -> str:
 
 
 class Network:
-    """Workers that can reach each other over a bridge alone; made by `network`."""
+    """Workers that can reach each other only over a bridge; made by `network`."""
 
     def __init__(self, count: int) -> None:
         name = f"workers-{os.getpid()}-{next(_numbers)}"
@@ -175,7 +175,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cuts", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="decides the instants and the kinds of the cuts")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="determines the instants and the kinds of the cuts"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
         "flags", nargs="*", help="flags of the trainer, after --; default: a small run on sample_reviews"

@@ -1,12 +1,12 @@
-"""Entries of the cache folder: built in a temporary folder and published by one rename, so whole or absent.
+"""Entries of the cache folder: built in a temporary folder, then published by one rename, so never partial.
 
     <folder>/
       <entry>         a file or a folder
-      lock            held for moments, by who removes what another process left
-      <random>.tmp/   the temporary folder of a builder, with a lock that is held as long as the builder works
+      lock            held briefly by a process that removes what another one left
+      <random>.tmp/   a builder's temporary folder; the lock in it is held while the builder works
 
-Others may have put something of their own into the cache: only what a builder made is removed, and no link is
-followed to remove, lock or write anything.
+The cache may also hold foreign files. Only files that a builder made are removed, and no link is followed to
+remove, lock or write anything.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ IsOurs = Callable[[str], bool]
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path, *, create: bool = True, wait: bool = True) -> Iterator[None]:
-    """Holds a lock file, but never one behind a link, which may be any file.
+    """Holds a lock file; refuses a link, which could point to any file.
 
     Raises:
-      BlockingIOError: when another process holds it, without `wait`.
-      OSError: when it can't be opened or made.
+      BlockingIOError: when another process holds it and `wait` is False.
+      OSError: when it can't be opened or created.
     """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     file = os.open(path, flags, 0o666)
@@ -51,19 +51,19 @@ def locked(path: pathlib.Path, *, create: bool = True, wait: bool = True) -> Ite
 
 @contextlib.contextmanager
 def temporary_folder(folder: pathlib.Path, *, is_ours: IsOurs) -> Iterator[pathlib.Path]:
-    """A folder inside `folder` to build entries in; those of builders that were killed are removed.
+    """Creates a folder inside `folder` to build entries in; removes those of killed builders.
 
     It is locked within the context, so that other builders see that it is in use.
 
     Raises:
-      OSError: when it can't be made.
+      OSError: when it can't be created.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         with removal_lock(folder):
             for leftover in folder.glob("*.tmp"):
                 if _is_abandoned(leftover, is_ours):
-                    # A builder that is ending removes its own at the same time.
+                    # A builder that is about to exit may remove its own at the same time.
                     shutil.rmtree(leftover, ignore_errors=True)
             temporary = pathlib.Path(tempfile.mkdtemp(dir=folder, suffix=".tmp"))
             held.enter_context(locked(temporary / LOCK))
@@ -74,7 +74,7 @@ def temporary_folder(folder: pathlib.Path, *, is_ours: IsOurs) -> Iterator[pathl
 
 
 def removal_lock(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-    """Held while something is removed that another process may have left; nothing is built in this time."""
+    """The lock to hold while removing what another process may have left; meanwhile nothing is built."""
     return locked(folder / LOCK)
 
 
@@ -83,7 +83,7 @@ def _is_abandoned(leftover: pathlib.Path, is_ours: IsOurs) -> bool:
     with contextlib.suppress(OSError):  # its builder is at work, or it is another user's
         if not holds_only(leftover, is_ours):
             return False
-        if not any(leftover.iterdir()):  # killed before it made its lock
+        if not any(leftover.iterdir()):  # killed before it created its lock
             return True
         with locked(leftover / LOCK, create=False, wait=False):
             return True
@@ -93,7 +93,7 @@ def _is_abandoned(leftover: pathlib.Path, is_ours: IsOurs) -> bool:
 def publish(built: pathlib.Path, folder: pathlib.Path) -> None:
     """Moves a finished entry, a file or a folder of files, into `folder`, durably.
 
-    Of two builders of one folder the first one's stays.
+    If two builders publish the same folder, the first one wins.
     """
     for path in (*built.iterdir(), built) if built.is_dir() else (built,):
         files.fsync(path)
@@ -106,7 +106,7 @@ def publish(built: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def clear_place(path: pathlib.Path, temporary: pathlib.Path, *, is_ours: IsOurs) -> None:
-    """Moves away what lies in the place of an entry: into `temporary` if a builder made it, else aside."""
+    """Moves away what is at the path of an entry: into `temporary` if a builder made it, else aside."""
     if holds_only(path, is_ours):
         path.rename(temporary / f"{path.name}.torn")
     else:
@@ -114,7 +114,7 @@ def clear_place(path: pathlib.Path, temporary: pathlib.Path, *, is_ours: IsOurs)
 
 
 def holds_only(folder: pathlib.Path, is_ours: IsOurs) -> bool:
-    """Whether a path is a folder, no link, and all files below it are ours; links and pipes never are."""
+    """Whether a path is a folder, not a link, with only our files below it; no link or pipe is ours."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     with os.scandir(folder) as entries:
@@ -127,7 +127,7 @@ def holds_only(folder: pathlib.Path, is_ours: IsOurs) -> bool:
 
 
 def move_aside(path: pathlib.Path) -> None:
-    """Renames what lies in the place of an entry and isn't one, and logs its new name."""
+    """Renames something that is at the path of an entry but is not one, and logs its new name."""
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.aside")
     path.rename(aside)
-    logging.warning("%s is not what belongs there; it is kept as %s.", path, aside.name)
+    logging.warning("%s is not an entry of the cache; it is kept as %s.", path, aside.name)

@@ -1,4 +1,4 @@
-"""Labelled reviews to train on: the corpus that a --dataset names, whatever it is read from."""
+"""The corpus that --dataset names: labelled reviews from TFDS or from the user's own files."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,12 +23,12 @@ class Corpus:
     description: str
     citation: str
     element_spec: str
-    split_sizes: Mapping[str, int]  # the splits it was prepared with, each with its number of reviews
-    # (path, bytes, mtime_ns) of each file it is read from, where `version` does not change with the files.
+    split_sizes: Mapping[str, int]  # split -> number of reviews
+    # (path, bytes, mtime_ns) of each source file; empty if `version` changes with the files anyway.
     sources: tuple[tuple[str, int, int], ...]
-    # The number of reviews in each part of a split expression; raises ValueError when it is malformed.
+    # Split expression -> number of reviews in each of its parts; raises ValueError when it is malformed.
     sizes: Callable[[str], list[int]]
-    # As `reviews`, whatever the labels are.
+    # The same as `reviews`, without the check of the labels.
     batches: Callable[[str], Iterator[Reviews]]
 
     def examples(self, split: str) -> int:
@@ -46,7 +46,7 @@ class Corpus:
             raise InputError(
                 f"A split must be in TFDS' syntax and select reviews of {self.name}, "
                 f"but {split!r} was given; its splits are {', '.join(self.split_sizes)}, "
-                f"and a part of one is given as in {first}[:90%]."
+                f"and a part of a split is written as in {first}[:90%]."
             )
         return sum(sizes)
 
@@ -57,14 +57,14 @@ class Corpus:
           (texts [n] object of bytes, labels [n] uint8), n <= 1024.
 
         Raises:
-          InputError: at a label that is neither 0 nor 1, such as that of unlabelled reviews.
+          InputError: when a label is neither 0 nor 1, as in an unlabelled split.
           StorageError: when a source file is missing or damaged.
         """
         for texts, labels in self.batches(split):
             if not np.isin(labels, (0, 1)).all():
                 raise InputError(
-                    f"Labels must be 0 or 1, but split {split!r} of {self.name} has others; "
-                    f"name a split that is labelled."
+                    f"Labels must be 0 or 1, but split {split!r} of {self.name} has other labels; "
+                    f"name a labelled split."
                 )
             yield texts, labels.astype(np.uint8)
 
@@ -85,19 +85,19 @@ def open_corpus(
     Args:
       name: `sample_reviews`; or the user's own files, as in csv:reviews.csv; or a dataset of TFDS, as in
         imdb_reviews or name/config:version.
-      data_dir: of TFDS, where datasets are prepared, and downloaded to; None: TFDS' own default, or
-        TFDS_DATA_DIR. Of the user's own files, where a relative path begins.
-      cache_dir: where `sample_reviews` is prepared, and the counts of the user's own files are kept.
-      text_column: the name of the texts, a feature of TFDS or a column.
-      label_column: that of the labels.
-      requested_splits: of the user's own files, the splits that a run names.
-      held_out_fraction: of own files without splits, the share drawn for validation, and as much for test.
+      data_dir: for TFDS, the folder of prepared datasets and downloads; None: TFDS' own default, or
+        TFDS_DATA_DIR. For the user's own files, the folder that relative paths start from.
+      cache_dir: the folder for `sample_reviews` and for the counts of the user's own files.
+      text_column: the name of the TFDS feature, or of the column, that holds the texts.
+      label_column: the name of the feature or column that holds the labels.
+      requested_splits: for the user's own files, the splits that a run names.
+      held_out_fraction: for own files without splits, the share drawn for validation, and again for test.
       seed: decides which reviews are drawn.
 
     Raises:
-      InputError: when there is no such dataset, it is no binary text classification, or it can neither be
-        found nor downloaded.
-      StorageError: when it is there and can't be read, or `sample_reviews` can't be prepared in `cache_dir`.
+      InputError: when there is no such dataset, it is not a text dataset with two classes, or it can neither
+        be found nor downloaded.
+      StorageError: when it exists but can't be read, or `sample_reviews` can't be prepared in `cache_dir`.
     """
     tfds_builder.silence_log()
     if _is_own(name, data_dir):

@@ -1,11 +1,11 @@
 """Batches as a pure function of (seed, step): nothing to save, and any step is as cheap as the first.
 
 An epoch's shuffled reviews are divided into windows. The reviews of a window are sorted by length and cut
-into batches, so that little is padded; the batches are served in a random order in which short and long ones
-alternate. A step needs one window, whatever the size of the corpus.
+into batches, so that there is little padding; the batches are served in a random order in which short and
+long ones alternate. A step needs one window, whatever the size of the corpus.
 
-A batch is a handful of slices of a file, made when it is needed. A tf.data pipeline would only call back into
-Python from a thread of its own: that costs more than it saves, and can delay the end of the process.
+A batch is a few slices of a file, made on demand. A tf.data pipeline would only call back into Python from
+another thread: that costs more than it saves, and can delay the exit of the process.
 """
 
 import functools
@@ -20,9 +20,9 @@ from trainer.data import permutation
 from trainer.data.stored_array import Lengths, StoredArray
 from trainer.data.token_store import TokenStore
 
-WINDOW_BATCHES = 200  # pads IMDB at batch 64 by 3 %; 100 would by 6 %, 50 by 10 %
+WINDOW_BATCHES = 200  # adds 3% padding on IMDB at batch 64; 100 would add 6%, 50 10%
 STRATA = 16
-# Changes when the order does: a run can't resume exactly across such a change.
+# Must change whenever the order does: a run can't resume exactly across such a change.
 BATCH_ORDER_ID = f"shuffle-8, windows of {WINDOW_BATCHES}, {STRATA} strata, 1"
 
 Array = TypeVar("Array", bound=np.ndarray | tf.Tensor | tf.TensorSpec)
@@ -38,7 +38,7 @@ class Batch(NamedTuple, Generic[Array]):
     lengths: Array  # [batch_size] int32, 0 .. T
     labels: Array  # [batch_size] float32, 0.0 or 1.0
     weights: Array  # [batch_size] float32: 1.0, or 0.0 for an empty review that only fills the batch
-    reviews: Array  # [] float32: those of weight 1.0 in the whole batch, of which this may be a slice
+    reviews: Array  # [] float32: the number of weights 1.0 in the whole batch, even if this is a slice
 
 
 def batch_spec(batch_size: int | None) -> Batch[tf.TensorSpec]:
@@ -56,11 +56,11 @@ class BatchPlan:
     """Which reviews each training step reads.
 
     Args:
-      lengths: [examples] int, tokens of each review of the corpus; at least one. Read window by window.
-      batch_size: rows of a batch.
-      seed: decides the order.
-      max_length: tokens of a review that are read; 0: all.
-      window_batches: batches of a window; 1: nothing is sorted.
+      lengths: [examples] int, the number of tokens of each review; examples >= 1. Read window by window.
+      batch_size: rows per batch.
+      seed: determines the order.
+      max_length: most tokens read of a review; 0: all.
+      window_batches: batches per window; 1: no sorting.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class BatchPlan:
         self._window = functools.lru_cache(maxsize=2)(self._make_window)
 
     def rows(self, step: int) -> np.ndarray:
-        """The reviews of batch `step`, counted from 0, [batch_size] int64.
+        """The review numbers of batch `step`, counted from 0; [batch_size] int64.
 
-        -1 stands for a missing row, of which only an epoch's last batch has any.
+        -1 marks a missing row; only the last batch of an epoch has any.
         """
         epoch, slot = divmod(step, self.steps_per_epoch)
         window, slot_in_window = divmod(slot, self._window_batches)
         return self._window(epoch, window)[slot_in_window]
 
     def step_before(self, step: int, *, reviews: int) -> int:
-        """The step since which `reviews` were read up to `step`; 0 where there were not as many."""
+        """The step at which the last `reviews` reviews before `step` began; 0 if there were fewer."""
         missing_in_last = self.steps_per_epoch * self.batch_size - self.examples
         while reviews > 0 and step > 0:
             is_last_of_epoch = step % self.steps_per_epoch == 0
@@ -99,7 +99,7 @@ class BatchPlan:
         return step
 
     def lengths(self, reviews: np.ndarray) -> np.ndarray:
-        """The tokens of some reviews that are read, like `reviews` in shape."""
+        """How many tokens of each review are read; the same shape as `reviews`."""
         return _cut(self._lengths[reviews], self._max_length)
 
     def _make_window(self, epoch: int, window: int) -> np.ndarray:
@@ -112,8 +112,8 @@ class BatchPlan:
         by_length = reviews[np.argsort(self.lengths(reviews), kind="stable")]
         batches = -(-len(reviews) // self.batch_size)
         order = _alternate(_random_order(batches, self._seed, epoch, window))
-        # Whichever batch is served last is the short one. If it were always that of the longest reviews,
-        # these would weigh more in every epoch.
+        # The batch that is served last is the short one. If it always held the longest reviews, they would
+        # weigh more in every epoch.
         missing = batches * self.batch_size - len(reviews)
         end_of_last = (order[-1] + 1) * self.batch_size - missing
         padded = np.insert(by_length, end_of_last, np.full(missing, -1))
@@ -132,9 +132,9 @@ def _random_order(count: int, *key: int) -> np.ndarray:
 def _alternate(order: np.ndarray) -> np.ndarray:
     """Rearranges batches, as little as possible, so that short and long ones alternate.
 
-    The lengths are divided into STRATA equal strata; counted from the end, each run of STRATA batches then
-    has one of each. Reviews of similar length have more in common: if many such batches followed each other
-    by chance, the weights would follow them.
+    The batches are divided by length into STRATA equal strata. Counted from the end, every STRATA consecutive
+    batches then have one of each stratum. Reviews of similar length have more in common: many such batches in
+    a row, by chance, would pull the weights towards them.
     """
     strata = order * STRATA // len(order)
     by_stratum = np.argsort(strata, kind="stable")
@@ -150,16 +150,16 @@ def _cut(lengths: np.ndarray, max_length: int) -> np.ndarray:
 
 
 def padded_ratio(plan: BatchPlan, *, steps: int) -> float:
-    """Tokens of the first `steps` batches with padding, over those without."""
+    """The number of tokens of the first `steps` batches with padding, divided by that without."""
     lengths = [plan.lengths(rows[rows >= 0]) for rows in map(plan.rows, range(steps))]
     padded = plan.batch_size * sum(max(1, int(batch.max())) for batch in lengths)
     return padded / max(1, sum(int(batch.sum(dtype=np.int64)) for batch in lengths))
 
 
 def _spans(store: TokenStore, rows: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the tokens of each row begin, and how many are read, int32."""
+    """The start of each row's tokens, and how many of them are read (int32)."""
     starts, ends = store.offsets[rows], store.offsets[rows + 1]
-    lengths = np.where(rows >= 0, ends - starts, 0)  # a missing row, -1, has the offsets of some other review
+    lengths = np.where(rows >= 0, ends - starts, 0)  # a missing row, -1, indexes another review
     if lengths.min() < 0 or starts.min() < 0 or ends.max() > len(store.token_ids):
         raise store.damaged("its offsets are out of range")
     return starts, _cut(lengths, max_length).astype(np.int32)
@@ -178,14 +178,15 @@ def _gather(store: TokenStore, rows: np.ndarray, max_length: int, reviews: np.nd
 
 
 def slice_rows(batch_size: int, replicas: int) -> int:
-    """The rows of each of the equal slices into which a batch is cut for the replicas, in their order."""
+    """The rows per replica when a batch is cut into equal slices, in the order of the replicas."""
     return -(-batch_size // replicas)
 
 
 def _slices(
     store: TokenStore, rows: np.ndarray, max_length: int, replicas: int, local: range
 ) -> tuple[Batch[np.ndarray], ...]:
-    # A batch that can't be cut evenly is filled up; each slice is as long as its own longest review.
+    # A batch that can't be cut evenly is filled with missing rows. Each slice is as long as its longest
+    # review.
     size = slice_rows(len(rows), replicas)
     padded = np.pad(rows, (0, size * replicas - len(rows)), constant_values=-1).reshape(replicas, size)
     reviews = np.array(np.sum(rows >= 0), np.float32)
@@ -204,24 +205,24 @@ def train_batches(
 ) -> Iterator[tuple[Batch[np.ndarray], ...]]:
     """The batches of steps first_step .. last_step-1; batch N takes the state from step N to N+1.
 
-    A batch is a function of (seed, step), and the slice of a replica is one of (seed, step, replica):
-    replicas do not communicate about it.
+    A batch is a function of (seed, step), and the slice of a replica is a function of (seed, step, replica),
+    so replicas need not communicate about it.
 
     Args:
       store: the encoded training reviews.
       plan: made for the lengths of `store` and for `max_length`.
-      max_length: tokens of a review that are read, from its start; 0: all.
-      first_step: where to begin; at no cost, however far.
-      last_step: where to end.
-      replicas: how many share a batch.
-      local: those whose slices are made.
+      max_length: most tokens read, from the start of a review; 0: all.
+      first_step: the first step; a late one costs no more than step 0.
+      last_step: one past the last step.
+      replicas: how many replicas share a batch.
+      local: the replicas whose slices are made.
 
     Yields:
       The slices of a batch, one for each local replica.
 
     Raises:
-      StorageError: at a batch that can't be read, or once the store is known to be damaged. Only
-        `store.check(wait=True)` makes sure that the batches served so far are right.
+      StorageError: when a batch can't be read, or once the store is known to be damaged. Only
+        `store.check(wait=True)` guarantees that the batches so far are correct.
     """
     for step in range(first_step, last_step):
         store.check()
@@ -240,21 +241,22 @@ def evaluation_batches(
     replicas: int = 1,
     local: range = range(1),
 ) -> Iterator[tuple[Batch[np.ndarray], ...]]:
-    """The first `examples` reviews of the corpus, each once, sorted by length so that little is padded.
+    """The first `examples` reviews of the corpus, each once, sorted by length to reduce padding.
 
     Args:
       store: the encoded reviews.
-      batch_size: rows of a slice; those that are missing in the last ones are empty reviews of weight 0.
-      max_length: tokens of a review that are read, from its start; 0: all.
-      examples: at most as many as `store` holds.
-      replicas: how many share a batch.
-      local: those whose slices are made.
+      batch_size: rows of a slice; the last slices are filled with empty reviews of weight 0.
+      max_length: most tokens read, from the start of a review; 0: all.
+      examples: how many reviews, at most len(store).
+      replicas: how many replicas share a batch.
+      local: the replicas whose slices are made.
 
     Yields:
       The slices of a batch, one for each local replica.
 
     Raises:
-      StorageError: at a batch that can't be read; after the last batch at the latest if the store is damaged.
+      StorageError: when a batch can't be read, or, after the last batch at the latest, when the store is
+        damaged.
     """
     steps = -(-examples // (batch_size * replicas))
     order = np.full(steps * batch_size * replicas, -1)

@@ -1,4 +1,4 @@
-"""The files of a corpus of the user's own: what a --dataset such as csv:reviews.csv names."""
+"""Finds the user's own files that a --dataset such as csv:reviews.csv names."""
 
 import errno
 import pathlib
@@ -13,7 +13,7 @@ KINDS = (*review_files.TABLES, "folder")
 
 
 class Found(NamedTuple):
-    """The file or folder of each split; `is_single`: there is only one, which is not named after a split."""
+    """The file or folder of each split. `is_single`: a single one, which is not divided into splits."""
 
     by_split: dict[str, pathlib.Path]
     is_single: bool
@@ -39,17 +39,17 @@ def parse_name(name: str, data_dir: str | None) -> tuple[str, pathlib.Path]:
     """The kind of a --dataset and its path.
 
     Raises:
-      InputError: when there is no path, or it is not one of this machine.
+      InputError: when the path is missing, or is not a path on this machine.
     """
     kind, _, path = name.partition(":") if has_kind(name) else ("folder", "", name)
     if not path:
         raise InputError(
-            f"--dataset must name a path behind {kind}:, but {name} was given; write it as in {kind}:reviews."
+            f"--dataset must name a path after {kind}:, but {name} was given; write it as in {kind}:reviews."
         )
     for given in (path, data_dir or ""):
         if files.is_uri(given):
             raise InputError(
-                f"--dataset={kind}: must name files of this machine, but {given} was given; "
+                f"--dataset={kind}: must name files on this machine, but {given} was given; "
                 f"copy or mount them and give their path."
             )
     return kind, pathlib.Path(data_dir or "", path)
@@ -65,7 +65,7 @@ def find(kind: str, root: pathlib.Path) -> Found:
         if not root.exists():
             raise InputError(
                 f"--dataset must name files that exist, but {root} does not; "
-                f"a relative path begins in --data_dir, if given."
+                f"a relative path starts from --data_dir, if given."
             )
         if kind == "folder":
             return _find_folders(root)
@@ -81,13 +81,13 @@ def find(kind: str, root: pathlib.Path) -> Found:
         by_split = {path.stem: path for path in of_kind if path.is_file()}
     if not by_split:
         raise InputError(
-            f"A folder must hold a .{kind} for each split, as train.{kind}, but {root} holds none; "
+            f"A folder must hold a .{kind} for each split, such as train.{kind}, but {root} holds none; "
             f"name a file, or another folder."
         )
     for split, path in by_split.items():
         if not splits.is_name(split):
             raise InputError(
-                f"A file for a split must be named by letters, digits, - and _, and not all, "
+                f"The name of a split's file must consist of letters, digits, - and _, and not be 'all', "
                 f"but there is {path}; rename it."
             )
     return Found(by_split, is_single=False)
@@ -96,19 +96,19 @@ def find(kind: str, root: pathlib.Path) -> Found:
 def _find_folders(root: pathlib.Path) -> Found:
     if not root.is_dir():
         raise InputError(
-            f"--dataset=folder: must name a folder, but {root} is none; "
-            f"a file is named with its kind, as in csv:{root}."
+            f"--dataset=folder: must name a folder, but {root} is not one; "
+            f"give a file with its kind, as in csv:{root}."
         )
     for folder in (root, *root.iterdir()):
         if len(classes := review_folders.classes_of(folder)) == 1:
             raise InputError(
-                f"A folder of reviews must hold pos/ and neg/, but {folder} holds {classes[0]}/ alone; "
+                f"A folder of reviews must hold pos/ and neg/, but {folder} holds only {classes[0]}/; "
                 f"add the other one."
             )
     folders = _folders_of_texts(root)
     if not folders:
         raise InputError(
-            f"A folder of reviews must hold pos/ and neg/, or folders that do, one for each split, "
+            f"A folder of reviews must hold pos/ and neg/, or a folder with both for each split, "
             f"but {root} does not; name another one."
         )
     return Found(folders, is_single=folders.get("train") == root)

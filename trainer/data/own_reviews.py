@@ -1,10 +1,10 @@
 """Corpora in the user's own files: csv, tsv and jsonl files, and folders of texts.
 
-    csv:reviews.csv, tsv:reviews.tsv, jsonl:reviews.jsonl   a review a row
-    folder:reviews                                          pos/ and neg/, a .txt a review, sorted naturally
+    csv:reviews.csv, tsv:reviews.tsv, jsonl:reviews.jsonl   one review per row
+    folder:reviews                                          pos/ and neg/, one .txt per review
 
 A path may also be a folder with a file, or with pos/ and neg/, for each split: train.csv and test.csv,
-train/pos, train/neg and so on. Rows are read when they are needed; only their number is kept.
+train/pos, train/neg and so on. Rows are read on demand; only their number is kept.
 """
 
 import contextlib
@@ -27,23 +27,23 @@ DRAWN = ("train", "validation", "test")
 
 
 class OwnReviews:
-    """A corpus in files, opened: its splits are known and the rows of each are counted.
+    """An opened corpus of files: its splits are known and their rows are counted.
 
     Args:
       name: kind and path, as in csv:reviews.csv, or the path of a folder of texts.
-      data_dir: where a relative path begins; None: the working directory.
-      cache_dir: where the counts are kept, so that a file is counted once.
+      data_dir: the folder that a relative path starts from; None: the working directory.
+      cache_dir: the folder in which counts are kept, so that a file is counted once.
       text_column: the column, or key, of the text.
-      label_column: that of the label.
+      label_column: the column, or key, of the label.
       requested_splits: the splits that a run names. If they are two or three of train, validation and test,
-        and the files have no splits, each review is drawn into one of them.
-      held_out_fraction: the share drawn for validation, and as much for test, where these are requested.
+        and the files have no splits, each review is assigned to one of them at random.
+      held_out_fraction: the share drawn for validation, and again for test, if these are requested.
       seed: decides which reviews are drawn.
 
     Attributes:
       split_sizes: the reviews of each split.
-      version: changes when the files or what is drawn from them do.
-      description: a text for people.
+      version: changes when the files or the random assignment change.
+      description: a text for the log.
 
     Raises:
       InputError: when there are no such files, or one of them is malformed; the message names file and line.
@@ -134,7 +134,7 @@ class OwnReviews:
         return review_files.read_table(path, kind=self._kind, **self._columns)
 
     def _read_facts(self) -> list[object]:
-        # By these, files are recognised as those that were counted, wherever they lie.
+        # Files with the same facts count as the same files, in whatever folder they are.
         facts: list[object] = [self._kind, *self._columns.values()]
         for split, file in self._files.items():
             paths = [file] if file.is_file() else [path for path, _ in review_folders.texts_of(file)]
@@ -145,7 +145,7 @@ class OwnReviews:
         return facts
 
     def _count(self, cache_dir: pathlib.Path) -> dict[str, int]:
-        """The reviews of each file or folder; those of files are kept in the cache."""
+        """Split -> number of reviews; the counts of files are kept in the cache."""
         if self._kind == "folder":
             return {split: len(review_folders.texts_of(folder)) for split, folder in self._files.items()}
         kept = cache_dir / "counts" / f"{_digest([str(self._root.resolve()), self._facts])}.json"
@@ -156,7 +156,7 @@ class OwnReviews:
         for split, count in counts.items():
             if not count:
                 raise InputError(
-                    f"A file of reviews must hold some, but {self._files[split]} holds none; "
+                    f"A file of reviews must hold at least one, but {self._files[split]} holds none; "
                     f"add reviews to it."
                 )
         _keep_counts(kept, counts)
@@ -164,7 +164,7 @@ class OwnReviews:
 
 
 class _Draw:
-    """Which split each review of a file is drawn into: a permutation of all, cut in two or three."""
+    """Assigns each review of a file to a split: a permutation of all reviews, cut into two or three parts."""
 
     def __init__(
         self, root: pathlib.Path, count: int, requested: set[str], fraction: float, seed: int
@@ -190,7 +190,7 @@ class _Draw:
 
 
 def _read_counts(kept: pathlib.Path, expected: Iterable[str]) -> dict[str, int] | None:
-    """The counts of these files as they were kept; None where they are missing or damaged."""
+    """The cached counts of these files; None if they are missing or damaged."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
         content = json.loads(files.read(kept, limit=2**20, follow_links=True))
         counts = content["counts"]
@@ -205,8 +205,9 @@ def _read_counts(kept: pathlib.Path, expected: Iterable[str]) -> dict[str, int] 
 
 
 def _keep_counts(kept: pathlib.Path, counts: Mapping[str, int]) -> None:
-    # Not by `files.write_atomically`, whose temporary file has one name: several runs may write here at once.
-    # Nothing is synced, and a failure is ignored: counts that are missing or torn are only counted again.
+    # Several runs may write here at once, so the temporary file has a random name, unlike that of
+    # `files.write_atomically`. Nothing is synced and a failure is ignored: missing or damaged counts are just
+    # counted again.
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(f".{secrets.token_hex(4)}.tmp")

@@ -8,13 +8,13 @@ _ROUNDS = 8  # the public `index_shuffle` has 4, with which permutations of two 
 
 
 def shuffled(start: int, stop: int, *, size: int, key: bytes) -> np.ndarray:
-    """What stands at positions start .. stop-1 of a permutation of 0 .. size-1.
+    """The values at positions start .. stop-1 of a permutation of 0 .. size-1.
 
     Args:
       start: the first position.
-      stop: one after the last.
-      size: how many positions there are.
-      key: the 12 bytes that decide the permutation.
+      stop: one past the last position.
+      size: the number of positions.
+      key: 12 bytes that determine the permutation.
 
     Returns:
       [stop - start] int64.

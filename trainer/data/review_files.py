@@ -19,15 +19,15 @@ CHUNK = 2048  # reviews in memory at once
 _ZEROS, _ONES = ("0", "neg", "negative", "false", "0.0"), ("1", "pos", "positive", "true", "1.0")
 LABELS = dict.fromkeys(_ZEROS, 0) | dict.fromkeys(_ONES, 1)
 
-# Bytes. Without a bound, a file that is no text, or a quote that never closes, would fill the memory.
+# In bytes. Without a limit, a binary file or an unclosed quote would fill the memory.
 _LONGEST_LINE = 2**26
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Row(NamedTuple):
-    """A review; `label` is 0, 1, or None where none is needed."""
+    """A review; `label` is 0, 1, or None if no label is needed."""
 
-    line: int  # counted from 1; the first one of a row of several lines
+    line: int  # counted from 1; the first line of the row
     text: bytes
     label: int | None
 
@@ -45,20 +45,20 @@ class _Columns(NamedTuple):
 def read(
     path: str, *, labelled: bool, bad_rows: str, text_column: str = "text", label_column: str = "label"
 ) -> Iterator[Row]:
-    """The reviews of a file that is given to evaluate or predict, in its order; memory holds one of them.
+    """The reviews of a file for evaluate or predict, in its order; memory holds one at a time.
 
     Args:
-      path: a file whose name ends with .csv or .tsv (the first row names the columns), .jsonl (an object a
-        line) or .txt (a text a line); or "-", standard input, as a .txt. Bytes that are not UTF-8 stay as
-        they are.
+      path: a file whose name ends with .csv or .tsv (the first row names the columns), .jsonl (one object per
+        line) or .txt (one text per line); or "-", standard input, read like a .txt. Bytes that are not UTF-8
+        are kept unchanged.
       labelled: whether a row needs a label: 0 or 1, neg or pos, negative or positive, false or true.
-      bad_rows: what to do at a row that holds no review: "skip" it with a warning, or "stop".
+      bad_rows: what to do with an invalid row: "skip" it with a warning, or "stop".
       text_column: the column, or key, of the text.
-      label_column: that of the label.
+      label_column: the column, or key, of the label.
 
     Raises:
-      InputError: when the file can't be read, is of another kind, lacks these columns, or has a bad row to
-        stop at.
+      InputError: when the file can't be read, is of another kind, lacks these columns, or has an invalid row
+        and `bad_rows` is "stop".
     """
     columns = _Columns(text_column, label_column if labelled else None)
     for row in _read(path, columns):
@@ -74,10 +74,10 @@ def read(
 
 
 def read_table(path: pathlib.Path, *, kind: str, text_column: str, label_column: str) -> Iterator[Row]:
-    """The labelled reviews of a corpus, in the order of the file; memory holds one of them.
+    """The labelled reviews of a corpus, in the order of the file; memory holds one at a time.
 
     Raises:
-      InputError: at the first row that holds no review, with its line: no part of a corpus is skipped.
+      InputError: at the first invalid row, with its line: no part of a corpus is skipped.
     """
     try:
         for row in _parse(kind, lines_of(path), path, _Columns(text_column, label_column)):
@@ -95,10 +95,10 @@ def read_table(path: pathlib.Path, *, kind: str, text_column: str, label_column:
 
 
 def lines_of(path: pathlib.Path) -> Iterator[str]:
-    """The lines of a text in UTF-8, with their ends.
+    """The lines of a text in UTF-8, with their line endings.
 
     Raises:
-      InputError: at a line that is not text in UTF-8.
+      InputError: when a line is not text in UTF-8.
       OSError: when the file can't be read.
     """
     with path.open("rb") as file:
@@ -115,7 +115,7 @@ def lines_of(path: pathlib.Path) -> Iterator[str]:
 
 
 def _decode(line: bytes, *, is_first: bool) -> str:
-    """The text of a line; raises ValueError with the reason where there is none."""
+    """The text of a line; raises ValueError with the reason if it is not text."""
     if len(line) == _LONGEST_LINE:
         raise ValueError(f"it has more than {_LONGEST_LINE} bytes")
     try:
@@ -150,7 +150,7 @@ def _read(path: str, columns: _Columns) -> Iterator[Row | _BadRow]:
     except OSError as error:
         if path == "-":
             raise InputError(
-                f"Standard input must be texts to read, but it is not ({files.reason(error)}); "
+                f"Standard input must be readable, but it is not ({files.reason(error)}); "
                 f"give some by --text or --input."
             ) from error
         raise InputError(
@@ -160,7 +160,7 @@ def _read(path: str, columns: _Columns) -> Iterator[Row | _BadRow]:
 
 
 def _any_bytes(lines: Iterable[bytes]) -> Iterator[str]:
-    # Lines in any encoding, so that `_bytes` gives them back unchanged.
+    # Decodes lines of any encoding so that `_bytes` restores them unchanged.
     for number, line in enumerate(lines):
         content = line if number else line.removeprefix(_BYTE_ORDER_MARK)
         yield content.decode(errors="surrogateescape")
@@ -209,8 +209,8 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _separated(
     lines: Iterable[str], path: object, columns: _Columns, delimiter: str
 ) -> Iterator[Row | _BadRow]:
-    csv.field_size_limit(_LONGEST_LINE)  # its own 128 KiB are less than a long review
-    # Strict, because otherwise a quote that never closes takes in all rows behind it.
+    csv.field_size_limit(_LONGEST_LINE)  # the default of 128 KiB is less than a long review
+    # Strict, because otherwise an unclosed quote swallows all rows after it.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
@@ -232,7 +232,7 @@ def _separated(
             label = None if label_at is None else fields[label_at]
             yield _row(first_line, fields[text_at], label, columns)
         elif fields:  # not a blank line
-            yield _BadRow(first_line, f"it has {len(fields)} fields, and the first row {len(names)}")
+            yield _BadRow(first_line, f"it has {len(fields)} fields, but the first row has {len(names)}")
 
 
 def _find_columns(names: list[str], path: object, columns: _Columns) -> tuple[int, int | None]:
@@ -249,7 +249,7 @@ def _find_columns(names: list[str], path: object, columns: _Columns) -> tuple[in
 
 
 def _printable(text: str) -> str:
-    # A file may hold line ends, and escape sequences that a terminal would obey.
+    # A file may contain line breaks, and escape sequences that a terminal would execute.
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -260,7 +260,8 @@ def _explain(error: csv.Error) -> str:
         "expected after": "more follows its closing quote, and a quote within quotes is written twice",
         "new-line character": "its lines end with CR alone, and LF or CR LF is needed",
     }
-    return next((ours for theirs, ours in explanations.items() if theirs in str(error)), str(error))
+    matching = (text for start, text in explanations.items() if start in str(error))
+    return next(matching, str(error))
 
 
 def _row(line: int, text: object, label: object, columns: _Columns) -> Row | _BadRow:
@@ -282,6 +283,6 @@ def _row(line: int, text: object, label: object, columns: _Columns) -> Row | _Ba
 
 
 def _bytes(text: str) -> bytes:
-    # JSON may escape half of a surrogate pair, which no encoding has.
-    halves = "[\ud800-\udbff\ude00-\udfff\udc00-\udc7f]"
-    return re.sub(halves, "\ufffd", text).encode(errors="surrogateescape")
+    # JSON may escape a lone surrogate, which no encoding can represent.
+    lone_surrogates = "[\ud800-\udbff\ude00-\udfff\udc00-\udc7f]"
+    return re.sub(lone_surrogates, "\ufffd", text).encode(errors="surrogateescape")

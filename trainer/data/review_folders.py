@@ -22,11 +22,11 @@ def classes_of(folder: pathlib.Path) -> list[str]:
 def texts_of(folder: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
     """The texts of both classes, each with its label.
 
-    Their order is the natural one of their names, 9.txt before 10.txt; of two equal names, the negative one
-    comes first.
+    They are in the natural order of their names, 9.txt before 10.txt; for equal names, the negative one comes
+    first.
 
     Raises:
-      InputError: when a class has none or can't be read.
+      InputError: when a class has no text or can't be read.
     """
     texts = []
     for label, name in enumerate(CLASSES):
@@ -45,15 +45,14 @@ def texts_of(folder: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
 def _natural_order(entry: tuple[pathlib.Path, int]) -> tuple[list[int | str], int, str]:
     path, label = entry
     parts = re.split("([0-9]+)", path.name)
-    numbered = [
-        int(part) if at % 2 else part for at, part in enumerate(parts)
-    ]  # every other part is a number
-    # 1.txt and 01.txt have one number: without the name itself, their order would be that of the file system.
+    # Every other part is a number.
+    numbered = [int(part) if index % 2 else part for index, part in enumerate(parts)]
+    # 1.txt and 01.txt have the same number: without the name itself, the file system would order them.
     return numbered, label, path.name
 
 
 def read(folder: pathlib.Path) -> Iterator[Row]:
-    """The reviews of a folder, in the order of `texts_of`; memory holds one of them.
+    """The reviews of a folder, in the order of `texts_of`; memory holds one at a time.
 
     Raises:
       InputError: at the first file that holds no review; the message names it.
@@ -61,7 +60,7 @@ def read(folder: pathlib.Path) -> Iterator[Row]:
     for path, label in texts_of(folder):
         with readable(path):
             if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
-                raise InputError(f"Each .txt must be a file, but {path} is none; remove it.")
+                raise InputError(f"Each .txt must be a file, but {path} is not one; remove it.")
             text = "".join(review_files.lines_of(path))
         if not text.strip():
             raise InputError(f"Each file must hold a review, but {path} is empty; write one, or remove it.")

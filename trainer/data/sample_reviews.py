@@ -1,8 +1,8 @@
 """`sample_reviews`: synthetic film reviews from a seeded grammar, to try the trainer without a download.
 
 Word order decides the sentiment. Negative reviews are full of praise that is negated ("anything but clever")
-or contradicted ("I expected a clever film; it was dull"), positive ones of blame. Counting words says little;
-a model has to read.
+or contradicted ("I expected a clever film; it was dull"); positive ones are full of negated blame. Word
+counts are not enough: a model has to respect word order.
 """
 
 import random
@@ -15,15 +15,16 @@ import tensorflow_datasets as tfds
 
 SHORTEST, LONGEST = 10, 600  # tokens: words between spaces, without punctuation
 FLIPPED = 0.04  # probability that a label contradicts its text; the best achievable accuracy is 1 - FLIPPED
+# Name -> (seed, number of reviews).
 SPLITS = {
     "train": (0, 4_000),
     "validation": (1, 1_000),
     "test": (2, 1_000),
-}  # name -> (seed, number of reviews)
+}
 
 
 def _parse(text: str) -> dict[str, tuple[str, ...]]:
-    """Reads rules `symbol: template | template ...`, one a line; an indented line continues a rule."""
+    """Reads rules `symbol: template | template ...`, one per line; an indented line continues a rule."""
     rules = re.findall(r"^(\w+):(.*(?:\n .*)*)", text, re.MULTILINE)
     return {
         symbol: tuple(" ".join(template.split()) for template in templates.split("|"))

@@ -18,10 +18,10 @@ def parts(expression: str, sizes: Mapping[str, int]) -> list[Part]:
 
     Args:
       expression: in TFDS' syntax.
-      sizes: the reviews of each split that there is.
+      sizes: split -> number of reviews, for all splits.
 
     Raises:
-      ValueError: when the expression is malformed or names a split that there isn't.
+      ValueError: when the expression is malformed or names an unknown split.
     """
     import tensorflow_datasets as tfds
 
@@ -37,5 +37,5 @@ def parts(expression: str, sizes: Mapping[str, int]) -> list[Part]:
 
 
 def is_name(name: str) -> bool:
-    """Whether a split may have this name: "all" stands for all splits."""
+    """Whether a split may have this name; "all" is reserved for all splits together."""
     return re.fullmatch(r"[\w-]+", name) is not None and name != "all"

@@ -30,7 +30,7 @@ class FileFacts(TypedDict):
 
 
 class Manifest(TypedDict):
-    """What the file says, in its order."""
+    """The content of the file, with the keys in this order."""
 
     format: int
     dataset: str
@@ -55,7 +55,7 @@ def make(corpus: Corpus, split: str, vocabulary: Vocabulary, arrays: Mapping[str
 
 
 def fingerprint(*, vocabulary: str, arrays: Mapping[str, FileFacts]) -> str:
-    """Hexadecimal sha256 of a store's content and vocabulary; neither of paths nor of times."""
+    """Hexadecimal sha256 of a store's content and vocabulary; does not depend on paths or times."""
     content = {"vocabulary": vocabulary, "files": arrays}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -66,11 +66,11 @@ def write(folder: pathlib.Path, manifest: Manifest) -> None:
 
 
 def read(folder: pathlib.Path) -> Manifest:
-    """The manifest of the store in `folder`, with every part of the right type.
+    """The manifest of the store in `folder`, after a check of its types.
 
     Raises:
       ValueError, LookupError, TypeError, RecursionError: when it is malformed.
-      OSError: one of `files.ABSENT` when there is none, another when it can't be read.
+      OSError: one of `files.ABSENT` when it does not exist, another one when it can't be read.
     """
     manifest = json.loads(files.read(folder / NAME, limit=_LIMIT, follow_links=True))
     arrays = manifest["files"]
@@ -85,5 +85,5 @@ def read(folder: pathlib.Path) -> Manifest:
     if arrays["offsets"]["bytes"] != 8 * (arrays["labels"]["bytes"] + 1):
         raise ValueError(f"{NAME} must have one offset more than labels")
     if manifest["fingerprint"] != fingerprint(vocabulary=manifest["vocabulary"], arrays=arrays):
-        raise ValueError(f"{NAME} has the fingerprint of another content")
+        raise ValueError(f"{NAME} has the fingerprint of other content")
     return manifest

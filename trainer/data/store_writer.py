@@ -15,10 +15,10 @@ from trainer.data.vocabulary import Vocabulary, on_all_cores
 
 
 def encode(corpus: Corpus, split: str, vocabulary: Vocabulary, folder: pathlib.Path) -> dict[str, FileFacts]:
-    """Encodes a split, and writes its arrays into `folder` batch by batch.
+    """Encodes a split and writes its arrays into `folder`, batch by batch.
 
     Returns:
-      What the manifest says of each array.
+      Array name -> its entry in the manifest.
 
     Raises:
       OSError: when a file can't be written.
@@ -30,7 +30,7 @@ def encode(corpus: Corpus, split: str, vocabulary: Vocabulary, folder: pathlib.P
         "labels": np.dtype(np.uint8),
     }
     hashes = {name: hashlib.sha256() for name in ARRAYS}
-    vocabulary.encode([])  # makes its table here: otherwise each thread would make its own
+    vocabulary.encode([])  # creates the table once: otherwise each thread would create one
 
     def encode_batch(reviews: Reviews) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         texts, labels = reviews
@@ -62,9 +62,9 @@ def encode(corpus: Corpus, split: str, vocabulary: Vocabulary, folder: pathlib.P
 
 
 def read(corpus: Corpus, split: str, action: str) -> Iterator[Reviews]:
-    """The reviews of a split, as of `Corpus.reviews`; on a terminal, with a progress bar called `action`."""
+    """The reviews of a split, as in `Corpus.reviews`; on a terminal, with a progress bar named `action`."""
     logging.info("%s the tokens of %s %s; this is done once.", action, corpus.name, split)
-    hidden = None if logging.level_info() else True  # None: hidden where there is no terminal
+    hidden = None if logging.level_info() else True  # None: hidden unless there is a terminal
     total = corpus.examples(split)
     with tqdm(total=total, desc=f"{action} {split}", unit="review", disable=hidden, leave=False) as bar:
         for texts, labels in corpus.reviews(split):

@@ -13,25 +13,25 @@ import numpy as np
 from trainer import files, machine
 from trainer.errors import StorageError
 
-IN_MEMORY_BYTES = 32 * 2**20  # of one file: offsets of 4 million reviews
-CHECKED_AT_ONCE_BYTES = 256 * 2**20  # of one store: a quarter of a second
+IN_MEMORY_BYTES = 32 * 2**20  # of one file; the offsets of 4 million reviews fit
+CHECKED_AT_ONCE_BYTES = 256 * 2**20  # of one store; checking them takes a quarter of a second
 _CHUNK_BYTES = 2**20
 
 
 class StoredArray:
-    """A one-dimensional array in a file, of which only the parts that are indexed are read.
+    """A one-dimensional array in a file; only the parts that are indexed are read.
 
-    A memory mapping would end the process by SIGBUS when the file is truncated, and after some steps all of a
-    large corpus would be resident.
+    A memory mapping would kill the process by SIGBUS when the file is truncated, and after some steps all of
+    a large corpus would be resident.
 
     Args:
       path: the file, or a link to it.
-      dtype: of its values.
-      size: the bytes that the file must have.
+      dtype: the dtype of its values.
+      size: the required size of the file in bytes.
 
     Raises:
       ValueError: when the file has another size.
-      OSError: one of `files.ABSENT` when there is no such file, another when it can't be opened.
+      OSError: one of `files.ABSENT` when there is no such file, another one when it can't be opened.
     """
 
     def __init__(self, path: pathlib.Path, dtype: str, *, size: int) -> None:
@@ -45,19 +45,19 @@ class StoredArray:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, wanted: slice | np.ndarray) -> np.ndarray:
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
         """The values of a slice without a step, or at an array of positions.
 
         Raises:
           StorageError: when the file can't be read, or was truncated.
         """
         size = self.dtype.itemsize
-        if isinstance(wanted, slice):
-            start, stop, _ = wanted.indices(self._length)
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(self._length)
             count = max(0, stop - start)
             data = self._read(count * size, start * size)
         else:
-            positions = np.where(wanted < 0, wanted + self._length, wanted)
+            positions = np.where(index < 0, index + self._length, index)
             count = len(positions)
             data = b"".join([self._read(size, position * size) for position in positions.tolist()])
         return np.frombuffer(data, self.dtype, count)
@@ -83,7 +83,7 @@ class StoredArray:
         """Starts reading some slices in the background, so that indexing them does not wait for the disk."""
         size = self.dtype.itemsize
         for start, length in zip((starts * size).tolist(), (lengths * size).tolist(), strict=True):
-            if length:  # none would mean: all up to the end of the file
+            if length:  # to the kernel, a length of 0 means: up to the end of the file
                 machine.read_ahead(self._file, start, length)
 
     def chunks(self) -> Iterator[np.ndarray]:
@@ -93,7 +93,7 @@ class StoredArray:
 
     @property
     def version(self) -> tuple[int, int]:
-        """Changes when the file is written."""
+        """(bytes, mtime_ns) of the file; changes when it is written."""
         status = os.fstat(self._file)
         return status.st_size, status.st_mtime_ns
 
@@ -103,13 +103,13 @@ AnyArray = np.ndarray | StoredArray
 
 
 def open_array(path: pathlib.Path, dtype: str, *, size: int) -> AnyArray:
-    """An array in a file, read-only; in memory when it is small. Arguments and errors as of `StoredArray`."""
+    """Opens an array, read-only; a small one is in memory. Arguments and errors: see `StoredArray`."""
     array = StoredArray(path, dtype, size=size)
     return array if size > IN_MEMORY_BYTES else array[:]
 
 
 class Lengths:
-    """The tokens of each review, computed from the offsets of the requested ones."""
+    """The number of tokens of each review, computed from the offsets on demand."""
 
     def __init__(self, offsets: AnyArray) -> None:
         self._offsets = offsets
@@ -133,10 +133,10 @@ def damage(array: AnyArray, *, sha256: str, at_most: int, rises: bool = False) -
     """What is wrong with the content of an array, or None.
 
     Args:
-      array: all of it is read, in pieces.
-      sha256: of its bytes, hexadecimal.
-      at_most: no value may be larger, nor below 0.
-      rises: whether its values must begin with 0, never fall, and end with `at_most`.
+      array: it is read completely, in pieces.
+      sha256: the expected checksum of its bytes, hexadecimal.
+      at_most: the largest allowed value; the smallest is 0.
+      rises: whether its values must start with 0, never decrease, and end with `at_most`.
     """
     digest, last = hashlib.sha256(), 0
     for piece in _pieces(array):
@@ -146,21 +146,21 @@ def damage(array: AnyArray, *, sha256: str, at_most: int, rises: bool = False) -
         if int(piece.max()) > at_most or int(piece.min()) < 0:
             return f"holds a value that is not from 0 to {at_most}"
         if rises and (piece[0] < last or (piece[1:] < piece[:-1]).any()):
-            return "holds offsets that fall"
+            return "holds decreasing offsets"
         last = int(piece[-1])
     if digest.hexdigest() != sha256:
-        return "is not what was written"
+        return "differs from what was written"
     if rises and last != at_most:
         return "does not end where the token ids do"
     return None
 
 
 class Verification:
-    """The check of large arrays, in a thread beside training.
+    """Checks large arrays in a thread, in parallel with training.
 
     Args:
-      check: reads the arrays; returns what is wrong, or None.
-      arrays: when one of their files is written, the check is repeated.
+      check: reads the arrays and returns what is wrong, or None.
+      arrays: the arrays; the check is repeated when one of their files was written.
     """
 
     def __init__(self, check: Callable[[], str | None], arrays: Iterable[StoredArray]) -> None:
@@ -170,7 +170,7 @@ class Verification:
     def _begin(self) -> None:
         self._versions = [array.version for array in self._arrays]
         self._outcome: Future[str | None] = Future()
-        # A daemon, so that the process can end without waiting for a slow disk.
+        # A daemon, so that the process can exit without waiting for a slow disk.
         threading.Thread(target=self._run, args=(self._outcome,), daemon=True).start()
 
     def _run(self, outcome: "Future[str | None]") -> None:
@@ -180,7 +180,7 @@ class Verification:
             outcome.set_exception(error)
 
     def result(self, *, wait: bool) -> str | None:
-        """What is wrong with the arrays as they are now, or None; without `wait`, None until that is known.
+        """What is wrong with the arrays, or None; without `wait`, also None while the check is running.
 
         Raises:
           StorageError: when they can't be read.

@@ -1,4 +1,4 @@
-"""Builders of TFDS: found by name, prepared in a folder, and read in batches."""
+"""TFDS builders: finds them by name, prepares them in a folder, and reads them in batches."""
 
 import contextlib
 import difflib
@@ -28,16 +28,16 @@ _NAME = re.compile(r"(\w+)(/[\w.+-]+)?(:[\d.*]+)?")
 
 
 class Columns(NamedTuple):
-    """The features of a review."""
+    """The names of the two features that are read."""
 
     text: str
     label: str
 
 
 class Folder:
-    """A folder, and a plain name for it: TFDS puts names into globs, and takes some for URIs.
+    """A folder and a plain name for it, because TFDS puts names into globs and reads some as URIs.
 
-    `name` leads to the folder that was there when this was made, and to nothing at all where there was none.
+    `name` is that of the folder that existed when this object was made; if none did, it names nothing.
     """
 
     def __init__(self, path: str) -> None:
@@ -52,12 +52,12 @@ class Folder:
                 self.name = str(files.plain_directory(pathlib.Path(path), descriptor))
 
     def shown(self, text: object) -> str:
-        """A text, with the path in place of the name."""
+        """Replaces the plain name in a text by the path."""
         return str(text).replace(self.name, self.path)
 
 
 def silence_log() -> None:
-    """Keeps TFDS' own information out of the log; its warnings stay."""
+    """Removes TFDS' own messages from the log, except warnings."""
     logging.get_absl_logger().addFilter(_is_wanted)
 
 
@@ -66,7 +66,7 @@ def _is_wanted(record: standard_logging.LogRecord) -> bool:
 
 
 def is_name(name: str) -> bool:
-    """Whether TFDS takes this for name/config:version; anything else may lead anywhere, as ../datasets."""
+    """Whether this has the form name/config:version; anything else may be any path, such as ../datasets."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -83,7 +83,7 @@ def _known_names() -> list[str]:
 
 
 def path_of_prepared(name: str, data_dir: str | None, cache_dir: str) -> str:
-    """The folder in which a dataset is prepared; raises InputError when that is in an unknown home."""
+    """The folder in which a dataset is prepared; raises InputError when it is in an unknown user's home."""
     from tensorflow_datasets.core import constants
 
     if name == SAMPLE_REVIEWS:
@@ -93,7 +93,7 @@ def path_of_prepared(name: str, data_dir: str | None, cache_dir: str) -> str:
         return given if files.is_uri(given) else str(pathlib.Path(files.expand_home(given)))
     except LookupError:
         raise InputError(
-            f"TFDS' prepared datasets must lie in a folder, but {given} is in a home that is not known; "
+            f"TFDS' prepared datasets must lie in a folder, but {given} is in the home of an unknown user; "
             f"name another one by --data_dir or TFDS_DATA_DIR."
         ) from None
 
@@ -103,7 +103,7 @@ def make_builder(name: str, folder: Folder) -> "tfds.core.DatasetBuilder":
 
     Raises:
       InputError: when there is no such dataset.
-      Exception: whatever the code of the dataset raises.
+      Exception: any exception from the code of the dataset.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
@@ -113,7 +113,7 @@ def make_builder(name: str, folder: Folder) -> "tfds.core.DatasetBuilder":
 
         return SampleReviews(data_dir=folder.name)
     try:
-        # A namespace, as in huggingface:name, would be looked up in the network.
+        # A namespace, as in huggingface:name, would be looked up on the network.
         if not is_name(name):
             raise DatasetNotFoundError
         return tfds.builder(name, data_dir=folder.name)
@@ -129,7 +129,7 @@ def make_builder(name: str, folder: Folder) -> "tfds.core.DatasetBuilder":
 
 
 def check_features(name: str, builder: "tfds.core.DatasetBuilder", columns: Columns) -> None:
-    """Raises InputError when the dataset has no such text, or no such label of two classes."""
+    """Raises InputError when the dataset has no such text feature, or no such label of two classes."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -159,16 +159,16 @@ def prepare(name: str, folder: Folder) -> "tuple[Folder, tfds.core.DatasetBuilde
     """Downloads and prepares a dataset.
 
     Returns:
-      The folder, which may have been made by this, and the builder of what is prepared there.
+      The folder, which may be new, and the builder of the prepared dataset.
 
     Raises:
       InputError: when it can't be downloaded or prepared.
-      StorageError: when `sample_reviews` can't be.
+      StorageError: when `sample_reviews` can't be prepared.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
 
-    downloader.MAX_RETRIES = 2  # with its own 10, it takes minutes to report that there is no network
+    downloader.MAX_RETRIES = 2  # with the default of 10, it takes minutes to report a missing network
     standard_logging.getLogger("urllib3").setLevel(standard_logging.ERROR)
     tfds.display_progress_bar(sys.stderr.isatty() and logging.level_info())
     # The code of a dataset may raise anything.
@@ -185,7 +185,7 @@ def prepare(name: str, folder: Folder) -> "tuple[Folder, tfds.core.DatasetBuilde
             builder.download_and_prepare(download_config=config)
     except expected as error:
         reason = folder.shown(short(error))
-    # Opened again: where another process was faster, this one's attempt failed.
+    # Open it again: if another process was faster, the attempt above failed.
     prepared = make_builder(name, folder)
     if prepared.info.splits:
         return folder, prepared

@@ -20,7 +20,7 @@ from trainer.data.tfds_builder import SAMPLE_REVIEWS, Columns, Folder, short
 from trainer.errors import InputError, StorageError, TrainerError
 
 _CHECK_BATCH = 1024  # reviews in memory at once
-# Files of a dataset that are wrong, and not only unreadable for now.
+# Errors of damaged files, as opposed to files that can't be read at the moment.
 _DAMAGED = (
     tf.errors.DataLossError,
     tf.errors.NotFoundError,
@@ -30,26 +30,26 @@ _DAMAGED = (
 
 
 class TfdsReviews:
-    """A dataset of TFDS, opened, after preparing it if necessary.
+    """An opened dataset of TFDS, prepared first if necessary.
 
     Args:
-      name: as TFDS takes it, name/config:version, or `sample_reviews`.
-      data_dir: where datasets are prepared, and downloaded to; None: TFDS' own default, TFDS_DATA_DIR if set.
-      cache_dir: where `sample_reviews` is prepared.
+      name: name/config:version, as TFDS writes it, or `sample_reviews`.
+      data_dir: the folder of prepared datasets and downloads; None: TFDS' own default, TFDS_DATA_DIR if set.
+      cache_dir: the folder for `sample_reviews`.
       columns: the names of text and label.
 
     Attributes:
-      version: as TFDS numbers it.
-      description: a text for people.
+      version: TFDS' version number.
+      description: TFDS' description.
       citation: in BibTeX; may be empty.
       element_spec: shapes and dtypes of the columns.
-      split_sizes: the reviews of each split.
-      sources: (path, bytes, mtime_ns) of each file it is read from.
+      split_sizes: split -> number of reviews.
+      sources: (path, bytes, mtime_ns) of each source file.
 
     Raises:
-      InputError: when there is no such dataset, it is no binary text classification, or it can neither be
-        found nor downloaded.
-      StorageError: when it is there and can't be read, or `sample_reviews` can't be prepared in `cache_dir`.
+      InputError: when there is no such dataset, it is not a text dataset with two classes, or it can neither
+        be found nor downloaded.
+      StorageError: when it exists but can't be read, or `sample_reviews` can't be prepared in `cache_dir`.
     """
 
     def __init__(self, *, name: str, data_dir: str | None, cache_dir: str, columns: Columns) -> None:
@@ -73,7 +73,7 @@ class TfdsReviews:
             self.sources = tuple(_source(path, folder) for path in paths)
 
     def sizes(self, split: str) -> list[int]:
-        """The reviews in each part of a split expression; raises ValueError when it is malformed."""
+        """The size of each part of a split expression; raises ValueError when it is malformed."""
         return [part.take for part in self._splits[split].file_instructions]
 
     def batches(self, split: str, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -105,10 +105,10 @@ class TfdsReviews:
 
 @contextlib.contextmanager
 def _errors_of_tfds(name: str, folder: Folder) -> Iterator[None]:
-    """Turns whatever goes wrong into a sentence: the code of a dataset runs here, and may raise anything."""
+    """Turns any exception into a TrainerError: the code of a dataset runs here, and may raise anything."""
     place = pathlib.Path(folder.path, re.split("[/:]", name)[0])
     try:
-        # Anything but the name of a dataset may lead anywhere, as ../datasets does.
+        # Only the name of a dataset is a safe path; ../datasets, for example, is not.
         if name != SAMPLE_REVIEWS and tfds_builder.is_name(name) and not files.is_uri(folder.path):
             _check_readable(place)
         yield
@@ -129,7 +129,7 @@ def _errors_of_tfds(name: str, folder: Folder) -> Iterator[None]:
 
 
 def _check_readable(place: pathlib.Path) -> None:
-    """Raises OSError when a prepared dataset can't be read, which TFDS would take for a missing one."""
+    """Raises OSError when a prepared dataset can't be read; TFDS would treat it as missing."""
 
     def fail(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -151,8 +151,8 @@ def _check_readable(place: pathlib.Path) -> None:
 def _remove_damaged_sample_reviews(folder: Folder, *, read_all: bool) -> bool:
     """Removes `sample_reviews` from the cache if it is damaged; returns whether it has to be prepared.
 
-    Its reviews are checked only before they are read, with `read_all`: that takes as long as the rest of a
-    start.
+    With `read_all` its reviews are checked too, which takes as long as the rest of a start; this is done only
+    before they are read.
     """
     from trainer.data.sample_reviews import SampleReviews
 
@@ -197,8 +197,8 @@ def _damage_of_sample_reviews(folder: Folder, prepared: pathlib.Path, read_all: 
     except (FileNotFoundError, NotADirectoryError) as error:
         return short(error)
     except (OSError, tf.errors.PermissionDeniedError):
-        raise  # it may be whole
-    except Exception as error:  # of json, protobuf or TensorFlow
+        raise  # it may be undamaged
+    except Exception as error:  # from json, protobuf or TensorFlow
         return short(error)
     return None
 

@@ -37,7 +37,8 @@ from trainer.errors import InputError, StorageError
 VOCABULARY = "vocabulary.txt"
 
 _VOCABULARY_BYTES = 2**30
-# A store or a vocabulary is missing or damaged. Any other OSError says nothing about its content.
+# Errors of a store or vocabulary that is missing or damaged. Any other OSError says nothing about its
+# content.
 _NOT_WHOLE = (*files.ABSENT, ValueError, LookupError, TypeError, RecursionError, InputError)
 
 
@@ -53,29 +54,29 @@ class TokenStore:
     labels: AnyArray  # [examples] uint8, 0 or 1
     vocab_size: int
     path: pathlib.Path
-    fingerprint: str  # hexadecimal sha256 of content and vocabulary; neither of paths nor of times
-    verification: Verification | None = None  # of what was not checked when the store was opened
+    fingerprint: str  # hexadecimal sha256 of content and vocabulary, not of paths or times
+    verification: Verification | None = None  # of large arrays, which are not checked on opening
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @functools.cached_property
     def lengths(self) -> Lengths:
-        """The tokens of each review."""
+        """The number of tokens of each review."""
         return Lengths(self.offsets)
 
     def check(self, *, wait: bool = False) -> None:
-        """Checks what is known so far about the store; with `wait`, that all of it is as it was written.
+        """Raises if the store is known to be damaged; with `wait`, all of it has been verified on return.
 
         Raises:
-          StorageError: when a file of it is damaged or can't be read.
+          StorageError: when one of its files is damaged or can't be read.
         """
         if self.verification and (why := self.verification.result(wait=wait)):
             raise self.damaged(why)
 
     def damaged(self, why: str) -> StorageError:
         """The error that ends a run whose store is damaged; the next start rebuilds the store."""
-        # Not the manifest, which proves that the vocabulary is whole.
+        # The manifest is kept: it proves that the vocabulary is undamaged.
         with contextlib.suppress(OSError):
             (self.path / "labels.bin").unlink()
         return StorageError(
@@ -91,9 +92,9 @@ def prepare(
 
     Args:
       corpus: where the reviews come from.
-      splits: in TFDS' syntax; the first is the train split, from which alone the vocabulary is built.
-      vocab_size: the most tokens the vocabulary may have.
-      cache_dir: the folder of all stores; written only where something is missing.
+      splits: in TFDS' syntax; the vocabulary is built from the first one, the train split.
+      vocab_size: the largest size of the vocabulary.
+      cache_dir: the folder of all stores; written only if something is missing.
 
     Returns:
       The vocabulary, and the store of each split in the order of `splits`.
@@ -119,25 +120,25 @@ def prepare(
 
 
 def folder_of(cache_dir: str) -> str:
-    """The folder that --cache_dir names; when it is empty, the user's cache folder.
+    """The folder that --cache_dir names; if that is empty, the user's cache folder.
 
     Raises:
-      InputError: when that is in the home of a user who has none.
+      InputError: when it is in the home of a user who has none.
     """
     base = pathlib.PurePath(os.environ.get("XDG_CACHE_HOME", ""))
-    # As the XDG Base Directory Specification has it, an empty or a relative one does not count.
+    # By the XDG Base Directory Specification, an empty or a relative value is ignored.
     given = cache_dir or str((base if base.is_absolute() else pathlib.PurePath("~/.cache")) / "trainer")
     try:
         return str(pathlib.Path(files.expand_home(given)))
     except LookupError:
         raise InputError(
-            f"The encoded reviews must be kept in a folder, but {given} is in a home that is not known; "
+            f"The encoded reviews must be kept in a folder, but {given} is in the home of an unknown user; "
             f"name another one by --cache_dir, as in --cache_dir=/tmp/cache."
         ) from None
 
 
 def is_inside(path: pathlib.Path, cache_dir: str) -> bool:
-    """Whether a path, wherever links lead, lies in the folder of --cache_dir; nothing is opened."""
+    """Whether a path, with links resolved, is in the folder of --cache_dir; opens nothing."""
     try:
         return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder_of(cache_dir)))
     except (OSError, ValueError, InputError):  # ValueError: a NUL byte in the path
@@ -145,9 +146,9 @@ def is_inside(path: pathlib.Path, cache_dir: str) -> bool:
 
 
 def damage(path: pathlib.Path) -> str | None:
-    """Compares a whole store with its checksums; what is wrong with it, or None.
+    """Compares a whole store with its checksums; returns what is wrong with it, or None.
 
-    Whatever lies at `path`, nothing is raised.
+    Raises nothing, whatever is at `path`.
     """
     try:
         manifest = store_manifest.read(path)
@@ -192,7 +193,7 @@ def _load(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabula
     path = folder / _quote(split)
     manifest = store_manifest.read(path)
     if manifest != store_manifest.make(corpus, split, vocabulary, manifest["files"]):
-        raise ValueError("it is of another corpus or vocabulary")
+        raise ValueError("it belongs to another corpus or vocabulary")
     arrays = _open_arrays(path, manifest)
     verification = None
 
@@ -228,7 +229,7 @@ def _find_stores(
 
 
 def _find_vocabulary(folder: pathlib.Path, train_split: str) -> Vocabulary | None:
-    """The vocabulary, if the train split was encoded with it: nothing else proves that it is whole."""
+    """The vocabulary, if the train split was encoded with it: nothing else proves that it is undamaged."""
     with contextlib.suppress(*_NOT_WHOLE):
         data = files.read(folder / VOCABULARY, limit=_VOCABULARY_BYTES, follow_links=True)
         vocabulary = Vocabulary.from_bytes(data)
@@ -242,7 +243,7 @@ def _build_vocabulary(
 ) -> Vocabulary:
     final, built = folder / VOCABULARY, temporary / VOCABULARY
     if final.exists():
-        logging.warning("%s has no store of %s that was encoded with it; it is rebuilt.", final, train_split)
+        logging.warning("%s was not used to encode any store of %s; it is rebuilt.", final, train_split)
     texts = (texts for texts, _ in store_writer.read(corpus, train_split, "Counting"))
     vocabulary = build_vocabulary(batches=texts, vocab_size=vocab_size)
     built.write_bytes(vocabulary.to_bytes())
@@ -261,7 +262,9 @@ def _build(
         if os.path.lexists(final):
             if store := _find(folder, corpus, split, vocabulary):
                 return store
-            logging.warning("%s is damaged or of another corpus or vocabulary; it is rebuilt.", final)
+            logging.warning(
+                "%s is damaged, or belongs to another corpus or vocabulary; it is rebuilt.", final
+            )
             cache_entry.clear_place(final, temporary, is_ours=_is_ours)
     built.mkdir()
     arrays = store_writer.encode(corpus, split, vocabulary, built)
@@ -289,5 +292,5 @@ def _storage_errors(folder: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"The encoded reviews must be kept in {folder}, but it could not be written or read "
-            f"({files.reason(error)}); make room there or name another folder by --cache_dir."
+            f"({files.reason(error)}); free some space there or name another folder by --cache_dir."
         ) from error

@@ -1,7 +1,7 @@
-"""Text to tokens and tokens to ids, exactly as Keras' `TextVectorization` in its default setting.
+"""Text to tokens and tokens to ids, exactly as Keras' `TextVectorization` does by default.
 
-Tokens are bytes, and only TensorFlow's own ops process them: Python's `str.lower` and `str.split` know other
-letters and other spaces.
+Tokens are bytes, and only TensorFlow's own ops process them: Python's `str.lower` and `str.split` also affect
+letters and spaces that are not ASCII.
 """
 
 import collections
@@ -19,9 +19,8 @@ import tensorflow as tf
 from trainer import machine
 from trainer.errors import InputError
 
-STANDARDISER_ID = (
-    "ascii-lower, no ascii punctuation, split at ascii whitespace"  # changes when `tokenize` does
-)
+# Must change whenever `tokenize` does.
+STANDARDISER_ID = "ascii-lower, no ascii punctuation, split at ascii whitespace"
 PADDING, UNKNOWN = b"", b"[UNK]"
 
 Texts: TypeAlias = Sequence[str] | Sequence[bytes] | np.ndarray | tf.Tensor
@@ -38,7 +37,7 @@ def tokenize(texts: Texts) -> tf.RaggedTensor:
       texts: [n] string. Only ASCII letters are lowered.
 
     Returns:
-      [n, None] string; a text of nothing but spaces and punctuation has no tokens.
+      [n, None] string; a text that has only spaces and punctuation has no tokens.
     """
     lowered = tf.strings.lower(tf.convert_to_tensor(texts, tf.string))
     return tf.strings.split(tf.strings.regex_replace(lowered, "[[:punct:]]", ""))
@@ -46,9 +45,9 @@ def tokenize(texts: Texts) -> tf.RaggedTensor:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The tokens that have an id of their own, which is their position.
+    """The known tokens; the id of a token is its position.
 
-    The first two stand for padding and for every token that is not in the vocabulary.
+    The first two represent padding and every unknown token.
     """
 
     tokens: tuple[bytes, ...]
@@ -66,7 +65,7 @@ class Vocabulary:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """The content of a vocabulary file: a token a line, in the order of ids.
+        """The content of a vocabulary file: one token per line, in the order of ids.
 
         No token holds a newline, because that is whitespace.
         """
@@ -96,11 +95,11 @@ class Vocabulary:
 
 
 def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`function` of each item, in the order of the items.
+    """Applies `function` to each item in parallel; yields the results in the order of the items.
 
-    TensorFlow's eager operations run on the thread that calls them, and release Python's lock: the threads
-    that are set for training neither limit this nor are changed by it. Memory holds two items more than there
-    are cores.
+    TensorFlow's eager operations run on the calling thread and release Python's global lock, so the thread
+    counts that are set for training do not apply here. At most two items more than there are cores are in
+    memory.
     """
     cores = machine.usable_cores()
     with ThreadPoolExecutor(cores) as pool:
@@ -114,7 +113,7 @@ def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> I
 
 
 def _count(texts: Texts) -> list[tuple[bytes, int]]:
-    """The distinct tokens of some texts, each with how often it occurs."""
+    """The distinct tokens of some texts, each with its count."""
     tokens, _, counts = tf.unique_with_counts(tokenize(texts).flat_values)
     return list(zip(tokens.numpy().tolist(), counts.numpy().tolist(), strict=True))
 
@@ -124,7 +123,7 @@ def build_vocabulary(*, batches: Iterable[Texts], vocab_size: int) -> Vocabulary
 
     Args:
       batches: batches of texts, read once; memory holds the distinct tokens and a few batches.
-      vocab_size: the most tokens it may have, padding and unknown included; at least 3.
+      vocab_size: the largest number of tokens, including padding and [UNK]; at least 3.
     """
     counts: collections.Counter[bytes] = collections.Counter()
     for counted in on_all_cores(_count, batches):

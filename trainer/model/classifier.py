@@ -11,7 +11,7 @@ from trainer.model.encoder import Encoder, seed_of
 
 
 class Dimensions(NamedTuple):
-    """What decides the shapes of the weights."""
+    """The sizes that determine the shapes of the weights."""
 
     vocab_size: int
     embedding_dim: int
@@ -23,14 +23,14 @@ class Dimensions(NamedTuple):
 class Classifier(tf.Module):
     """Token ids to logits.
 
-    Each layer is an attribute: TensorFlow's checkpoints do not see Keras layers inside a list, and their
-    names in a checkpoint are those of the attributes.
+    Each layer is an attribute: TensorFlow's checkpoints do not see Keras layers inside a list, and take the
+    names of layers from the attributes.
 
     Args:
-      dimensions: those of the layers.
-      dropout: the probability with which a state behind the encoder is set to 0 in training.
-      seed: decides the initial weights and the dropout.
-      encoder: one of these dimensions; None: a new `Encoder`.
+      dimensions: the sizes of the layers.
+      dropout: the probability with which an output of the encoder is set to 0 in training.
+      seed: determines the initial weights and the dropout.
+      encoder: an encoder of these dimensions; None: a new `Encoder`.
     """
 
     def __init__(
@@ -75,8 +75,7 @@ class Classifier(tf.Module):
         """Classifies a batch, or one of the equal slices that replicas compute.
 
         Args:
-          token_ids: int32 [batch, time], padded on the right; what is beyond a text's length has no
-            influence.
+          token_ids: int32 [batch, time], padded on the right; values beyond a text's length have no effect.
           lengths: int32 [batch], 0 to time.
           training_step: int64 scalar that determines the dropout mask; None: no dropout and no gradient.
           position: (slice, slices): the dropout mask is this slice of the whole batch's mask.
@@ -110,7 +109,7 @@ def count_weights(dimensions: Dimensions) -> int:
 
 
 def stock_layers(dimensions: Dimensions) -> list[keras.layers.Layer]:
-    """New layers of Keras that compute logits from padded token ids, float32 [batch, logits].
+    """New Keras layers that compute logits from padded token ids, float32 [batch, logits].
 
     Once they are built, their weights can be set from `Classifier.layers`, one by one.
     """

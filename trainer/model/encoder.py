@@ -1,7 +1,7 @@
 """The encoder, token ids to one vector per text: embedding and bidirectional LSTM.
 
-To try another encoder, replace this module; classifier, export, warm start and conditions only use what is
-public here.
+To try another encoder, replace this module; classifier, export, warm start and conditions use only its public
+names.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from trainer.model import lstm
 
-# A condition of exactness: changes when the encoder can change a bit of a result.
+# A condition of exactness: must change whenever a change of the encoder can change a bit of a result.
 NUMERICS_ID = lstm.KERNEL_ID
 
 
@@ -24,14 +24,14 @@ def seed_of(seed: int, weight: str) -> int:
 class Encoder:
     """Embedding and bidirectional LSTM.
 
-    Keras layers hold the weights, so that initialisation, the cuDNN path on a GPU and the export are the
-    library's. Each has a name of its own: Keras numbers the nameless in the order in which a process makes
-    them, and the number would enter the checkpoint.
+    Keras layers hold the weights, so that Keras provides initialisation, the cuDNN path on a GPU and the
+    export. Each layer has an explicit name: Keras numbers unnamed layers in the order of their creation, and
+    the number would enter the checkpoint.
 
     Attributes:
       embedding: the embedding layer.
       bidirectional: the LSTM layer.
-      width: the size of the vector.
+      width: the size of the output vector.
     """
 
     def __init__(self, *, vocab_size: int, embedding_dim: int, lstm_units: int, seed: int) -> None:
@@ -68,8 +68,7 @@ class Encoder:
         """Encodes a batch.
 
         Args:
-          token_ids: int32 [batch, time], padded on the right; what is beyond a text's length has no
-            influence.
+          token_ids: int32 [batch, time], padded on the right; values beyond a text's length have no effect.
           lengths: int32 [batch], 0 to time.
           training: whether a gradient will be taken.
 
@@ -92,8 +91,8 @@ class Encoder:
         )
 
     def _encode_with_keras(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        # cuDNN refuses a mask without a single token; an empty text reads one and is set to the zeros that it
-        # stands for.
+        # cuDNN rejects a mask without any token. So an empty text reads one token, and its output is then set
+        # to zero.
         mask = tf.sequence_mask(tf.maximum(lengths, 1), tf.shape(token_ids)[1])
         states = self.bidirectional(self.embedding(token_ids), mask=mask)
         return tf.where(tf.expand_dims(lengths > 0, 1), states, 0.0)

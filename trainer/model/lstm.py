@@ -3,22 +3,19 @@
 Values and gradients are those of `keras.layers.Bidirectional(keras.layers.LSTM(units))` over masked
 embeddings. It is fast because:
 
-- There are few tokens and many positions: the product of embeddings and input kernel is computed once per
-token and
-  training step, and looked up by position; with a large vocabulary, for the tokens of the batch alone.
+- A batch has many positions but few distinct tokens. The product of embeddings and input kernel is computed
+  once per token and training step, and looked up by position. With a large vocabulary, it is computed only
+  for the tokens of the batch.
 - `sigmoid(x) = (tanh(x / 2) + 1) / 2`: with the halves folded into the weights, one tanh serves all four
-gates. - A padding token that shuts the input gate keeps a zero state at exactly zero. With padding before
-each text, no time
-  step needs a mask, and the state after the last step is the state at the end of the text.
-- The forward pass keeps the factors that the backward pass multiplies by, computed while their parts are in
-the cache;
-  what is left in the backward loop is one matrix product and four multiplications.
-- These factors are kept for the last segments only, which are all segments of a usual text; the others are
-recomputed
-  from their start, so that a text of a megabyte costs time and not all of the memory.
-- A segment has a number of steps, by batch size, that fits the caches, and XLA compiles it once, whatever the
-lengths;
-  the first segment of a batch starts at its first token.
+  gates.
+- Padding precedes each text. A padding token shuts the input gate, so that a zero state stays exactly zero.
+  No time step needs a mask, and the state after the last step is the state at the end of the text.
+- The forward pass keeps the factors of the backward pass, computed while their parts are in the cache. The
+  backward loop is then one matrix product and four multiplications.
+- These factors are kept for the last segments only, which are all segments of a usual text. The others are
+  recomputed from their start, so that a text of a megabyte costs time, but not all of the memory.
+- The number of steps of a segment depends on the batch size, so that a segment fits the caches. XLA compiles
+  it once, whatever the lengths; the first segment of a batch starts at its first token.
 """
 
 from collections.abc import Callable
@@ -28,10 +25,11 @@ import tensorflow as tf
 
 Loop = tuple[Any, ...]  # the variables of a `tf.while_loop`: tensors and arrays of tensors
 
-# A condition of exactness (`run/conditions.py`): changes whenever a change here can change a bit of a result.
+# A condition of exactness (`run/conditions.py`): must change whenever a change here can change a bit of a
+# result.
 KERNEL_ID = "segments of compiled time steps 2"
 
-# A segment of more rows, which is time steps times reviews, no longer fits the caches; one of fewer is called
+# Rows are time steps times reviews. A segment of more rows does not fit the caches; one of fewer is called
 # too often.
 _SEGMENT_ROWS = 4096
 _MOST_SEGMENT_STEPS = 64
@@ -71,7 +69,7 @@ def bidirectional_lstm(
       embeddings: float32 [vocab_size, embedding_dim].
       forward: the weights of the direction that starts at the first token.
       backward: the weights of the direction that starts at the last.
-      training: whether what a gradient needs is kept; without, a gradient is as exact, but takes longer.
+      training: whether to keep what a gradient needs; if False, a gradient is as exact, but takes longer.
 
     Returns:
       float32 [batch, 2 * units]: the forward direction's state after the last token, the backward direction's
@@ -93,8 +91,8 @@ def bidirectional_lstm(
 
 
 def _renumbered(token_ids: tf.Tensor, vocab_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    # The ids as positions in the list of the batch's distinct tokens, and that list; filled up, since XLA
-    # compiles for each length of it.
+    # Returns the ids as positions in the list of the batch's distinct tokens, and that list. The list is
+    # padded to one of a few sizes, since XLA compiles for each size.
     distinct, positions = tf.unique(tf.reshape(token_ids, [-1]))
     sizes = tf.constant([2**k for k in range(10, (vocab_size - 1).bit_length() + 1)])
     size = tf.reduce_min(tf.boolean_mask(sizes, sizes >= tf.size(distinct)))
@@ -115,7 +113,7 @@ def _final_state(
 
 
 def segment_steps(batch_size: int | None) -> int:
-    """The time steps of a segment; `batch_size` is None where it is known only to the running graph."""
+    """The time steps of a segment; `batch_size` is None if only the running graph knows it."""
     return min(_MOST_SEGMENT_STEPS, max(4, _SEGMENT_ROWS // (batch_size or _MOST_SEGMENT_STEPS)))
 
 
@@ -136,8 +134,7 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
         return tf.TensorArray(tf.float32, size, clear_after_read=False, element_shape=shape)
 
     def with_known_shape(*states: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        # A segment that was compiled for batches of any size serves those of a known size as well, and
-        # forgets it.
+        # A segment that was compiled for any batch size loses a known size: restore it.
         return tuple(tf.ensure_shape(state, [batch_size, units]) for state in states)
 
     def write(
@@ -147,7 +144,7 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
 
     @tf.custom_gradient
     def run(table: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        # An eager tape would look into the compiled segments, whose loops it cannot reverse.
+        # An eager tape would record the loops inside the compiled segments, which it cannot differentiate.
         table, recurrent = tf.stop_gradient(table), tf.stop_gradient(recurrent)
 
         def skim(segment: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *starts: tf.TensorArray) -> Loop:
@@ -202,9 +199,8 @@ def _run_segments(token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, 
 
 
 def _steps(array: tf.Tensor) -> tf.TensorArray:
-    # Read with a step that is not known, a TensorArray is one dynamic slice to XLA; `tf.slice` and
-    # `array[step]` first copy the array into one twice as large in each of its axes, so that no slice can end
-    # outside.
+    # For XLA, reading a TensorArray at a dynamic step is one dynamic slice. `tf.slice` and `array[step]`
+    # first copy the array into one that is twice as large along each axis, so that no slice can end outside.
     return tf.TensorArray(array.dtype, array.shape[0]).unstack(array)
 
 
@@ -241,8 +237,8 @@ def _skim_within_a_graph(*arguments: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _forward(
     table: tf.Tensor, recurrent: tf.Tensor, token_ids: tf.Tensor, first: tf.Tensor, h: tf.Tensor, c: tf.Tensor
 ) -> Loop:
-    # One segment from step `first` on. Returns h and c after it and, of each step: h before it, and by what
-    # the backward pass multiplies.
+    # One segment from step `first` on. Returns h and c after it and, for each step: h before it, and the
+    # factors of the backward pass.
     steps = token_ids.shape[0]
     token_ids = _steps(token_ids)
 
@@ -276,7 +272,7 @@ def _backward(
     dc: tf.Tensor,
     d_table: tf.Tensor,
 ) -> Loop:
-    # One segment, from the gradients of h and c after it to those before it. d_table is added to; d_gates is
+    # One segment, from the gradients of h and c after it to those before it. Adds to d_table; d_gates is
     # [steps * batch, 4 * units].
     steps, _, width = by_gates.shape
     by_gates, c_by_h, c_by_c = _steps(by_gates), _steps(c_by_h), _steps(c_by_c)

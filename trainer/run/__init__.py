@@ -1,1 +1,1 @@
-"""What lasts: state, checkpoints, summaries, the run directory."""
+"""What outlives a process: state, checkpoints, summaries, the run directory."""

@@ -1,4 +1,4 @@
-"""What a start cleans up: damaged checkpoints go to quarantine/, leftovers of killed saves are removed."""
+"""The cleanup at a start: moves damaged checkpoints to quarantine/, removes leftovers of killed saves."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ from trainer.words import plural
 def tidy(run: pathlib.Path, found: Found) -> None:
     """Moves damaged checkpoints to quarantine/, with a warning each; removes the leftovers of killed saves.
 
-    In a folder that the user has linked to another place, nothing is moved or removed.
+    In a folder that is a link, nothing is moved or removed.
     """
     restored = step_of(found.newest) if found.newest else 0
     for prefix, why in found.damaged:
@@ -51,17 +51,17 @@ def _remove_leftovers(directory: pathlib.Path) -> None:
 
 
 def remove_partial_save(prefix: pathlib.Path) -> None:
-    """Removes what a killed or failed save has left; a checkpoint that it completed stays."""
+    """Removes what a killed or failed save has left; a checkpoint that it completed is kept."""
     if damage(prefix) is not None:
         remove_checkpoint(prefix)
     folder = temporary_of(prefix)
     if not folder.is_dir() or folder.is_symlink():
-        files.remove(folder)  # a link, not what it leads to
+        files.remove(folder)  # removes a link, not its target
         return
     for part in files.entries(folder):
         if part.name.startswith("part-"):
             remove_file(part)
-    with contextlib.suppress(OSError):  # It holds something that is not TensorFlow's, and stays.
+    with contextlib.suppress(OSError):  # The folder is kept if it holds foreign files.
         folder.rmdir()
         files.fsync(folder.parent)
 
@@ -73,7 +73,7 @@ def remove_checkpoint(prefix: pathlib.Path) -> None:
 
 
 def remove_file(path: pathlib.Path) -> None:
-    """Removes a file or a link; a folder is not what a save leaves, and stays."""
+    """Removes a file or a link; keeps a folder, because no save leaves one."""
     if path.is_symlink() or not path.is_dir():
         files.remove(path)
 
@@ -82,7 +82,7 @@ def quarantine(run: pathlib.Path, prefix: pathlib.Path) -> str:
     """Moves a checkpoint to quarantine/, unless its directory is a link; returns what it did, in words."""
     if prefix.parent.is_symlink():
         return "left in place, in a linked directory"
-    # The index first: data that a kill leaves behind has then lost its index, and is moved by the next start.
+    # The index first: if a kill leaves data behind, it has no index, and the next start moves it.
     paths = [path for path in files_of(prefix) if is_present(path)]
     targets = (run / QUARANTINE / (prefix.parent.name + f"-{n}" * (n > 1)) for n in itertools.count(1))
     target = next(target for target in targets if not any(is_present(target / path.name) for path in paths))

@@ -1,6 +1,6 @@
-"""Checkpoints on disk: their names, whether they verify, and which one a start restores. Reads only.
+"""Checkpoints on disk: their names, whether they verify, and which one a start restores. Changes nothing.
 
-A checkpoint counts when its files verify: every tensor is read back, and TensorFlow compares it with its CRC.
+A checkpoint is valid if its files verify: every tensor is read back, and TensorFlow compares it with its CRC.
 TensorFlow's own state file `checkpoint` is never read, and is rewritten from the files at each start.
 
     checkpoints/ckpt-<step>.index, .data-*   periodic, the newest few
@@ -74,7 +74,7 @@ def size(prefix: pathlib.Path) -> int:
 
 
 def is_present(path: pathlib.Path) -> bool:
-    """Whether there is anything of this name, be it a broken link."""
+    """Whether there is anything with this name, even a broken link."""
     return path.is_symlink() or path.exists()
 
 
@@ -137,9 +137,9 @@ def find(run: pathlib.Path) -> Found:
 
 
 def _missing_index(directory: pathlib.Path) -> list[pathlib.Path]:
-    # The checkpoints whose index was lost. Two kills leave data without an index too, and neither is a loss:
-    # one within a save, which leaves the folder of that save; and one while an old checkpoint was removed,
-    # index first, after a newer one had been saved.
+    # The checkpoints whose index was lost. A kill can also leave data without an index, in two harmless
+    # cases: during a save, which also leaves the folder of that save; and while an old checkpoint was
+    # removed, index first, after a newer one had been saved.
     newest = max(map(step_of, prefixes(directory)), default=-1)
     lost = {data.with_suffix("") for data in without_index(directory)}
     return [prefix for prefix in sorted(lost) if step_of(prefix) > newest and not is_killed_save(prefix)]
@@ -167,10 +167,10 @@ def damage(prefix: pathlib.Path) -> str | None:
     """Reads back every tensor of a checkpoint; returns what is wrong with it, or None.
 
     Raises:
-      StorageError: when it can't be read, which is no damage: missing permission, or a disk that fails.
+      StorageError: when it can't be read, which is not damage: missing permission, or a failing disk.
     """
     why = None
-    for _ in range(2):  # A first error may be the disk's; it is no damage if it does not recur.
+    for _ in range(2):  # The first error may be transient; it is damage only if it recurs.
         try:
             why = _malformation(prefix)
             if why is None:
@@ -186,7 +186,7 @@ def damage(prefix: pathlib.Path) -> str | None:
 
 
 def _malformation(prefix: pathlib.Path) -> str | None:
-    # Checked before TensorFlow opens a file, which would wait for the writer of a pipe, and follow links.
+    # Checked before TensorFlow opens a file, because it would block on a pipe and follow links.
     for path in files_of(prefix):
         try:
             status = path.lstat()
@@ -242,7 +242,7 @@ def open_reader(prefix: pathlib.Path) -> Iterator[tf.compat.v1.train.NewCheckpoi
 
 
 def reason(error: Exception, prefix: pathlib.Path) -> str:
-    """The first line of an error of TensorFlow, with the directory of the checkpoint as the user named it."""
+    """The first line of a TensorFlow error, with the directory of the checkpoint as the user named it."""
     return machine.replace_descriptor_names(first_line(error), str(prefix.parent))
 
 

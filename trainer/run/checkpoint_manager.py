@@ -27,20 +27,20 @@ from trainer.run.checkpoint_files import (
 from trainer.run.checkpoint_reading import read_values
 from trainer.run.state import TrainState
 
-RETRY_SECS = (1, 2, 5, 10)  # the pauses after which a failed save is tried again
+RETRY_SECS = (1, 2, 5, 10)  # the pauses before a failed save is tried again
 
 _ADDED_LATER = ("free_flags",)  # attributes of the state that checkpoints of older versions lack
 
 
 class Checkpoints:
-    """Saves and restores one state in one run directory; make it after `find` and `tidy`.
+    """Saves and restores one state in one run directory; create it after `find` and `tidy`.
 
     Args:
       run: the run directory.
       state: the state.
       max_to_keep: how many periodic checkpoints are kept.
       stop_requested: whether a stop is requested; then a failed save is not tried again.
-      is_writer: whether this process saves; of several workers only one does.
+      is_writer: whether this process saves; only one of several workers does.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Checkpoints:
     def _manager(self, name: str, max_to_keep: int) -> tf.train.CheckpointManager:
         directory = self._run / name
         files.make_directory(directory)
-        # A linked directory may hold the checkpoints of others; of those the manager must not know.
+        # A linked directory may hold the checkpoints of other runs, which the manager must not know of.
         known = [] if directory.is_symlink() else prefixes(directory)
         if known:
             lines = [f'model_checkpoint_path: "{known[-1].name}"']
@@ -82,7 +82,7 @@ class Checkpoints:
     def save(self) -> None:
         """Saves the state as checkpoints/ckpt-<step>; once that is durable, the oldest are removed.
 
-        A step that is saved already is never written again.
+        A step that is already saved is not written again.
 
         Raises:
           StorageError: when it can't be written, after some retries.
@@ -112,7 +112,7 @@ class Checkpoints:
             else:
                 return
             self._held.check()
-            with contextlib.suppress(StorageError):  # `failure` is raised; the next start finds what is left.
+            with contextlib.suppress(StorageError):  # `failure` matters more; the next start cleans up.
                 remove_partial_save(prefix)
             if wait is None or self._stop_requested():
                 raise failure
@@ -162,9 +162,7 @@ class Checkpoints:
                 status = self._checkpoint.read(name)
                 status.assert_consumed()
                 status.assert_existing_objects_matched()
-        except (
-            Exception
-        ) as error:  # With a file that this program did not write, TensorFlow may raise anything.
+        except Exception as error:  # TensorFlow may raise anything for a file that is not from this program.
             raise InputError(
                 f"{prefix} must fit the model of this program, but does not: {reason(error, prefix)}; "
                 f"give another --workdir."
@@ -175,7 +173,8 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _only_saved_attributes(self, prefix: pathlib.Path) -> Iterator[None]:
-        # Within it the state has only the attributes that the version which saved the checkpoint had.
+        # Inside, the state has only those attributes that the checkpoint has; an older version may have saved
+        # it.
         saved = read_values(prefix)
         missing = {name: getattr(self._state, name) for name in _ADDED_LATER if name not in saved}
         for name in missing:
@@ -198,9 +197,9 @@ class Checkpoints:
         return None if step < 0 else self._run / BEST / f"ckpt-{step}"
 
     def repair_best(self) -> None:
-        """Restores best/ after a kill or damage, from the state or the periodic checkpoint of that step.
+        """Repairs best/ after a kill or damage, from the state or the periodic checkpoint of that step.
 
-        The state must be the restored one; it is the same afterwards.
+        Call it right after `restore`; it leaves the state unchanged.
 
         Raises:
           StorageError: when the best checkpoint is missing or damaged and there is no copy of it.
@@ -227,7 +226,7 @@ class Checkpoints:
         self.restore(present)
 
     def prune(self) -> None:
-        """Removes the old checkpoints that a kill within a save has left; the state must be restored."""
+        """Removes old checkpoints that a kill during a save has left. Call it after `restore`."""
         best = self.best()
         surplus = prefixes(self._run / PERIODIC)[: -self._max_to_keep]
         surplus += [prefix for prefix in prefixes(self._run / BEST) if best and prefix != best]

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: texts and scalars without a model, or parts of the saved state into objects."""
+"""Reads a checkpoint: texts and scalars without a model, or parts of the saved state into objects."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from trainer import files
 from trainer.errors import InputError
 from trainer.run.checkpoint_files import READ_ERRORS, VARIABLE_VALUE, open_reader, reason
 
-Values = Mapping[str, Any]  # name -> NumPy scalar or bytes; which one, only the checkpoint knows
+Values = Mapping[str, Any]  # name -> NumPy scalar or bytes
 
 
 def read_values(prefix: pathlib.Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def read_texts(prefix: pathlib.Path, name: str, values: Values | None = None) ->
         if isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values()):
             return texts
     raise InputError(
-        f"{prefix} must be a checkpoint of this program, but its {name!r} is no JSON object of strings; "
+        f"{prefix} must be a checkpoint of this program, but its {name!r} is not a JSON object of strings; "
         f"give another --workdir."
     )
 
@@ -74,7 +74,7 @@ def restore_parts(prefix: pathlib.Path, **parts: tf.Module | keras.optimizers.Op
         with files.plain_name(prefix) as name:
             status = tf.train.Checkpoint(root=tf.train.Checkpoint(**parts)).read(name)
             status.assert_existing_objects_matched().expect_partial()
-    except Exception as error:  # With a file that this program did not write, TensorFlow may raise anything.
+    except Exception as error:  # TensorFlow may raise anything for a file that is not from this program.
         raise InputError(
             f"{prefix} must fit the model of this program, but does not: {reason(error, prefix)}."
         ) from error

@@ -14,7 +14,7 @@ from trainer.errors import InputError
 
 _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 _ADDRESS = r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"
-_NUMERIC = r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?"  # meant as an IPv4 address: no host name ends so
+_NUMERIC = r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?"  # meant as an IPv4 address; no host name ends like it
 _RETRY_SECS = 0.5
 _MAX_SHOWN = 500  # characters of TF_CONFIG in a message
 
@@ -41,16 +41,16 @@ def read_cluster(strategy: str | None, *, check_network: bool = True, connect_se
     """The cluster that TF_CONFIG describes; without TF_CONFIG, one of this process alone.
 
     Args:
-      strategy: the value of --strategy; only multi_worker goes with TF_CONFIG. None: not known yet, and it
-        depends on whether there is a TF_CONFIG.
-      check_network: whether this worker's port must be free and every host must be found; False once
+      strategy: the value of --strategy; only multi_worker allows TF_CONFIG. None: not known yet, so TF_CONFIG
+        decides.
+      check_network: whether to check that this worker's port is free and every host is found; False once
         TensorFlow listens.
-      connect_secs: how long a host may take to be found: a cluster manager may name a worker only once it has
+      connect_secs: how long to look for a host: a cluster manager may publish a name only once the worker has
         started.
 
     Raises:
-      InputError: when TF_CONFIG and --strategy do not go together, when TF_CONFIG does not describe workers,
-        or when this machine can't be the worker or can't find another one.
+      InputError: when TF_CONFIG and --strategy contradict each other, when TF_CONFIG does not describe
+        workers, or when this machine can't be the worker or can't find another one.
     """
     text = os.environ.get("TF_CONFIG", "")
     if strategy not in (None, "multi_worker") and text:
@@ -104,21 +104,21 @@ def _address(number: int, worker: str) -> tuple[str, int]:
 
 
 def _check_distinct(workers: tuple[str, ...], addresses: list[tuple[set[str], int]]) -> None:
-    # Two machines may share one address, such as that of a bridge for containers, but each must have another
-    # one.
+    # Two machines may share an address, such as that of a container bridge, but each must also have a
+    # different one.
     for second, (of_second, port) in enumerate(addresses):
         for first, (of_first, port_of_first) in enumerate(addresses[:second]):
             if port == port_of_first and (of_second <= of_first or of_first <= of_second):
                 raise InputError(
-                    f"TF_CONFIG must give each worker an address of its own, but worker {first} is "
+                    f"TF_CONFIG must give each worker a different address, but worker {first} is "
                     f"{workers[first]!r} and worker {second} is {workers[second]!r}, which is the same "
                     f"address; correct it in the TF_CONFIG of every worker."
                 )
 
 
 def _check_port(cluster: Cluster, port: int) -> None:
-    # At all addresses of this machine, as TensorFlow will: the address in TF_CONFIG may be forwarded to this
-    # one.
+    # At all addresses of this machine, as TensorFlow will do: the one in TF_CONFIG may be forwarded to this
+    # machine.
     try:
         with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
             if probe.family == socket.AF_INET6:
@@ -140,7 +140,7 @@ def port_error(cluster: Cluster, reason: str) -> InputError:
 
 
 def _resolve(hosts: list[str], secs: float) -> dict[str, set[str]]:
-    """The addresses of each host; resolved in a thread, because a resolver respects no limit of time."""
+    """The addresses of each host; resolved in a thread, because the resolver has no time limit."""
     found: dict[str, set[str]] = {}
     reasons: dict[str, str] = {}
     given_up = threading.Event()
@@ -149,11 +149,11 @@ def _resolve(hosts: list[str], secs: float) -> dict[str, set[str]]:
         while missing := [host for host in hosts if host not in found]:
             for host in missing:
                 try:
-                    answers = socket.getaddrinfo(host.encode(), None, type=socket.SOCK_STREAM)
+                    resolved = socket.getaddrinfo(host.encode(), None, type=socket.SOCK_STREAM)
                 except OSError as error:
                     reasons[host] = files.reason(error)
                 else:
-                    found[host] = {str(address[0]) for *_, address in answers}
+                    found[host] = {str(address[0]) for *_, address in resolved}
             if len(found) < len(set(hosts)) and given_up.wait(_RETRY_SECS):
                 return
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from trainer import machine
 
-# What TensorFlow, XLA and their kernels read from the environment to choose how to compute; not what they log
-# or where they look.
 _CORES = "usable cores"
+# The environment variables by which TensorFlow, XLA and their kernels choose how to compute; those for logs
+# and paths are left out.
 _ENVIRONMENT = (
     *("TF_XLA_", "TF_ENABLE_", "TF_DISABLE_", "TF_NUM_", "TF_CPU_", "TF_GPU_", "TF_CUDNN_", "TF_USE_"),
     *("TF_DETERMINISTIC", "TF_OVERRIDE_"),
@@ -24,7 +24,7 @@ def conditions(
     """The conditions of this process, each with its value.
 
     Args:
-      numerics: the ids of our own code that decides bits, by name.
+      numerics: the ids of those parts of our code that affect the bits of a result, by name.
       intra_op_threads: how many threads share an operation; 0: TensorFlow decides.
       inter_op_threads: how many operations run at a time; 0: TensorFlow decides.
       replicas: how many replicas train together.
@@ -33,8 +33,7 @@ def conditions(
     environment = [
         f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)
     ]
-    # Cores decide bits only through the number of threads, which follows from them where TensorFlow decides
-    # it.
+    # The number of cores affects bits only through the number of threads, if TensorFlow derives that from it.
     is_set = intra_op_threads and inter_op_threads
     cores = {} if is_set else {_CORES: str(machine.usable_cores())}
     return {
@@ -53,7 +52,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
     Args:
       before: the run's conditions.
-      now: those of this process.
+      now: the conditions of this process.
     """
     names = before.keys() | now.keys()
     if _CORES not in now:  # Older versions recorded it whatever the threads were.

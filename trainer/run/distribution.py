@@ -19,10 +19,10 @@ from trainer.run.cluster import Cluster, port_error
 
 T = TypeVar("T")
 
-_HEALTH_SECS = 5  # between two checks that the other workers live; also the limit of each check
-_EXCHANGE_SECS = 3600  # the limit of an exchange; a worker that dies within one is noticed at once
+_HEALTH_SECS = 5  # between two checks that the other workers are alive; also the time limit of each check
+_EXCHANGE_SECS = 3600  # the time limit of an exchange; a worker that dies during one is noticed at once
 
-# What an exchange raises when a worker is gone, or another process has come in its place.
+# What an exchange raises when a worker is gone, or was replaced by another process.
 _EXCHANGE_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.DeadlineExceededError,
@@ -44,13 +44,13 @@ def set_threads(*, intra_op: int, inter_op: int) -> None:
 
 
 class Replicas:
-    """The replicas that train together. Make it before TensorFlow runs any operation.
+    """The replicas that train together. Create it before TensorFlow runs any operation.
 
     Args:
       strategy: one_device, mirrored (all GPUs, or all logical CPUs) or multi_worker.
-      logical_devices: into how many devices the CPU is split; 0: not at all.
+      logical_devices: how many devices to split the CPU into; 0: it is not split.
       cluster: the workers.
-      connect_secs: how long to wait for all of them.
+      connect_secs: how long to wait for all workers.
 
     Attributes:
       count: the replicas of all workers.
@@ -86,13 +86,13 @@ class Replicas:
         return self.cluster.is_chief
 
     def scope(self) -> contextlib.AbstractContextManager[object]:
-        """Variables that are made within it have a copy on every replica."""
+        """A scope in which new variables get a copy on every replica."""
         return self._strategy.scope()
 
     def run(self, step: Callable[[int], T]) -> T:
         """Calls `step` with the number of each replica of this process; part of a compiled step.
 
-        Replicas exchange values by `sum_over_replicas` only, so that every call returns the same.
+        Replicas exchange values only by `sum_over_replicas`, so that all calls return the same values.
 
         Returns:
           What the first call returned, a tensor or a structure of tensors.
@@ -112,7 +112,7 @@ class Replicas:
         return int(number if known is None else known)
 
     def gather(self, text: str) -> list[str]:
-        """The text of each worker, in their order; all of them must call it, and wait for each other."""
+        """The text of each worker, in their order. All workers must call it; they wait for each other."""
         workers, index = len(self.cluster.workers), self.cluster.index
         if workers == 1:
             return [text]
@@ -125,7 +125,7 @@ class Replicas:
         return [bytes((row[row > 0] - 1).tolist()).decode() for row in rows.numpy()]
 
     def _sum(self, values: tf.Tensor) -> tf.Tensor:
-        # Over workers: each counts once, by its first replica.
+        # Sums over workers: each contributes once, through its first replica.
         @tf.function(autograph=False)
         def exchange(values: tf.Tensor) -> tf.Tensor:
             return self.run(
@@ -134,7 +134,7 @@ class Replicas:
                 )
             )
 
-        # A concrete function, because TensorFlow warns of a function that is traced often by calls.
+        # A concrete function, because TensorFlow warns about functions that are traced often.
         return exchange.get_concrete_function(values)(values)
 
     def agree(self, facts: dict[str, str]) -> None:
@@ -166,23 +166,23 @@ class Replicas:
         Raises:
           InputError: on every worker, when one does not see it.
         """
-        answers = [json.loads(text) for text in self.gather(json.dumps([str(directory), token]))]
-        path_of_chief, token_of_chief = answers[0]
-        blind = [
+        seen = [json.loads(text) for text in self.gather(json.dumps([str(directory), token]))]
+        path_of_chief, token_of_chief = seen[0]
+        missing = [
             f"worker {worker} does not see it in {path}"
-            for worker, (path, token_read) in enumerate(answers)
+            for worker, (path, token_read) in enumerate(seen)
             if token_read != token_of_chief
         ]
-        if blind:
+        if missing:
             raise InputError(
                 f"All workers must share the run directory of worker 0, {path_of_chief}, "
-                f"but {', and '.join(blind)}; "
+                f"but {', and '.join(missing)}; "
                 f"give each a --workdir that is this directory, on a filesystem that their machines share."
             )
 
     @contextlib.contextmanager
     def peers(self) -> Iterator[None]:
-        """Within it, a worker that is gone or does not come raises PeerLostError."""
+        """Turns the errors of a lost or missing worker into a PeerLostError."""
         try:
             yield
         except _EXCHANGE_ERRORS as error:
@@ -196,7 +196,7 @@ class Replicas:
 
 def sum_over_replicas(values: T) -> T:
     """The sum over all replicas of each tensor of a structure, on every replica; part of a compiled step."""
-    # TensorFlow asks for the device of each value, and one from outside the step has none.
+    # TensorFlow needs the device of each value, and a value from outside the step has none.
     here = tf.nest.map_structure(tf.identity, values)
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
 
@@ -204,16 +204,16 @@ def sum_over_replicas(values: T) -> T:
 def _connect(cluster: Cluster, secs: int) -> tf.distribute.Strategy:
     """The strategy of these workers; raises PeerLostError when not all of them connect within `secs`.
 
-    By default TensorFlow starts a coordination service, whose wait for workers respects neither a limit of
-    time nor a signal, and which takes over SIGTERM. Without it the strategy waits in an exchange, then checks
-    its peers in a thread. No public API does this.
+    By default TensorFlow starts a coordination service. It waits for workers without respecting time limits
+    or signals, and it takes over SIGTERM. Without it the strategy waits in an exchange, then checks its peers
+    in a thread. No public API turns it off.
     """
     context.context().configure_coordination_service(service_type="")
     logging.getLogger("tensorflow").addFilter(_reword)
     CollectiveAllReduceExtended._check_health_initial_timeout = secs
     CollectiveAllReduceExtended._check_health_interval = _HEALTH_SECS
     CollectiveAllReduceExtended._check_health_timeout = _HEALTH_SECS
-    # It uses only what was checked of TF_CONFIG: the list of workers.
+    # It uses only the part of TF_CONFIG that was checked: the list of workers.
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver(
         "worker", cluster.index, rpc_layer="grpc"
     )
@@ -232,7 +232,8 @@ def _connect(cluster: Cluster, secs: int) -> tf.distribute.Strategy:
 
 
 def _reword(record: logging.LogRecord) -> bool:
-    # What TensorFlow logs of its checks: it names workers by their devices, and repeats the errors of gRPC.
+    # Rewords what TensorFlow logs about its checks: it names workers by their devices, and repeats gRPC
+    # errors.
     message = str(record.msg)
     if message.startswith("Cluster check alive failed"):
         return False  # If this worker waits for it in an exchange, that raises, and we report it.

@@ -1,4 +1,4 @@
-"""The best metric, patience and the stop of a run: plain values and pure functions."""
+"""Best metric, patience and early stopping: plain values and pure functions."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ class MonitorState(NamedTuple):
     """What the evaluations so far say about the monitored metric.
 
     Attributes:
-      best_metric: the best value; before the first, what it has to beat.
+      best_metric: the best value; before the first, the value to beat.
       best_step: the step of `best_metric`; -1 before the first.
       patience_reference: the value that patience compares with.
       waited: evaluations since the last one that improved `patience_reference` and beat the baseline.
@@ -25,7 +25,7 @@ class MonitorState(NamedTuple):
 
 
 def initial(*, lower_is_better: bool, initial_best: float | None) -> MonitorState:
-    """The state before the first evaluation; `initial_best` is what the first best has to beat, if any."""
+    """The state before the first evaluation; `initial_best` is the value that the first best must beat."""
     worst = math.inf if lower_is_better else -math.inf
     return MonitorState(
         best_metric=worst if initial_best is None else initial_best,
@@ -57,8 +57,8 @@ def verdict(
       metric: the monitored value.
       step: the training step of the evaluation.
       lower_is_better: whether a lower metric is better.
-      min_delta: the least change that patience takes for an improvement.
-      baseline: the value that has to be beaten for `waited` to restart; None: any.
+      min_delta: the smallest change that patience counts as an improvement.
+      baseline: a value that must be beaten for `waited` to restart; None: no such value.
       counts_for_patience: whether this evaluation counts; one before `start_from_epoch` does not.
     """
     sign = -1.0 if lower_is_better else 1.0

@@ -26,7 +26,7 @@ _READ_BATCH = 1024  # records
 
 
 class Rewound(NamedTuple):
-    """What a rewind has found.
+    """The result of a rewind.
 
     Attributes:
       last_step: the last step in the event log, before the rewind.
@@ -54,7 +54,7 @@ def read(directory: pathlib.Path) -> Curves:
 
 
 def _scalar(value: tf.compat.v1.Summary.Value) -> float | None:
-    # Of the numbers that round to this float32, the one with the fewest digits. None if it is not ours.
+    # The number with the fewest digits that rounds to this float32. None if it is not a scalar of ours.
     tensor = value.tensor
     is_scalar = value.metadata.plugin_data.plugin_name == "scalars" and not tensor.tensor_shape.dim
     if is_scalar and tensor.dtype == tf.float32.as_datatype_enum:
@@ -64,16 +64,16 @@ def _scalar(value: tf.compat.v1.Summary.Value) -> float | None:
 
 
 def rewind(directory: pathlib.Path, *, step: int) -> Rewound:
-    """Drops all that was written after `step`, in each run below `directory`.
+    """Drops everything that was written after `step`, in each run below `directory`.
 
     At step 0 nothing is kept, because a run that starts there writes it again. What is kept is written to one
     new file before the old ones are removed; an incomplete last record, left by a kill, is dropped too. A
-    folder that the user has linked to another place is left as it is.
+    folder that is a link is left as it is.
 
     Raises:
       StorageError: when an event file can't be read or written.
     """
-    # All is read before anything is written: a run that can't be read leaves the others as they are.
+    # Read everything before writing anything: if one run can't be read, the others stay unchanged.
     old_files = {run: event_files(run) for run in _runs(directory)}
     selected = {run: _select(paths, step) for run, paths in old_files.items()}
     last_step = max([step, *(last_of_run for last_of_run, _, _ in selected.values())])
@@ -83,7 +83,7 @@ def rewind(directory: pathlib.Path, *, step: int) -> Rewound:
         if run.is_symlink() or directory.is_symlink():
             if last_step > step:
                 logging.warning(
-                    "%s is a link and is left as it is: points after step %d will be there twice.", run, step
+                    "%s is a link and is left as it is: points after step %d will appear twice.", run, step
                 )
             continue
         for leftover in files.entries(run):
@@ -116,7 +116,7 @@ def _select(paths: list[pathlib.Path], step: int) -> tuple[int, list[bytes], dic
 
 def _write_events(run: pathlib.Path, records: list[bytes]) -> None:
     # TensorBoard reads files in the order of their names: this one sorts after the old files, and before that
-    # of the writer to come.
+    # of the next writer.
     name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.rewound"
     # The start of a second session makes a TensorBoard that has read the old files forget their points.
     session = {"session_log": tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)}
@@ -136,11 +136,11 @@ def _write_events(run: pathlib.Path, records: list[bytes]) -> None:
 def differences(
     ends: Mapping[Curve, tuple[int, float]], expected: Mapping[Curve, tuple[int, float | None]]
 ) -> list[str]:
-    """What shows that an event log does not belong to a state.
+    """The evidence that an event log does not belong to a state; empty if it does.
 
     Args:
-      ends: the last points, as of `rewind`.
-      expected: curve -> step and value of its last point; step 0: it has none; value None: any.
+      ends: the last points, as returned by `rewind`.
+      expected: curve -> (step, value) of its last point; step 0: there is no point; value None: any value.
     """
     wrong = []
     for (run, tag), (step, value) in expected.items():
@@ -153,7 +153,7 @@ def differences(
 
 
 def remove_run(directory: pathlib.Path) -> None:
-    """Removes the event files of one run, and its folder if it holds nothing else; behind a link, nothing."""
+    """Removes the event files of one run, and its folder if it is empty then; a link is left alone."""
     if directory.is_symlink() or directory.parent.is_symlink():
         return
     for path in event_files(directory):
@@ -206,7 +206,7 @@ def _events(paths: list[pathlib.Path]) -> Iterator[tuple[tf.compat.v1.Event, byt
                 event = tf.compat.v1.Event.FromString(record)
                 if event.summary.value:
                     yield event, record
-        # Cut off by a kill; or, while a training run is inspected, rewound meanwhile.
+        # Truncated by a kill, or rewound while a training run is inspected.
         except (tf.errors.DataLossError, tf.errors.NotFoundError, DecodeError, FileNotFoundError):
             continue
         except OSError as error:

@@ -86,7 +86,7 @@ def _parse(line: bytes) -> Start | None:
 
 
 def is_result_of(directory: pathlib.Path, stop_step: int, best_step: int) -> bool:
-    """Whether result.json is that of a run which stopped at one step and was best at another."""
+    """Whether result.json is the result for this stop step and this best step."""
     try:
         result = json.loads(files.read(directory / RESULT))
         return (result["stop_step"], result["best_step"]) == (stop_step, best_step)

@@ -1,4 +1,4 @@
-"""Everything that decides the future of a run."""
+"""The state of a run: everything that determines its future."""
 
 from typing import NamedTuple, Protocol
 
@@ -20,7 +20,7 @@ class Sums(NamedTuple):
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam for gradients that are already summed over the replicas; Keras would sum them once more."""
+    """Keras' Adam for gradients that are already summed over the replicas; Keras would sum them again."""
 
     def _all_reduce_sum_gradients(
         self, grads_and_vars: list[tuple[tf.Tensor, keras.Variable]]
@@ -43,11 +43,11 @@ class Model(Protocol):
         training_step: tf.Tensor | None = None,
         position: tuple[int, int] = (0, 1),
     ) -> tf.Tensor:
-        """The logits; in training, of slice `position` (its number, of how many) of a step's batch."""
+        """The logits; in training, of slice `position` = (slice, slices) of the step's batch."""
 
 
 class TrainState(tf.Module):
-    """What one checkpoint holds; two runs with equal states have equal futures.
+    """What one checkpoint holds; two runs with equal states continue identically.
 
     Attributes:
       model: the classifier.
@@ -56,7 +56,7 @@ class TrainState(tf.Module):
       best_metric, patience_reference: float64 scalars; best_step, waited: int64 scalars; improved: bool
         scalar; the variables of `monitor_state`.
       since_log, since_evaluation: float64 [5], training `Sums` since the last log and the last evaluation.
-      frozen_flags, fingerprints, conditions: string scalars, what the run was begun with.
+      frozen_flags, fingerprints, conditions: string scalars, what the run was started with.
       free_flags: string scalar, the settings that each start may change; empty in best checkpoints, because
         they do not influence which state is best.
     """

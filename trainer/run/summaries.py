@@ -59,7 +59,7 @@ class Summaries:
                 yield
 
     def commit(self) -> None:
-        """Waits until every point so far is on the disk.
+        """Waits until every point so far is on disk.
 
         Raises:
           StorageError: when it can't be written, or the run directory is not where it was.
@@ -91,11 +91,11 @@ def _markdown(rows: Sequence[Mapping[str, object]]) -> str:
 def profiled(
     batches: Iterator[T], *, directory: pathlib.Path, first_step: int, window: tuple[int, int]
 ) -> Iterator[T]:
-    """Yields the batches, and profiles what is done with those of a window.
+    """Yields the batches, and profiles the steps of a window.
 
     Args:
       batches: one for each training step.
-      directory: of the run under which TensorBoard's profiler shows the profile.
+      directory: the TensorBoard run that will show the profile.
       first_step: the step of the first batch, counted from 1.
       window: the first and the last step that are profiled.
     """

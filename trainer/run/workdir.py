@@ -27,18 +27,18 @@ _DISK_ERRORS = {
     errno.ETIMEDOUT,
     errno.EMFILE,
     errno.ENFILE,
-}  # the fault of the disk or the system, not of the path that was given
-_LOCK_SECS = 0.3  # how long to wait for the lock, which `is_held` takes for an instant
+}  # caused by the disk or the system, not by the given path
+_LOCK_SECS = 0.3  # how long to wait for the lock, which `is_held` takes briefly
 _held: dict[pathlib.Path, files.HeldDirectory] = {}  # the run directories that this process writes
 
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes the run directory if it is missing, and locks it; the lock ends with the process, if not before.
+    """Creates the run directory if it is missing, and locks it; the lock ends with the process at the latest.
 
     Raises:
-      InputError: when it can't be made or written, holds something that is not a run, or is held by another
-        process.
+      InputError: when it can't be created or written, holds something that is not a run, or is locked by
+        another process.
       StorageError: when the disk is full or fails.
     """
     try:
@@ -64,19 +64,19 @@ def hold(workdir: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         _held.pop(workdir, None)
-        with contextlib.suppress(OSError):  # A disk that is gone must not hide why the program ends.
+        with contextlib.suppress(OSError):  # An error here must not hide why the program ends.
             os.close(lock)
 
 
 def is_run(workdir: pathlib.Path) -> bool:
-    """Whether there may be checkpoints, whose settings a start takes; none of them is read."""
+    """Whether there may be checkpoints, whose settings a start would use; reads none of them."""
     with contextlib.suppress(OSError):
         return any((workdir / name).is_dir() for name in ("checkpoints", "best"))
     return True
 
 
 def held(workdir: pathlib.Path) -> files.HeldDirectory:
-    """The run directory that `hold` has opened; if it has opened none, it is made and opened now."""
+    """The run directory that `hold` has opened; otherwise it is created and opened now."""
     if workdir not in _held:
         files.make_directory(workdir)
         return files.HeldDirectory(workdir)
@@ -102,7 +102,7 @@ def _take(lock: int, workdir: pathlib.Path) -> None:
                 f"({files.reason(error)}); give another directory."
             ) from None
     if _content(lock) is None:
-        return  # A file that is not ours serves as a lock, but is not written.
+        return  # A foreign file serves as the lock, but is not overwritten.
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
     try:
         os.ftruncate(lock, 0)
@@ -113,8 +113,8 @@ def _take(lock: int, workdir: pathlib.Path) -> None:
 
 
 def _content(lock: int) -> dict[str, Any] | None:
-    # What a lock file of this program holds; {} when it is new or was cut off by a power loss; None when it
-    # is not ours.
+    # The content of a lock file of this program; {} when it is new or was truncated by a power loss; None
+    # when it is not ours.
     try:
         text = os.pread(lock, 4096, 0)
     except OSError as error:
