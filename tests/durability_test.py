@@ -21,7 +21,7 @@ from compare_runs import outcome, scalars, tensors
 from fakes import NoStopRequests, command, make_state, set_step, tiny
 from processes import popen
 from processes import run as run_forked
-from reference_runs import assert_goes_on_as
+from reference_runs import assert_resumes_like
 
 from trainer import files, steps, train
 from trainer.errors import NonFiniteError, StorageError
@@ -332,7 +332,7 @@ def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(
         else:
             newest = checkpoint_files.find(again).newest
             resumed = checkpoint_files.step_of(newest) if newest else 0
-            assert_goes_on_as(reference, tiny(again, cache_dir), monkeypatch, from_step=resumed)
+            assert_resumes_like(reference, tiny(again, cache_dir), monkeypatch, from_step=resumed)
         shutil.rmtree(again)
 
 
@@ -714,7 +714,7 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(
         patch.setattr(train, "make_train_step", make_failing_step)
         train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
     assert checkpoint_files.find(root).newest.name == f"ckpt-{step - 1}"
-    assert_goes_on_as(reference, tiny(root, cache_dir), monkeypatch, from_step=step - 1)
+    assert_resumes_like(reference, tiny(root, cache_dir), monkeypatch, from_step=step - 1)
 
 
 # Bounds.

@@ -1,4 +1,4 @@
-"""What a disturbed run is compared with on its way: the state and the event log of a run that was left alone.
+"""What a disturbed run is compared with on its way: the state and the event log of an undisturbed run.
 
 Equal states have equal futures: what a run does after a step is a function of the checkpoint of that step and
 of the event log up to it. `resume_test` proves this by runs that are trained to their ends, and by real
@@ -62,14 +62,14 @@ def so_far(workdir: pathlib.Path, step: int) -> dict:
     }
 
 
-_so_far_left_alone = functools.cache(so_far)
+_so_far_undisturbed = functools.cache(so_far)
 
 
-def assert_goes_on_as(reference, given, monkeypatch, *, from_step):
+def assert_resumes_like(reference, given, monkeypatch, *, from_step):
     """The run resumes at a step and makes the next one as the reference run did, bit for bit.
 
     Args:
-      reference: a run that was left alone and has kept all its checkpoints.
+      reference: an undisturbed run and has kept all its checkpoints.
       given: the settings of a run that has steps left.
       monkeypatch: pytest's.
       from_step: the step at which it must resume.
@@ -77,7 +77,7 @@ def assert_goes_on_as(reference, given, monkeypatch, *, from_step):
     workdir = pathlib.Path(given["workdir"])
     assert train_until_killed(given, monkeypatch, from_step + 1, committed=True)
     assert f'"step": {from_step},' in (workdir / "starts.jsonl").read_text().splitlines()[-1]
-    assert so_far(workdir, from_step + 1) == _so_far_left_alone(reference, from_step + 1)
+    assert so_far(workdir, from_step + 1) == _so_far_undisturbed(reference, from_step + 1)
     best_step = int(
         checkpoint_reading.read_values(workdir / "checkpoints" / f"ckpt-{from_step + 1}")["best_step"]
     )

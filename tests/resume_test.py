@@ -1,4 +1,4 @@
-"""The promise: kill it at any step, run it again, and no bit of the result tells."""
+"""The promise: a run killed at any step and resumed is bit-identical to an uninterrupted one."""
 
 import shutil
 import subprocess
@@ -8,19 +8,19 @@ import pytest
 from compare_runs import outcome
 from fakes import NoStopRequests, command, tiny
 from processes import popen
-from reference_runs import STEPS, Killed, assert_goes_on_as, train_until_killed
+from reference_runs import STEPS, Killed, assert_resumes_like, train_until_killed
 
 from trainer import train
 from trainer.run.checkpoint_manager import Checkpoints
 
 
 @pytest.mark.parametrize("step", range(STEPS + 1))
-def test_killed_at_any_step_a_run_goes_on_with_the_same_bits(
+def test_resume_after_a_kill_at_any_step_is_bit_identical(
     tmp_path, cache_dir, killed, reference, reference_outcome, monkeypatch, step
 ):
     given = tiny(shutil.copytree(killed / str(step), tmp_path / "run"), cache_dir)
     if step < STEPS:
-        assert_goes_on_as(reference, given, monkeypatch, from_step=step - step % 2)
+        assert_resumes_like(reference, given, monkeypatch, from_step=step - step % 2)
     else:
         train.run(given, stop_requests=NoStopRequests())
         assert outcome(tmp_path / "run") == reference_outcome
@@ -34,7 +34,7 @@ def test_equal_states_have_equal_futures(tmp_path, cache_dir, killed, reference_
     assert reference_outcome["newest"] == f"ckpt-{STEPS}"
 
 
-def test_killed_again_and_again_in_one_epoch_nothing_tells(
+def test_resume_after_many_kills_in_one_epoch_is_bit_identical(
     tmp_path, cache_dir, reference_outcome, monkeypatch
 ):
     given = tiny(tmp_path / "run", cache_dir)
@@ -44,7 +44,9 @@ def test_killed_again_and_again_in_one_epoch_nothing_tells(
     assert outcome(tmp_path / "run") == reference_outcome
 
 
-def test_a_kill_between_the_two_saves_heals_itself(tmp_path, cache_dir, reference_outcome, monkeypatch):
+def test_a_kill_between_the_two_saves_is_repaired_on_resume(
+    tmp_path, cache_dir, reference_outcome, monkeypatch
+):
     given = tiny(tmp_path / "run", cache_dir)
 
     def die(checkpoints):
@@ -59,29 +61,31 @@ def test_a_kill_between_the_two_saves_heals_itself(tmp_path, cache_dir, referenc
 
 
 @pytest.fixture(scope="module")
-def impatient_twin(tmp_path_factory, cache_dir):
-    """The outcome of a run that patience ends early."""
-    workdir = tmp_path_factory.mktemp("impatient") / "run"
-    train.run(tiny(workdir, cache_dir, **IMPATIENT), stop_requests=NoStopRequests())
+def early_stopped_outcome(tmp_path_factory, cache_dir):
+    """The outcome of a run that patience stops early."""
+    workdir = tmp_path_factory.mktemp("early_stopped") / "run"
+    train.run(tiny(workdir, cache_dir, **EARLY_STOPPED), stop_requests=NoStopRequests())
     return outcome(workdir)
 
 
-IMPATIENT = {"patience": 2, "initial_best": 0.0, "baseline": 0.0, "epochs": 20}
+EARLY_STOPPED = {"patience": 2, "initial_best": 0.0, "baseline": 0.0, "epochs": 20}
 
 
 @pytest.mark.parametrize("step", [3, 5, 7, 9, 10])
-def test_killed_within_patience_the_run_stops_at_the_same_step_for_the_same_reason(
-    tmp_path, cache_dir, impatient_twin, monkeypatch, step
+def test_a_run_killed_within_patience_stops_at_the_same_step_for_the_same_reason(
+    tmp_path, cache_dir, early_stopped_outcome, monkeypatch, step
 ):
-    given = tiny(tmp_path / "run", cache_dir, **IMPATIENT)
+    given = tiny(tmp_path / "run", cache_dir, **EARLY_STOPPED)
     assert train_until_killed(given, monkeypatch, step, committed=True)
     train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == impatient_twin
-    assert b'"no improvement in' in impatient_twin["result.json"]
+    assert outcome(tmp_path / "run") == early_stopped_outcome
+    assert b'"no improvement in' in early_stopped_outcome["result.json"]
 
 
 @pytest.mark.parametrize("steps", [[0, 8, 17], [4, 10]])
-def test_a_real_process_killed_by_sigkill_tells_nothing(tmp_path, cache_dir, reference_outcome, steps):
+def test_a_real_process_killed_by_sigkill_resumes_bit_identically(
+    tmp_path, cache_dir, reference_outcome, steps
+):
     workdir = tmp_path / "run"
     given = tiny(workdir, cache_dir)
     for step in steps:
@@ -90,11 +94,11 @@ def test_a_real_process_killed_by_sigkill_tells_nothing(tmp_path, cache_dir, ref
             time.sleep(0.001)
         process.kill()
         assert process.wait() == -9
-    subprocess.run(command(given), check=True, capture_output=True)
+    train.run(given, stop_requests=NoStopRequests())
     assert outcome(workdir) == reference_outcome
 
 
-def test_ten_and_ten_epochs_are_twenty(tmp_path, cache_dir):
+def test_two_epochs_and_two_more_equal_four(tmp_path, cache_dir):
     straight, continued = tmp_path / "straight", tmp_path / "continued"
     train.run(tiny(straight, cache_dir, patience=0, epochs=4), stop_requests=NoStopRequests())
     train.run(tiny(continued, cache_dir, patience=0, epochs=2), stop_requests=NoStopRequests())
