@@ -1,6 +1,7 @@
 """The import rules, checked in the source: which module may import which, and who owns each external API."""
 
 import ast
+import functools
 import pathlib
 import re
 import subprocess
@@ -29,6 +30,7 @@ LONGER_FUNCTIONS = {
 }
 
 
+@functools.cache
 def imports(path):
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -98,6 +100,7 @@ API_OWNERS = {
 }
 
 
+@functools.cache
 def names_used(path):
     """Dotted names in code, such as tf.train.Checkpoint, with what is imported."""
     tree = ast.parse(path.read_text())

@@ -11,13 +11,11 @@ from typing import NamedTuple
 
 from absl import logging
 
-from trainer import files
+from trainer import classes, files
 from trainer.errors import InputError
 
 TABLES = ("csv", "tsv", "jsonl")
 CHUNK = 2048  # reviews in memory at once
-_ZEROS, _ONES = ("0", "neg", "negative", "false", "0.0"), ("1", "pos", "positive", "true", "1.0")
-LABELS = dict.fromkeys(_ZEROS, 0) | dict.fromkeys(_ONES, 1)
 
 # In bytes. Without a limit, a binary file or an unclosed quote would fill the memory.
 _LONGEST_LINE = 2**26
@@ -273,12 +271,12 @@ def _row(line: int, text: object, label: object, columns: _Columns) -> Row | _Ba
         return Row(line, _bytes(text), None)
     if not text.strip():
         return _BadRow(line, f'its "{columns.text}" is empty')
-    known = LABELS.get(str(label).strip().lower())
+    known = classes.class_of(label)
     if known is None:
         given = (
             f'it has no "{columns.label}"' if label is None else f"its {columns.label} is {repr(label)[:100]}"
         )
-        return _BadRow(line, f"{given}, and it must be one of {', '.join(LABELS)}")
+        return _BadRow(line, f"{given}, and it must be one of {', '.join(classes.LABELS)}")
     return Row(line, _bytes(text), known)
 
 
