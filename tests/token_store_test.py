@@ -18,6 +18,7 @@ import textwrap
 import threading
 import tracemalloc
 
+import matplotlib
 import numpy as np
 import pytest
 from compare_runs import outcome
@@ -683,12 +684,14 @@ def test_without_cache_dir_the_users_cache_folder_is_used(monkeypatch):
 
 def test_a_user_without_a_home_must_give_cache_dir_and_can_train_with_it(tmp_path, cache_dir, finished):
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # else it collects the fonts of the machine again
     unknown = ["unshare", "--user", "--map-user=54321"]
     if subprocess.run([*unknown, "true"], check=False, capture_output=True).returncode:
         pytest.skip("needs permission to make a user namespace")
 
     def start(cache_dir):
-        given = tiny(tmp_path / "run", cache_dir, epochs=1, checkpoint_every_steps=0)
+        splits = {"validation_split": "", "monitor": "loss", "test_split": ""}
+        given = tiny(tmp_path / "run", cache_dir, epochs=1, checkpoint_every_steps=0, **splits)
         return subprocess.run(
             [*unknown, *command(given)],
             env=environment,
