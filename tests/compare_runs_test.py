@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 
+import compare_runs
 import pytest
 from compare_runs import differences, outcome
 from kill_and_resume import ROOT
@@ -43,8 +44,9 @@ def test_the_script_prints_each_difference_and_their_number(finished, copy):
     assert (completed.returncode, completed.stdout) == (1, "result.json\n1 difference\n")
 
 
-def test_a_folder_without_a_run_is_refused_in_one_sentence(finished, tmp_path):
-    command = [sys.executable, "scripts/compare_runs.py", finished, tmp_path]
-    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert completed.returncode == 2
-    assert "must be a run directory, but it holds no checkpoint" in completed.stderr
+def test_a_folder_without_a_run_is_refused_in_one_sentence(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compare_runs.py", str(finished), str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        compare_runs.main()
+    assert end.value.code == 2
+    assert "must be a run directory, but it holds no checkpoint" in capsys.readouterr().err

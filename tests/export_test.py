@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoStopRequests
+from fakes import NoStopRequests, command
 from processes import popen
 
 from trainer import export, predict, train, trained_model
@@ -33,20 +33,58 @@ def exported(build_once, finished, cache_dir):
     return {"workdir": str(build_once("exported", make) / "run"), "cache_dir": cache_dir}
 
 
+@pytest.fixture
+def copy_of_exported(exported, tmp_path):
+    """Settings of a copy of it, to be written."""
+    return {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
+
+
+@pytest.fixture
+def short_probes(monkeypatch):
+    """What is written is checked by short texts: Keras takes seconds for one of 250 tokens."""
+    monkeypatch.setattr(export, "_PROBES", (*export._PROBES[:2], "Not good, not even once.", "zzzzzz"))
+
+
 def expected(given):
     trained = trained_model.load(given)
     return logits_of(trained.model, trained.vocabulary, TEXTS, max_length=trained.config.max_length)
 
 
-def run_without_trainer(tmp_path, program, *arguments):
-    """What a program prints where `trainer` cannot be imported."""
-    program = (
-        f"import sys\ntry:\n    import trainer\n    sys.exit(9)\nexcept ImportError:\n    pass\n{program}"
-    )
+WITHOUT_TRAINER = """
+import sys
+try:
+    import trainer
+    sys.exit(9)
+except ImportError:
+    pass
+import keras, tensorflow as tf
+texts = tf.constant({texts!r})
+served = tf.saved_model.load(sys.argv[1]).serve(texts)["logit"]
+model = keras.models.load_model(sys.argv[2])
+predicted = model.predict(texts, verbose=0)[:, 0]
+model.fit(texts, tf.zeros(len(texts)), verbose=0)
+print(*served.numpy())
+print(*predicted)
+"""
+"""What another program does with an export: it loads both forms, asks them for logits, and trains on."""
+
+
+@pytest.fixture(scope="module")
+def logits_without_trainer(exported, tmp_path_factory):
+    """The logits of `TEXTS` by the SavedModel and by the .keras file, where `trainer` cannot be imported."""
+    program = WITHOUT_TRAINER.format(texts=TEXTS)
+    export_files = [
+        str(saved_model(exported)),
+        str(pathlib.Path(exported["workdir"], "export", "model.keras")),
+    ]
     completed = subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, *export_files],
+        cwd=tmp_path_factory.mktemp("elsewhere"),
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    return [float(value) for value in completed.stdout.split()]
+    return [[float(value) for value in line.split()] for line in completed.stdout.splitlines()]
 
 
 def saved_model(given):
@@ -54,14 +92,9 @@ def saved_model(given):
     return path
 
 
-def test_the_saved_model_takes_raw_texts(exported, tmp_path):
-    program = (
-        f"import tensorflow as tf\nmodel = "
-        f"tf.saved_model.load(sys.argv[1])\nprint(*model.serve(tf.constant({TEXTS!r}))['logit'].numpy())"
-    )
-    assert run_without_trainer(tmp_path, program, str(saved_model(exported))) == pytest.approx(
-        expected(exported), abs=1e-5
-    )
+def test_the_saved_model_takes_raw_texts(exported, logits_without_trainer):
+    served, _ = logits_without_trainer
+    assert served == pytest.approx(expected(exported), abs=1e-5)
 
 
 def test_the_saved_model_serves_logit_probability_and_label_for_any_batch_size(exported):
@@ -75,55 +108,46 @@ def test_the_saved_model_serves_logit_probability_and_label_for_any_batch_size(e
         np.testing.assert_array_equal(outputs["label"], outputs["logit"].numpy() > 0)
 
 
-def test_stock_keras_loads_the_keras_file_predicts_and_fits(exported, tmp_path):
-    program = (
-        "import keras, tensorflow as tf\n"
-        "model = keras.models.load_model(sys.argv[1])\n"
-        f"texts = tf.constant({TEXTS!r})\n"
-        "print(*model.predict(texts, verbose=0)[:, 0])\n"
-        "model.fit(texts, tf.zeros(len(texts)), verbose=0)\n"
-    )
-    file = pathlib.Path(exported["workdir"]) / "export" / "model.keras"
-    assert run_without_trainer(tmp_path, program, str(file)) == pytest.approx(expected(exported), abs=1e-5)
+def test_stock_keras_loads_the_keras_file_predicts_and_fits(exported, logits_without_trainer):
+    _, predicted = logits_without_trainer
+    assert predicted == pytest.approx(expected(exported), abs=1e-5)
 
 
-def test_a_repeated_export_replaces_its_own_step_and_keeps_the_others(exported, tmp_path):
-    given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
-    export.run(given)
-    export.run({**given, "checkpoint": "latest"})
+def test_a_repeated_export_replaces_its_own_step_and_keeps_the_others(
+    copy_of_exported, tmp_path, short_probes
+):
     folder = tmp_path / "run" / "export"
+    (folder / "saved_model" / "15" / "older").touch()
+    export.run(copy_of_exported)
+    assert not (folder / "saved_model" / "15" / "older").exists()
+    export.run({**copy_of_exported, "checkpoint": "latest"})
     assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "saved_model"]
     assert sorted(path.name for path in (folder / "saved_model").iterdir()) == ["15", "24"]
 
 
-def test_a_symlinked_export_folder_keeps_other_versions_and_foreign_files(exported, tmp_path):
-    given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
+def test_a_symlinked_export_folder_keeps_other_versions_and_foreign_files(
+    copy_of_exported, tmp_path, short_probes
+):
     serving, link = tmp_path / "serving", tmp_path / "run" / "export" / "saved_model"
-    shutil.rmtree(link)
-    (serving / "7").mkdir(parents=True)
+    link.rename(serving)
+    (serving / "7").mkdir()
     (serving / "7" / "saved_model.pb").write_bytes(b"precious")
+    (serving / "15" / "older").touch()
     link.symlink_to(serving)
-    for _ in range(2):
-        export.run(given)
+    export.run(copy_of_exported)
     assert sorted(path.name for path in serving.iterdir()) == ["15", "7"]
     assert (serving / "7" / "saved_model.pb").read_bytes() == b"precious"
+    assert not (serving / "15" / "older").exists()
     shutil.rmtree(serving / "15")
     (serving / "7").rename(serving / "15")
     with pytest.raises(InputError, match="move it away"):
-        export.run(given)
+        export.run(copy_of_exported)
     assert (serving / "15" / "saved_model.pb").read_bytes() == b"precious"
 
 
-def test_two_concurrent_exports_succeed_and_leave_a_complete_export(exported, tmp_path):
-    given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
-    command = [
-        sys.executable,
-        "-m",
-        "trainer.main",
-        "--mode=export",
-        *(f"--{name}={value}" for name, value in given.items()),
-    ]
-    exports = [popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+def test_two_concurrent_exports_succeed_and_leave_a_complete_export(copy_of_exported, tmp_path):
+    arguments = command({**copy_of_exported, "mode": "export"})
+    exports = [popen(arguments, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     errors = [process.communicate()[1] for process in exports]
     assert [process.returncode for process in exports] == [0, 0], errors
     folder = tmp_path / "run" / "export"
@@ -133,12 +157,10 @@ def test_two_concurrent_exports_succeed_and_leave_a_complete_export(exported, tm
 
 @pytest.mark.parametrize("loader", ["_load_keras", "_load_saved_model"])
 def test_an_export_that_disagrees_with_the_run_never_replaces_an_older_one(
-    exported, tmp_path, monkeypatch, loader
+    copy_of_exported, monkeypatch, loader, short_probes
 ):
-    given = {**exported, "workdir": str(shutil.copytree(exported["workdir"], tmp_path / "run"))}
-
     def files():
-        folder = pathlib.Path(given["workdir"]) / "export"
+        folder = pathlib.Path(copy_of_exported["workdir"]) / "export"
         return {
             path: path.read_bytes()
             for path in folder.rglob("*")
@@ -148,17 +170,16 @@ def test_an_export_that_disagrees_with_the_run_never_replaces_an_older_one(
     before, real = files(), getattr(export, loader)
     monkeypatch.setattr(export, loader, lambda path: real(path) + 0.1)
     with pytest.raises(StorageError, match="the older export stays"):
-        export.run({**given, "checkpoint": "latest"})
+        export.run({**copy_of_exported, "checkpoint": "latest"})
     assert {path for path in before if path not in files()} == set()
 
 
 @pytest.mark.parametrize("free_mib", [0.02, 0.1])
 def test_a_full_disk_is_reported_in_one_sentence_and_the_old_export_still_loads(
-    exported, small_disk, free_mib
+    exported, small_disk, free_mib, short_probes
 ):
     folder = small_disk(64)
     run = shutil.copytree(exported["workdir"], folder / "run")
-    export.run({**exported, "workdir": str(run)})
     small_disk(shutil.disk_usage(folder).used / 2**20 + free_mib)
     with pytest.raises(StorageError, match="could not be written"):
         export.run({**exported, "workdir": str(run)})
@@ -177,7 +198,7 @@ def test_a_token_that_is_not_utf8_gets_a_name_that_no_token_has():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
-def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path):
+def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path, short_probes):
     splits = {"train_split": "train[:640]", "validation_split": "", "monitor": "loss", "test_split": ""}
     cache = str(tmp_path / "cache")
     given = {
@@ -192,6 +213,7 @@ def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path
     export.run({**given, "checkpoint": "latest"})
     corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache)
     texts = np.concatenate([texts for texts, _ in corpus.reviews("test[:500]+test[-500:]")])
+    texts = np.array(sorted(texts, key=len), object)  # so that batches have little padding
     with (tmp_path / "reviews.jsonl").open("w") as file:
         file.writelines(json.dumps({"text": text.decode()}) + "\n" for text in texts)
     predictions = tmp_path / "predictions.jsonl"

@@ -119,10 +119,11 @@ def test_an_empty_directory_starts_at_step_0(tmp_path):
     assert facts(tmp_path)["next"] == "start at step 0"
 
 
-def test_a_running_training_is_reported_as_such_and_not_disturbed(tmp_path, cache_dir, finished):
-    given = tiny(tmp_path / "run", cache_dir, epochs=1000, patience=0)
+def test_a_running_training_is_reported_as_such_and_not_disturbed(tmp_path, cache_dir, halfway):
+    run = shutil.copytree(halfway, tmp_path / "run")
+    given = tiny(run, cache_dir, epochs=1000, patience=0)
     with popen(command(given), stderr=subprocess.PIPE, text=True) as process:
-        next(line for line in process.stderr if line.startswith("validation"))
+        next(line for line in process.stderr if line.startswith("train "))
         try:
             for _ in range(5):
                 found = facts(tmp_path / "run")

@@ -86,7 +86,9 @@ def newest(run):
 # Run names.
 
 NAMES = [
-    *(f"a{char}b" for char in string.printable if char.isprintable() and char not in "/"),
+    *(f"a{chars}b" for chars in (string.digits, string.ascii_lowercase, string.ascii_uppercase)),
+    *(f"a{char}b" for char in " \"#$%'*-.:?[\\]{}~"),  # a shell, a pattern or a format may take each
+    "a!&()+,;<=>@^_`|b",
     *(
         "sib*",
         "s?b1",
@@ -127,9 +129,9 @@ def test_a_run_of_any_name_changes_files_only_in_its_own_directory(tmp_path, nam
         return {path: state for path, state in tree(tmp_path).items() if not path.startswith(name)}
 
     before = others()
-    for start in range(2):
+    for steps in ((1, 2), (3,)):
         found = checkpoint_files.find(run)
-        assert (found.newest is None) == (start == 0)
+        assert (found.newest is None) == (steps[0] == 1)
         checkpoint_cleanup.tidy(run, found)
         state = make_state()
         checkpoints = Checkpoints(run=run, state=state, max_to_keep=1)
@@ -138,20 +140,20 @@ def test_a_run_of_any_name_changes_files_only_in_its_own_directory(tmp_path, nam
             checkpoints.prune()
         event_files.rewind(run / "summaries", step=int(state.step))
         events = summaries.Summaries(run / "summaries")
-        for _ in range(2):
-            set_step(state, int(state.step) + 1)
-            state.best_step.assign(state.step)
-            events.write("train", step=int(state.step), scalars={"loss": 1.0})
+        for step in steps:
+            set_step(state, step)
+            state.best_step.assign(step)
+            events.write("train", step=step, scalars={"loss": 1.0})
             events.commit()
             checkpoints.save()
             checkpoints.save_best()
-    assert [prefix.name for prefix in checkpoint_files.prefixes(run / "checkpoints")] == ["ckpt-4"]
-    (run / "checkpoints" / "ckpt-4.index").write_bytes(b"")
+    assert [prefix.name for prefix in checkpoint_files.prefixes(run / "checkpoints")] == ["ckpt-3"]
+    (run / "checkpoints" / "ckpt-3.index").write_bytes(b"")
     found = checkpoint_files.find(run)
-    assert found.newest == run / "best" / "ckpt-4"
+    assert found.newest == run / "best" / "ckpt-3"
     checkpoint_cleanup.tidy(run, found)
-    assert (run / "quarantine" / "checkpoints" / "ckpt-4.index").exists()
-    assert [step for step, _ in event_files.read(run / "summaries")["train", "loss"]] == [1, 2, 3, 4]
+    assert (run / "quarantine" / "checkpoints" / "ckpt-3.index").exists()
+    assert [step for step, _ in event_files.read(run / "summaries")["train", "loss"]] == [1, 2, 3]
     assert others() == before
 
 
@@ -159,6 +161,8 @@ def test_a_run_of_any_name_changes_files_only_in_its_own_directory(tmp_path, nam
 def test_a_run_of_any_name_can_be_killed_resumed_and_read(
     tmp_path, finished, cache_dir, reference_outcome, monkeypatch, name
 ):
+    # Keras takes seconds for a text of 250 tokens.
+    monkeypatch.setattr(export, "_PROBES", export._PROBES[:2])
     sibling = shutil.copytree(finished, tmp_path / "sib1")
     before, run = tree(sibling), tmp_path / name
     given = tiny(run, cache_dir)
@@ -376,12 +380,12 @@ def test_a_symlink_or_pipe_in_place_of_a_file_is_neither_followed_nor_waited_for
     [
         ("lock", "pipe"),
         ("config.flags", "pipe"),
-        ("checkpoints/ckpt-10.index", "pipe"),
+        ("checkpoints/ckpt-24.index", "pipe"),
         ("result.json", "link"),
     ],
 )
-def test_a_symlink_or_pipe_does_not_block_a_real_process(tmp_path, halfway, cache_dir, name, kind):
-    run, precious = shutil.copytree(halfway, tmp_path / "run"), tmp_path / "precious"
+def test_a_symlink_or_pipe_does_not_block_a_real_process(tmp_path, copy, cache_dir, name, kind):
+    run, precious = copy, tmp_path / "precious"
     precious.write_text("precious")
     (run / name).unlink(missing_ok=True)
     if kind == "link":
@@ -389,7 +393,7 @@ def test_a_symlink_or_pipe_does_not_block_a_real_process(tmp_path, halfway, cach
     else:
         os.mkfifo(run / name)
     completed = run_forked(
-        command(tiny(run, cache_dir, epochs=2)), capture_output=True, text=True, check=False, timeout=120
+        command(tiny(run, cache_dir)), capture_output=True, text=True, check=False, timeout=120
     )
     assert completed.returncode in (0, 2, 3)
     assert "Traceback" not in completed.stderr

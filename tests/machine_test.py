@@ -13,9 +13,13 @@ import pytest
 from compare_runs import differences, outcome
 from durability_test import COMMITTED, Interrupted, at_step, interrupt
 from fakes import NoStopRequests, command, tiny
+from fork_server import PROGRAM
 from kill_and_resume import ROOT
+from processes import SERVER
+from processes import run as run_forked
 
 from trainer import files, machine, train
+from trainer.data import corpus as corpora
 from trainer.data import stored_array
 from trainer.errors import InputError
 from trainer.run import conditions as run_conditions
@@ -116,54 +120,56 @@ exec "$@"
 """
 
 
+TWO_STARTS = """
+import sys
+from trainer import main
+sys.exit(main.main([*sys.argv, "--epochs=1"]) or main.main(sys.argv))
+"""
+"""The second one resumes; in one process, because its imports take as long as the training."""
+
+
 def test_a_process_that_sees_hardly_anything_of_proc_and_sys_ends_with_the_same_bits(
     tmp_path, finished, reference_outcome
 ):
     hide = ["unshare", "--mount", "sh", "-c", HIDE, sys.executable]
     answer = subprocess.run([*hide, "true"], check=False, capture_output=True, text=True)
     if answer.returncode:
-        pytest.skip(f"needs leave to mount a tmpfs: {answer.stderr.strip()}")
-    cache_dir = str(tmp_path / "cache")  # so that the corpus is prepared there too
-    for epochs in (1, 3):
-        given = tiny(tmp_path / "run", cache_dir, epochs=epochs)
-        started = [*hide, *command(given)]
-        ended = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
+        pytest.skip(f"needs permission to mount a tmpfs: {answer.stderr.strip()}")
+    given = tiny(tmp_path / "run", str(tmp_path / "cache"))  # so that the corpus is prepared there too
+    starts = [*hide, sys.executable, "-c", TWO_STARTS, *command(given)[3:]]
+    completed = subprocess.run(starts, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
     assert unlike(reference_outcome, tmp_path / "run") == []
     recorded, expected = conditions_of(tmp_path / "run"), conditions_of(finished)
     assert recorded == {**expected, "cpu caches": ""}
 
 
-CORES = """
-import os, sys
-from trainer import machine, main
-cores = int(sys.argv.pop(1))
-if cores <= os.cpu_count():
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-else:
-    machine.usable_cores = lambda: cores
-sys.exit(main.main(sys.argv))
-"""
-"""A training on as many cores; on more than there are, each that counts them is told so."""
+def train_on_one_core(given, monkeypatch):
+    """In a process that may use only one; a fork has the cores of the process from which it was forked."""
+    run_forked([*PROGRAM, "--help"], check=True, stdout=subprocess.DEVNULL)  # starts the server
+    usable = os.sched_getaffinity(SERVER.pid)
+    os.sched_setaffinity(SERVER.pid, {min(usable)})
+    try:
+        completed = run_forked(command(given), capture_output=True, text=True)
+    finally:
+        os.sched_setaffinity(SERVER.pid, usable)
+    assert completed.returncode == 0, completed.stderr
 
 
-@pytest.mark.parametrize("cores", [1, 4])
+def train_as_if_on_four_cores(given, monkeypatch):
+    """Many small batches are encoded by as many threads, whether there are as many cores or not."""
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    monkeypatch.setattr(corpora, "READ_BATCH", 2)
+    train.run(given, stop_requests=NoStopRequests())
+
+
+@pytest.mark.parametrize("train_on", [train_on_one_core, train_as_if_on_four_cores])
 def test_the_number_of_usable_cores_changes_no_bit_and_is_no_condition(
-    tmp_path, cache_dir, reference_outcome, cores
+    tmp_path, cache_dir, reference_outcome, monkeypatch, train_on
 ):
     # The corpus is encoded anew, by as many threads.
     own_cache = shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*-1.0.0-*"))
-    _, _, _, *flags = command(tiny(tmp_path / "run", str(own_cache)))
-    endless = [sys.executable, "-c", "while True: pass"]
-    busy = [subprocess.Popen(endless) for _ in range(2 if cores > 2 else 0)]
-    try:
-        started = [sys.executable, "-c", CORES, str(cores), *flags]
-        ended = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, check=False)
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
-    assert ended.returncode == 0, ended.stderr
+    train_on(tiny(tmp_path / "run", str(own_cache)), monkeypatch)
     assert differences(reference_outcome, outcome(tmp_path / "run")) == []
 
 
@@ -255,7 +261,7 @@ model name\t: Another CPU
 
 @pytest.fixture
 def linux(tmp_path, monkeypatch):
-    """A machine of which /proc and /sys tell no more than this."""
+    """A machine whose /proc and /sys hold no more than this."""
     caches = tmp_path / "sys" / "devices/system/cpu/cpu0/cache"
     for index, size in enumerate(("32K", "1024K")):
         (caches / f"index{index}").mkdir(parents=True)
@@ -267,11 +273,11 @@ def linux(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_cpu_of_linux_is_told_as_older_versions_recorded_it(linux):
-    told = {"cpu": "Some CPU @ 2.10GHz", "cpu features": "92da9b4c4adf", "cpu caches": "32K 1024K"}
-    assert machine.cpu() == told
+def test_the_cpu_of_linux_is_described_as_older_versions_recorded_it(linux):
+    described = {"cpu": "Some CPU @ 2.10GHz", "cpu features": "92da9b4c4adf", "cpu caches": "32K 1024K"}
+    assert machine.cpu() == described
     shutil.rmtree(linux / "sys")
-    assert machine.cpu() == {**told, "cpu caches": ""}
+    assert machine.cpu() == {**described, "cpu caches": ""}
     (linux / "proc" / "cpuinfo").write_text("processor : 0\nFeatures : fp asimd\nCPU implementer : 0x41\n")
     assert machine.cpu() == {"cpu": os.uname().machine, "cpu features": "d07759d36740", "cpu caches": ""}
 
@@ -313,19 +319,19 @@ def sysctl(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("values", [INTEL, APPLE])
-def test_without_proc_sysctl_tells_of_the_cpu(sysctl, values):
+def test_without_proc_the_cpu_is_described_by_sysctl(sysctl, values):
     sysctl(values)
-    told = machine.cpu()
-    assert told["cpu"] == values["machdep.cpu.brand_string"]
-    assert told["cpu caches"] == " ".join(values[name] for name in values if name.endswith("cachesize"))
+    described = machine.cpu()
+    assert described["cpu"] == values["machdep.cpu.brand_string"]
+    assert described["cpu caches"] == " ".join(values[name] for name in values if name.endswith("cachesize"))
     feature = next(name for name in values if name.startswith("hw.optional."))
     others = {name: value for name, value in values.items() if name != feature}
     for changed in ({**values, feature: "0"}, others):
         sysctl(changed)
-        assert machine.cpu()["cpu features"] != told["cpu features"]
+        assert machine.cpu()["cpu features"] != described["cpu features"]
 
 
-def test_where_nothing_tells_of_the_cpu_that_is_recorded(tmp_path, monkeypatch):
+def test_a_cpu_that_nothing_describes_is_recorded_as_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "PROC", tmp_path / "none")
     monkeypatch.setattr(machine, "_SYSCTL", str(tmp_path / "none"))
     assert machine.cpu() == {"cpu": os.uname().machine, "cpu features": "unknown", "cpu caches": "unknown"}

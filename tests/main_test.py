@@ -6,17 +6,22 @@ import os
 import pathlib
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import termios
 import time
+from typing import NamedTuple
 
+import matplotlib
 import pytest
 from compare_runs import outcome
-from fakes import command, tiny
+from fakes import NoStopRequests, command, tiny
 from processes import popen
 from processes import run as run_forked
+
+from trainer import train
 
 MAIN = [sys.executable, "-m", "trainer.main"]
 AS_TEXT = {"capture_output": True, "text": True, "timeout": 120}
@@ -26,19 +31,57 @@ def run(arguments, **kwargs):
     return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120, **kwargs)
 
 
+# Run by Python itself at its start; what it prints at the end is not seen by the program.
+LIST_IMPORTS = """
+import atexit, os, pathlib, sys
+atexit.register(lambda: pathlib.Path(os.environ["IMPORTS"]).write_text("\\n".join(sys.modules)))
+"""
+
+
+class Fresh(NamedTuple):
+    """A new run, trained to its end by a fresh process whose user has an empty home.
+
+    Attributes:
+      given: its settings.
+      stderr: what it printed.
+      result: its result.json.
+      imported: the modules it imported.
+      home: the home of its user.
+    """
+
+    given: dict
+    stderr: str
+    result: dict
+    imported: set[str]
+    home: pathlib.Path
+
+
 @pytest.fixture(scope="module")
-def first(tmp_path_factory, cache_dir):
-    """The settings of a finished run, what it said, and its ending."""
-    given = tiny(tmp_path_factory.mktemp("finished") / "run", cache_dir)
-    answer = run(command(given))
-    assert answer.returncode == 0
-    return given, answer.stderr, json.loads((pathlib.Path(given["workdir"]) / "result.json").read_text())
+def first(tmp_path_factory, cache_dir, finished):
+    """A run that a fresh process trained; to be read, not written."""
+    folder = tmp_path_factory.mktemp("first")
+    given, home, hook = tiny(folder / "run", cache_dir), folder / "home", folder / "hook"
+    home.mkdir()
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(LIST_IMPORTS)
+    # As a user has it: the tests' own process has set these.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_CPP_"))
+    }
+    path = os.pathsep.join(filter(None, [str(hook), os.environ.get("PYTHONPATH")]))
+    environment |= {"HOME": str(home), "PYTHONPATH": path, "IMPORTS": str(folder / "imports")}
+    environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # else it collects the fonts of the machine again
+    completed = run(command(given), env=environment)
+    assert completed.returncode == 0, completed.stderr
+    result = json.loads((folder / "run" / "result.json").read_text())
+    imported = set((folder / "imports").read_text().splitlines())
+    return Fresh(given, completed.stderr, result, imported, home)
 
 
 @pytest.fixture
 def finished_given(first):
     """The settings of a finished run."""
-    return first[0]
+    return first.given
 
 
 def test_help_answers_with_every_flag():
@@ -91,8 +134,7 @@ def test_a_model_larger_than_the_memory_is_one_sentence(tmp_path, cache_dir):
     assert "Traceback" not in answer.stderr
 
 
-def test_a_run_says_what_it_does_and_writes_its_ending(first):
-    _, said, ending = first
+def test_a_run_logs_what_it_does_and_writes_its_result(first):
     for words in (
         "sample_reviews",
         "train      | step  3/24",
@@ -101,24 +143,21 @@ def test_a_run_says_what_it_does_and_writes_its_ending(first):
         "Best checkpoint",
         "test       |",
     ):
-        assert words in said
-    assert "\r" not in said
-    assert ending["test"]["reviews"] == 20
-    assert ending["sample_texts"][0]["label"] in ("Positive", "Negative")
+        assert words in first.stderr
+    assert "\r" not in first.stderr
+    assert first.result["test"]["reviews"] == 20
+    assert first.result["sample_texts"][0]["label"] in ("Positive", "Negative")
 
 
 def test_a_start_by_a_fork_is_that_of_a_fresh_process(tmp_path, cache_dir, first, reference_outcome):
-    given, said, _ = first
     answer = run_forked(command(tiny(tmp_path / "run", cache_dir)), **AS_TEXT)
     assert answer.returncode == 0
 
     def lines(text, workdir):
-        # Of a fresh start, what TensorFlow prints while it is imported under pytest's log level comes first.
-        ours = text[text.index("Dataset ") :].replace(str(workdir), "")
-        return re.sub(r"\d+ reviews/s", "", ours).splitlines()
+        return re.sub(r"\d+ reviews/s", "", text.replace(str(workdir), "")).splitlines()
 
-    assert lines(answer.stderr, tmp_path / "run") == lines(said, given["workdir"])
-    forked, fresh = outcome(tmp_path / "run"), outcome(pathlib.Path(given["workdir"]))
+    assert lines(answer.stderr, tmp_path / "run") == lines(first.stderr, first.given["workdir"])
+    forked, fresh = outcome(tmp_path / "run"), outcome(pathlib.Path(first.given["workdir"]))
     assert (
         json.loads(forked["manifest.json"])["conditions"] == json.loads(fresh["manifest.json"])["conditions"]
     )
@@ -128,20 +167,34 @@ def test_a_start_by_a_fork_is_that_of_a_fresh_process(tmp_path, cache_dir, first
     )
 
 
+def test_tensorflow_is_imported_without_a_word(first):
+    assert first.stderr.startswith("Dataset ")
+
+
+def test_a_start_imports_nothing_that_training_does_not_need(first):
+    assert {"tensorflow", "keras", "trainer.train"} <= first.imported
+    assert not first.imported & {f"trainer.{name}" for name in ("predict", "export", "inspect_run")}
+    # Not in the list: matplotlib, which Keras imports where it is installed, as the tests' own tools have it.
+    assert not first.imported & {"pandas", "scipy", "sklearn", "IPython", "torch", "jax"}
+
+
+def test_nothing_of_keras_is_written_to_the_users_home(first):
+    assert not (first.home / ".keras").exists()
+
+
 def on_a_terminal(arguments, **environment):
     """What a process writes when its standard error is a terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    # A set log level is the user's wish to see what TensorFlow says while it loads; the tests' own process
-    # has set one.
+    # A log level in the environment makes TensorFlow log while it loads; the tests' own process has set one.
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"} | {
         "TERM": "xterm",
         **environment,
     }
-    with subprocess.Popen(arguments, stderr=theirs, env=environment) as process:
+    with popen(arguments, stderr=theirs, env=environment) as process:
         os.close(theirs)
         written = b""
-        with contextlib.suppress(OSError):  # Linux' way to say that the other side has closed
+        with contextlib.suppress(OSError):  # how Linux reports that the other side has closed
             while data := os.read(ours, 65536):
                 written += data
     os.close(ours)
@@ -149,31 +202,45 @@ def on_a_terminal(arguments, **environment):
     return written.decode()
 
 
-def test_on_a_terminal_the_best_is_green_and_each_epoch_has_a_bar(tmp_path, cache_dir):
-    written = on_a_terminal(command(tiny(tmp_path / "run", cache_dir, log_every_steps=1)), NO_COLOR="")
+@pytest.fixture(scope="module")
+def verbose(tmp_path_factory, cache_dir):
+    """The directory of a verbose run, and what it wrote to a terminal."""
+    workdir = tmp_path_factory.mktemp("verbose") / "run"
+    given = {**tiny(workdir, cache_dir, log_every_steps=1), "verbosity": 1}
+    return workdir, on_a_terminal(command(given), NO_COLOR="")
+
+
+def test_on_a_terminal_the_best_is_green_and_each_epoch_has_a_bar(verbose):
+    _, written = verbose
     assert "\x1b[32mvalidation |" in written
     for epoch in ("epoch 1/3", "epoch 2/3", "epoch 3/3"):
         assert epoch in written
     assert "/8 [" in written
 
 
-def test_with_no_color_nothing_is_coloured(tmp_path, cache_dir):
-    written = on_a_terminal(command(tiny(tmp_path / "run", cache_dir, epochs=1)), NO_COLOR="1")
-    assert "validation |" in written
-    assert "\x1b[3" not in written
+def test_a_verbose_run_logs_each_save(verbose):
+    workdir, written = verbose
+    for step in range(1, 25):
+        assert f"Saved {workdir}/checkpoints/ckpt-{step}, " in written
 
 
-def test_quiet_says_nothing_and_shows_no_bar(tmp_path):
+def test_with_no_color_nothing_is_coloured(copy, cache_dir):
+    start = command({"workdir": copy, "cache_dir": cache_dir})
+    written = {}
+    for no_color in ("", "1"):
+        (copy / "config.flags").unlink()
+        written[no_color] = on_a_terminal(start, NO_COLOR=no_color)
+        assert "warning: " in written[no_color]
+    assert "\x1b[33mwarning: " in written[""]
+    assert "\x1b[3" not in written["1"]
+
+
+def test_a_quiet_run_writes_nothing_and_shows_no_bar(tmp_path):
     given = {**tiny(tmp_path / "run", str(tmp_path / "cache"), epochs=1), "verbosity": -1}
     assert on_a_terminal(command(given)) == ""
 
 
-def test_verbose_says_each_save(tmp_path, cache_dir):
-    answer = run_forked(command({**tiny(tmp_path / "run", cache_dir, epochs=1), "verbosity": 1}), **AS_TEXT)
-    assert f"Saved {tmp_path / 'run'}/checkpoints/ckpt-8, " in answer.stderr
-
-
-def test_a_finished_run_says_so_and_changes_nothing(finished_given):
+def test_a_finished_run_logs_that_it_is_and_changes_nothing(finished_given):
     workdir = finished_given["workdir"]
     before = {path: path.stat().st_mtime_ns for path in _files(workdir)}
     answer = run_forked(
@@ -201,7 +268,7 @@ def test_frozen_flags_that_differ_are_each_named(finished_given):
     assert "Traceback" not in answer.stderr
 
 
-def test_an_inexact_change_needs_leave(finished_given):
+def test_an_inexact_change_is_refused_without_allow_inexact_resume(finished_given):
     refused = run_forked([*command(finished_given), "--learning_rate=0.02"], **AS_TEXT)
     assert refused.returncode == 2
     assert "--learning_rate was 0.03 and is 0.02 now" in refused.stderr
@@ -213,9 +280,9 @@ def test_a_tilde_is_the_home_folder_and_the_command_that_is_printed_fits_a_shell
     home.mkdir()
     rows = "".join(f"a {'good' if number % 2 else 'bad'} film,{number % 2}\n" for number in range(40))
     (home / "reviews.csv").write_text(f"text,label\n{rows}")
-    splits = {"train_split": "train", "validation_split": "validation", "test_split": "test"}
+    splits = {"train_split": "train", "validation_split": "", "monitor": "loss", "test_split": ""}
     given = tiny("~/my runs/first", cache_dir, dataset="csv:~/reviews.csv", epochs=1, **splits)
-    answer = run(command(given), env={**os.environ, "HOME": str(home)})
+    answer = run_forked(command(given), env={**os.environ, "HOME": str(home)}, **AS_TEXT)
     assert answer.returncode == 0, answer.stderr
     assert not pathlib.Path("~").exists()
     assert f"--dataset=csv:{home}/reviews.csv\n" in (home / "my runs" / "first" / "config.flags").read_text()
@@ -224,20 +291,22 @@ def test_a_tilde_is_the_home_folder_and_the_command_that_is_printed_fits_a_shell
     assert words == ["tensorboard", "--logdir", f"{home}/my runs/first/summaries"]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("signum", "start"), [(signal.SIGINT, 0), (signal.SIGTERM, 16)])
 def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(
-    tmp_path, cache_dir, finished_given, signum
+    tmp_path, cache_dir, killed, finished_given, signum, start
 ):
     workdir = tmp_path / "run"
+    if start:  # a run that is resumed; it is not evaluated before the signal
+        shutil.copytree(killed / str(start), workdir)
     process = popen(command(tiny(workdir, cache_dir)), stderr=subprocess.PIPE, text=True)
-    while not (workdir / "checkpoints" / "ckpt-7.index").exists() and process.poll() is None:
+    while not (workdir / "checkpoints" / f"ckpt-{start + 1}.index").exists() and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signum)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
     assert "the same command continues" in errors or "to redo" in errors
     assert "Traceback" not in errors
-    assert run_forked(command(tiny(workdir, cache_dir)), **AS_TEXT).returncode == 0
+    train.run(tiny(workdir, cache_dir), stop_requests=NoStopRequests())
     assert outcome(workdir) == outcome(pathlib.Path(finished_given["workdir"]))
 
 
@@ -252,7 +321,7 @@ def test_a_log_line_does_not_command_a_terminal(tmp_path):
     assert not {"\x1b", "\x9b"} & set(answer.stderr)
 
 
-def test_a_signal_while_tensorflow_is_imported_is_told_of(tmp_path, cache_dir):
+def test_a_signal_while_tensorflow_is_imported_is_reported_in_one_line(tmp_path, cache_dir):
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     process = subprocess.Popen(
         command(tiny(tmp_path / "run", cache_dir)), stderr=subprocess.PIPE, text=True, env=environment
@@ -275,17 +344,3 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, cache_
     first.wait()
     assert second.returncode == 2
     assert f"process {first.pid} on " in second.stderr
-
-
-def test_a_start_imports_nothing_that_training_does_not_need(finished_given):
-    program = "import sys; from trainer import main; code = main.main(sys.argv)"
-    program += "; print(*sys.modules, sep='\\n'); sys.exit(code)"
-    answer = run(
-        [sys.executable, "-c", program, *command({**finished_given, "epochs": 4, "patience": 0})[3:]]
-    )
-    assert answer.returncode == 0
-    imported = set(answer.stdout.splitlines())
-    assert {"tensorflow", "keras", "trainer.train"} <= imported
-    assert not imported & {f"trainer.{name}" for name in ("predict", "export", "inspect_run")}
-    # Not in the list: matplotlib, which Keras imports where it is installed, as the tests' own tools have it.
-    assert not imported & {"pandas", "scipy", "sklearn", "IPython", "torch", "jax"}

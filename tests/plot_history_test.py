@@ -1,7 +1,8 @@
 """The plot of a run's curves."""
 
+import contextlib
 import json
-import subprocess
+import runpy
 import sys
 
 import plot_history
@@ -25,15 +26,11 @@ def drawn(panel):
     return {line.get_label(): line.get_xydata().tolist() for line in panel.get_lines()}
 
 
-def test_the_script_writes_a_png(finished, tmp_path):
-    command = [
-        sys.executable,
-        plot_history.__file__,
-        str(finished),
-        str(finished),
-        f"--output={tmp_path / 'a.png'}",
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+def test_the_script_writes_a_png(finished, tmp_path, monkeypatch):
+    arguments = [str(finished), str(finished), f"--output={tmp_path / 'a.png'}"]
+    monkeypatch.setattr(sys, "argv", [plot_history.__file__, *arguments])
+    with contextlib.suppress(SystemExit):
+        runpy.run_path(plot_history.__file__, run_name="__main__")
     height, width, _ = image.imread(tmp_path / "a.png").shape
     assert width > height > 400
 

@@ -5,12 +5,13 @@ import shutil
 import socket
 import socketserver
 import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from fakes import command
+from processes import popen
 from tensorflow_datasets.core import constants
 from token_store_test import without_privileges
 
@@ -286,21 +287,19 @@ def test_a_damaged_source_file_is_a_storage_error(tmp_path, damage):
 
 
 @pytest.mark.slow
-def test_sample_reviews_are_prepared_once_by_two_processes_at_once(tmp_path):
-    code = """
-import sys
-from trainer.data.corpus import open_corpus
-print(open_corpus(name="sample_reviews", data_dir="/nowhere", cache_dir=sys.argv[1]).sources)
-"""
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, cwd=pathlib.Path(__file__).parent.parent)
-        for _ in range(2)
-    ]
-    outputs = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert outputs[0] == outputs[1] != b"()\n"
-    corpus = open_corpus(name="sample_reviews", data_dir="/nowhere", cache_dir=str(tmp_path))
+def test_sample_reviews_are_prepared_once_by_two_processes_at_once(tmp_path, finished):
+    cache, both = tmp_path / "cache", []
+    for name in ("one", "other"):
+        run = shutil.copytree(finished, tmp_path / name)
+        start = command({"workdir": run, "cache_dir": cache})
+        both.append(popen(start, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    corpus = open_corpus(name="sample_reviews", data_dir="/nowhere", cache_dir=str(cache))
+    assert corpus.sources
+    # Its name has the sizes and times of these files: both have read the same.
+    (stores,) = cache.glob("sample_reviews-1.0.0-*")
+    assert list(stores.glob("train*"))
     assert corpus.split_sizes == {"train": 4000, "validation": 1000, "test": 1000}
     assert [len(texts) for texts, _ in corpus.reviews("train")] == [1024, 1024, 1024, 928]
     assert not list(tmp_path.rglob("*incomplete*"))
@@ -318,10 +317,16 @@ def test_sample_reviews_need_a_cache_folder_that_can_be_written(tmp_path):
 def few_samples(tmp_path_factory):
     """A cache with `sample_reviews` prepared, while there are but a few of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample_reviews, "SPLITS", {"train": (0, 9), "validation": (1, 4), "test": (2, 5)})
+        patch.setattr(sample_reviews, "SPLITS", {"train": (0, 9), "test": (2, 5)})
         folder = tmp_path_factory.mktemp("samples")
         open_samples(folder)
         yield folder
+
+
+@pytest.fixture(scope="module")
+def few_test_texts(few_samples):
+    """The texts of its test split."""
+    return texts_of(open_samples(few_samples), "test")
 
 
 def open_samples(cache):
@@ -393,10 +398,12 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
-def test_damaged_sample_reviews_are_prepared_again(few_samples, tmp_path, caplog, name, damage):
+def test_damaged_sample_reviews_are_prepared_again(
+    few_samples, few_test_texts, tmp_path, caplog, name, damage
+):
     cache = shutil.copytree(few_samples, tmp_path / "cache")
     damage(next((cache / "sample_reviews" / "1.0.0").glob(name)))
-    assert texts_of(open_samples(cache), "test") == texts_of(open_samples(few_samples), "test") != []
+    assert texts_of(open_samples(cache), "test") == few_test_texts != []
     if name != "features.json":
         assert "it is prepared again" in caplog.text
 
@@ -428,7 +435,14 @@ def test_a_damaged_dataset_in_data_dir_is_named_and_stays(data_dir, tmp_path, na
     else:
         assert name == "features.json", "which is not needed where the code is known"
     assert tree(tmp_path) == before
-    shutil.rmtree(tmp_path / "tiny_reviews")
+
+
+def test_a_damaged_dataset_in_data_dir_is_prepared_again_once_it_is_deleted(data_dir, tmp_path):
+    shutil.copytree(data_dir / "tiny_reviews", tmp_path / "tiny_reviews")
+    (tmp_path / "tiny_reviews" / "1.2.3" / "dataset_info.json").write_text("{")
+    with pytest.raises(InputError) as error:
+        open_from(tmp_path)
+    shutil.rmtree(re.search(r"if (\S+) is damaged, delete it", str(error.value))[1])
     assert len(texts_of(open_from(tmp_path), "train")) == 100
 
 
@@ -450,7 +464,7 @@ def test_an_unreadable_dataset_is_not_taken_for_missing(data_dir, tmp_path, name
     assert len(texts_of(open_from(tmp_path / "data"), "train")) == 100
 
 
-def test_a_user_without_a_home_is_asked_to_name_the_folder_of_prepared_datasets(monkeypatch, tmp_path):
+def test_a_user_without_a_home_must_name_the_folder_of_prepared_datasets(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "DATA_DIR", "~nobody-at-all/tensorflow_datasets")
     with pytest.raises(InputError, match=r"the home of an unknown user.*--data_dir"):
         open_corpus(name="tiny_reviews", data_dir=None, cache_dir=str(tmp_path))
