@@ -13,7 +13,7 @@ import pytest
 from compare_runs import differences, outcome
 from durability_test import COMMITTED, Interrupted, at_step, interrupt
 from fakes import NoStopRequests, command, tiny
-from kill_and_resume import ROOT
+from local_cluster import ROOT
 
 from trainer import files, machine, train
 from trainer.data import stored_array
