@@ -3,7 +3,8 @@
 import pathlib
 import subprocess
 
-from fakes import command, tiny
+from fakes import tiny
+from fork_server import PROGRAM
 from local_cluster import start_workers
 from processes import popen
 
@@ -17,20 +18,22 @@ def settings(workdir, cache_dir, strategy, **more):
     It evaluates once an epoch, and classifies no sample text: a start that ends within an epoch does not
     compile the evaluation.
     """
-    once_an_epoch = {"eval_every_steps": 0, "sample_text": ""}
-    return tiny(workdir, cache_dir, strategy=strategy, **{**once_an_epoch, **DEVICES.get(strategy, {}), **more})
+    usual = {"eval_every_steps": 0, "sample_text": (), "strategy": strategy, **DEVICES.get(strategy, {})}
+    return tiny(workdir, cache_dir, **usual | more)
 
 
 def flags(given):
     """The settings as flags of the trainer."""
-    return [f"--{name}={value}" for name, value in given.items()]
+    return [
+        f"--{name}={','.join(value) if name == 'sample_text' else value}" for name, value in given.items()
+    ]
 
 
 def start(given, **kwargs):
     """Starts the one process of `mirrored`, or the two of `multi_worker`."""
     if given["strategy"] == "multi_worker":
         return start_workers(2, flags(given), popen=popen, **PIPES, **kwargs)
-    return [popen(command(given), **PIPES)]
+    return [popen([*PROGRAM, *flags(given)], **PIPES)]
 
 
 def wait(processes, secs=300):

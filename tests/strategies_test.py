@@ -16,7 +16,7 @@ from trainer.errors import InputError
 
 KILLS = {  # when, and which process: of two workers the first is the chief
     "mirrored": [(3, 0), (10, 0)],
-    "multi_worker": [("Dataset", 1), ("Batches", 1), (3, 1), ("Resumed at step", 0), (10, 0)],
+    "multi_worker": [("Dataset", 1), ("Batches", 1), (3, 1), ("Dataset", 0), (10, 0)],
 }
 
 
