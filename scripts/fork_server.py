@@ -29,7 +29,8 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROGRAM = [sys.executable, "-m", "trainer.main"]
-_PR_SET_CHILD_SUBREAPER = 36
+IN_NETWORK = ["ip", "netns", "exec"]  # then the name of a network namespace
+_PR_SET_CHILD_SUBREAPER, _CLONE_NEWNET = 36, 0x40000000
 _MESSAGE_BYTES = 2**17
 _FIRST_MOVED = 100  # no child uses descriptors from here on
 
@@ -56,7 +57,7 @@ class ForkServer:
         return self._process.pid if self._process else None
 
     def popen(self, arguments: Sequence[str], **kwargs: Any) -> subprocess.Popen:
-        """Like `subprocess.Popen`; the command must begin with `PROGRAM`."""
+        """Like `subprocess.Popen`; the command is `PROGRAM` with flags, possibly after `IN_NETWORK`."""
         return _Forked(self, list(map(str, arguments)), **kwargs)
 
     def run(
@@ -111,13 +112,17 @@ class _Forked(subprocess.Popen):
     def _execute_child(self, *values: Any) -> None:
         names = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]
         given = dict(zip(names, values, strict=True))
-        if given["args"][: len(PROGRAM)] != PROGRAM or given["preexec_fn"] or given["shell"]:
+        command, network = given["args"], None
+        if command[: len(IN_NETWORK)] == IN_NETWORK:
+            network, *command = command[len(IN_NETWORK) :]
+        if command[: len(PROGRAM)] != PROGRAM or given["preexec_fn"] or given["shell"]:
             raise ValueError(f"A fork can only run {PROGRAM}, but {given['args']} was given.")
         pipes = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         streams = [number if pipe == -1 else pipe for number, pipe in enumerate(pipes)]
         kept = list(given["pass_fds"])
         request = {
-            "flags": given["args"][len(PROGRAM) :],
+            "flags": command[len(PROGRAM) :],
+            "network": network,
             "cwd": str(pathlib.Path(given["cwd"] or ".").absolute()),
             "environment": {
                 os.fsdecode(key): os.fsdecode(value) for key, value in (given["env"] or os.environ).items()
@@ -177,6 +182,8 @@ def _become(request: dict[str, Any], descriptors: list[int], writer: int) -> Non
         for descriptor, number in zip(moved, request["descriptors"], strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
+        if request["network"]:
+            _enter_network(request["network"])
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -190,6 +197,13 @@ def _become(request: dict[str, Any], descriptors: list[int], writer: int) -> Non
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _enter_network(name: str) -> None:
+    # As `ip netns exec` does it.
+    with pathlib.Path("/run/netns", name).open() as namespace:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"no process can be moved to the network {name}")
 
 
 def _open_streams() -> None:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from compare_runs import differences, outcome
 from fork_server import ForkServer
-from local_cluster import ROOT, SECS_TO_END, Popen, start_workers
+from local_cluster import SECS_TO_END, Popen, environment, start_workers
 from tqdm import tqdm
 
 from trainer.words import plural
@@ -70,7 +70,7 @@ def start(
         if workers:
             return start_workers(workers, flags, popen=popen, stdout=output, stderr=output)
         command = [sys.executable, "-m", "trainer.main", *flags]
-        return [popen(command, cwd=ROOT, stdout=output, stderr=output)]
+        return [popen(command, env=environment(), stdout=output, stderr=output)]
 
 
 def wait(processes: Processes, secs: float | None = None) -> list[int]:

@@ -63,6 +63,14 @@ def tf_configs(ports: Sequence[int]) -> list[str]:
     return [json.dumps({"cluster": cluster, "task": task}) for task in tasks]
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a trainer in any working directory: ours, with the path to the package."""
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # The safe path, or a package `trainer` in the working directory would be found first.
+    own = {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
+    return {**os.environ, **own, **variables}
+
+
 def start_workers(
     count: int,
     flags: list[str],
@@ -88,8 +96,7 @@ def start_workers(
         return [
             popen(
                 command,
-                cwd=ROOT,
-                env={**os.environ, "TF_CONFIG": config},
+                env=environment(TF_CONFIG=config),
                 pass_fds=[held.fileno()],
                 **kwargs,
             )

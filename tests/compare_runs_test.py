@@ -7,7 +7,7 @@ import sys
 import compare_runs
 import pytest
 from compare_runs import differences, outcome
-from kill_and_resume import ROOT
+from local_cluster import ROOT
 
 from trainer import files
 

@@ -14,7 +14,7 @@ from compare_runs import differences, outcome
 from durability_test import COMMITTED, Interrupted, at_step, interrupt
 from fakes import NoStopRequests, command, tiny
 from fork_server import PROGRAM
-from kill_and_resume import ROOT
+from local_cluster import ROOT
 from processes import SERVER
 from processes import run as run_forked
 

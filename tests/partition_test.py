@@ -3,17 +3,14 @@
 import contextlib
 import re
 import signal
-import subprocess
 
 import pytest
 from compare_runs import differences, outcome
-from fakes import tiny
-from local_cluster import start_workers
-from partition_and_resume import CONNECT_SECS, SECS_TO_END, network
+from partition_and_resume import SECS_TO_END, network
 from processes import popen
+from replicated_runs import PIPES, flags, settings, undisturbed, wait
 
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-IN_TRAINING, IN_THE_ENDING = r"train +\| step +6/", "Ended at step"
+IN_TRAINING, IN_THE_FINAL_EVALUATION = r"train +\| step +6/", "Ended at step"
 
 
 @pytest.fixture
@@ -23,7 +20,7 @@ def joined():
         try:
             yield stack.enter_context(network(2))
         except OSError as error:
-            pytest.skip(f"needs leave to make network namespaces: {error}")
+            pytest.skip(f"needs permission to make network namespaces: {error}")
 
 
 @pytest.fixture
@@ -36,14 +33,9 @@ def processes():
         process.communicate()
 
 
-def wait(processes, secs):
-    said = [process.communicate(timeout=secs)[0] for process in processes]
-    return said, [process.returncode for process in processes]
-
-
-def cut_when_the_chief_has_said(words, joined, kind, workers):
-    while not re.match(words, line := workers[0].stdout.readline()):
-        assert line
+def cut_when_the_chief_has_logged(line, joined, kind, workers):
+    while not re.match(line, logged := workers[0].stdout.readline()):
+        assert logged
     for worker in workers:
         worker.send_signal(signal.SIGSTOP)  # so that they do not get further before the cut
     joined.cut(1, kind)
@@ -51,44 +43,36 @@ def cut_when_the_chief_has_said(words, joined, kind, workers):
         worker.send_signal(signal.SIGCONT)
 
 
-def test_workers_that_are_cut_off_end_with_a_sentence_and_go_on_as_if_nothing_had_been(
-    tmp_path, cache_dir, joined, processes
+def test_workers_that_are_cut_off_end_with_a_message_and_resume_bit_identically(
+    tmp_path, cache_dir, build_once, joined, processes
 ):
-    def flags(name, **more):
-        return [f"--{key}={value}" for key, value in tiny(tmp_path / name, cache_dir, **more).items()]
-
     def start(**more):
-        workers = joined.start(flags("run", **more), **PIPES)
+        given = settings(tmp_path / "run", cache_dir, "multi_worker", **more)
+        workers = joined.start(flags(given), popen=popen, **PIPES)
         processes.extend(workers)
         return workers
 
     joined.cut(1, "from")
-    said, codes = wait(start(connect_secs=2), 300)
-    assert codes == [5, 5], said
-    assert all(
-        "but not all have connected within 2 s (--connect_secs)" in text.splitlines()[-1] for text in said
-    )
+    outputs, codes = wait(start(connect_secs=2))
+    assert codes == [5, 5], outputs
+    for output in outputs:
+        assert "but not all have connected within 2 s (--connect_secs)" in output.splitlines()[-1]
     joined.heal()
 
-    reference_outcome = start_workers(
-        2, flags("reference_outcome", connect_secs=CONNECT_SECS), popen=popen, **PIPES
-    )
-    processes.extend(reference_outcome)
-    for words, kind in ((IN_TRAINING, "both"), (IN_THE_ENDING, "to")):
+    for line, kind in ((IN_TRAINING, "both"), (IN_THE_FINAL_EVALUATION, "to")):
         workers = start()
-        cut_when_the_chief_has_said(words, joined, kind, workers)
-        said, codes = wait(workers, SECS_TO_END)
-        assert codes == [5, 5] if words == IN_TRAINING else {0, 5}.issuperset(codes), said
-        for text, code in zip(said, codes, strict=True):
-            assert ("but one is gone" in text.splitlines()[-1]) == (code == 5), text
-            # Nothing but our own sentence: no traceback, and no words of TensorFlow or gRPC.
+        cut_when_the_chief_has_logged(line, joined, kind, workers)
+        outputs, codes = wait(workers, SECS_TO_END)
+        assert codes == [5, 5] if line == IN_TRAINING else {0, 5}.issuperset(codes), outputs
+        for output, code in zip(outputs, codes, strict=True):
+            assert ("but one is gone" in output.splitlines()[-1]) == (code == 5), output
+            # No message but our own: no traceback, and none of TensorFlow or gRPC.
             assert not re.search(
-                "Traceback|^error: (?!All 2 workers must)|/job:|UNKNOWN", text, re.MULTILINE
-            ), text
+                "Traceback|^error: (?!All 2 workers must)|/job:|UNKNOWN", output, re.MULTILINE
+            ), output
         joined.heal()
 
-    said, codes = wait(reference_outcome, 300)
-    assert codes == [0, 0], said
-    said, codes = wait(start(), 300)
-    assert codes == [0, 0], said
-    assert differences(outcome(tmp_path / "reference_outcome"), outcome(tmp_path / "run")) == []
+    outputs, codes = wait(start())
+    assert codes == [0, 0], outputs
+    reference_run = undisturbed(build_once, cache_dir, "multi_worker")
+    assert differences(outcome(reference_run), outcome(tmp_path / "run")) == []

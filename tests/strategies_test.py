@@ -1,153 +1,128 @@
 """Several devices and several processes: the same training, as exactly resumable."""
 
 import re
+import shutil
 import signal
-import subprocess
 import time
 
 import pytest
 from compare_runs import outcome, scalars
-from fakes import NoStopRequests, command, tiny
-from local_cluster import SECS_TO_END, start_workers
-from processes import popen
+from fakes import NoStopRequests
+from local_cluster import SECS_TO_END
+from replicated_runs import DEVICES, settings, start, undisturbed, wait
 
 from trainer import train
 from trainer.errors import InputError
 
-DEVICES = {"mirrored": {"logical_devices": 2}, "multi_worker": {}}
+KILLS = {  # when, and which process: of two workers the first is the chief
+    "mirrored": [(3, 0), (10, 0)],
+    "multi_worker": [("Dataset", 1), ("Batches", 1), (3, 1), ("Dataset", 0), (10, 0)],
+}
 
 
-def flags(given):
-    return [f"--{name}={value}" for name, value in given.items()]
-
-
-def start(given, **kwargs):
-    """The processes of a training on two replicas: one that has two devices, or two workers."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    if given["strategy"] == "multi_worker":
-        return start_workers(2, flags(given), popen=popen, **pipes, **kwargs)
-    return [popen(command(given), **pipes)]
-
-
-def wait(processes, secs=300):
-    """What the processes said, and their exit codes."""
-    said = [process.communicate(timeout=secs)[0] for process in processes]
-    return said, [process.returncode for process in processes]
-
-
-def settings(workdir, cache_dir, strategy, **more):
-    return tiny(workdir, cache_dir, strategy=strategy, **DEVICES[strategy], **more)
-
-
-@pytest.fixture(scope="module", params=DEVICES)
-def pair(request, build_once, cache_dir):
-    """A strategy, and the outcome of a run under it that was left alone."""
-
-    def make(folder):
-        said, codes = wait(start(settings(folder / "run", cache_dir, request.param)))
-        assert set(codes) == {0}, said
-
-    return request.param, outcome(build_once(request.param, make) / "run")
-
-
-def wait_for_step(workdir, step):
+def wait_for(moment, processes, workdir):
+    """Waits until the first process has logged a line, or the run has saved a step."""
+    if isinstance(moment, str):
+        assert any(re.match(moment, line) for line in processes[0].stdout)
+        return
     until = time.monotonic() + 300
-    while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists():
+    while not (workdir / "checkpoints" / f"ckpt-{moment}.index").exists():
         assert time.monotonic() < until
         time.sleep(0.005)
 
 
-def test_killed_and_started_again_nothing_tells(tmp_path, cache_dir, pair):
-    strategy, expected = pair
-    given = settings(tmp_path / "run", cache_dir, strategy)
-    for step, victim in ((3, -1), (10, 0)):  # of two workers the second, then the chief
-        processes = start(given)
-        wait_for_step(tmp_path / "run", step)
-        processes[victim].kill()
-        said, codes = wait(processes, SECS_TO_END)
-        assert codes.pop(victim) == -signal.SIGKILL
-        assert set(codes) <= {5}, said
-    said, codes = wait(start(given))
-    assert set(codes) == {0}, said
-    assert outcome(tmp_path / "run") == expected
+def kill(processes, victim):
+    """Kills a process; the other one, if there is one, must end by itself with one sentence."""
+    processes[victim].kill()
+    outputs, codes = wait(processes, SECS_TO_END)
+    assert codes.pop(victim) == -signal.SIGKILL
+    outputs.pop(victim)
+    assert set(codes) <= {5}, outputs
+    for output in outputs:
+        assert "but one is gone" in output.splitlines()[-1]
+        assert "Traceback" not in output
 
 
-def test_a_signal_to_one_worker_ends_all_at_one_step(tmp_path, cache_dir, pair):
-    strategy, expected = pair
-    given = settings(tmp_path / "run", cache_dir, strategy)
-    processes = start(given)
-    wait_for_step(tmp_path / "run", 6)
+def stop_by_a_signal_to_the_last(processes):
+    """Sends SIGTERM to one process; all must end at the same step."""
     processes[-1].terminate()
-    said, codes = wait(processes, SECS_TO_END)
-    assert set(codes) == {143}
-    ends = {text.strip().splitlines()[-1].rpartition(": ")[2] for text in said}
-    assert len(ends) == 1, said
-    wait(start(given))
-    assert outcome(tmp_path / "run") == expected
+    outputs, codes = wait(processes, SECS_TO_END)
+    assert set(codes) == {143}, outputs
+    assert len({output.strip().splitlines()[-1].rpartition(": ")[2] for output in outputs}) == 1, outputs
 
 
 @pytest.mark.parametrize("strategy", DEVICES)
-def test_one_device_has_the_losses_of_two_and_goes_on_with_leave_where_they_ended(
-    tmp_path, cache_dir, caplog, strategy
+def test_a_run_that_is_killed_in_any_phase_and_stopped_by_a_signal_to_one_process_is_resumed_bit_identically(
+    tmp_path, cache_dir, build_once, strategy
 ):
-    more = {"learning_rate": 1e-3, "patience": 0}
-    train.run(tiny(tmp_path / "one", cache_dir, epochs=2, **more), stop_requests=NoStopRequests())
-    said, codes = wait(start(settings(tmp_path / "two", cache_dir, strategy, epochs=1, **more)))
-    assert set(codes) == {0}, said
-    on_one = tiny(tmp_path / "two", cache_dir, epochs=2, strategy="one_device", logical_devices=0, **more)
+    given = settings(tmp_path / "run", cache_dir, strategy)
+    for moment, victim in KILLS[strategy]:
+        processes = start(given)
+        wait_for(moment, processes, tmp_path / "run")
+        kill(processes, victim)
+    processes = start(given)
+    wait_for(12, processes, tmp_path / "run")
+    stop_by_a_signal_to_the_last(processes)
+    outputs, codes = wait(start(given))
+    assert set(codes) == {0}, outputs
+    assert outcome(tmp_path / "run") == outcome(undisturbed(build_once, cache_dir, strategy))
+
+
+@pytest.fixture(scope="module")
+def on_one_device(tmp_path_factory, cache_dir):
+    """What a run on one device logs, of one epoch more than the undisturbed runs."""
+    folder = tmp_path_factory.mktemp("one device")
+    given = settings(folder / "run", cache_dir, "one_device", epochs=4, patience=0)
+    train.run(given, stop_requests=NoStopRequests())
+    return scalars(folder / "run" / "summaries")
+
+
+@pytest.mark.parametrize("strategy", DEVICES)
+def test_one_device_has_the_losses_of_two_and_resumes_their_run_inexactly_when_allowed(
+    tmp_path, cache_dir, caplog, build_once, on_one_device, strategy
+):
+    run = shutil.copytree(undisturbed(build_once, cache_dir, strategy), tmp_path / "run")
+    given = settings(run, cache_dir, "one_device", logical_devices=0, epochs=4, patience=0)
     with pytest.raises(InputError, match="replicas was '2' and is '1' now"):
-        train.run(on_one, stop_requests=NoStopRequests())
-    train.run({**on_one, "allow_inexact_resume": True}, stop_requests=NoStopRequests())
+        train.run(given, stop_requests=NoStopRequests())
+    train.run({**given, "allow_inexact_resume": True}, stop_requests=NoStopRequests())
     assert "Resuming inexactly: --strategy was " in caplog.text
-    one, two = (scalars(tmp_path / name / "summaries") for name in ("one", "two"))
-    steps = [key for key in one if key[1] == "loss" and key[0] != "best"]
-    assert {key[2] for key in steps} >= {3, 5, 6, 9, 10, 12, 15}
-    for key in steps:
-        assert two[key] == pytest.approx(one[key], abs=1e-5)
+    logged = scalars(run / "summaries")
+    losses = {key: value for key, value in on_one_device.items() if key[1] == "loss" and key[0] != "best"}
+    assert {step for _, _, step in losses} >= {3, 6, 8, 9, 16, 24, 27, 30, 32}
+    for key, loss in losses.items():
+        assert logged[key] == pytest.approx(loss, abs=1e-5)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_whose_peer_does_not_come_waits_no_longer_than_it_was_told(tmp_path, cache_dir, victim):
+def test_a_worker_whose_peer_does_not_come_waits_no_longer_than_connect_secs(tmp_path, cache_dir, victim):
     given = settings(tmp_path / "run", cache_dir, "multi_worker", connect_secs=2)
     processes = start(given)
     processes[victim].kill()
-    said, codes = wait(processes, SECS_TO_END)
-    assert codes[1 - victim] == 5, said
-    assert "not all have connected within 2 s (--connect_secs)" in said[1 - victim]
-    assert "Traceback" not in said[1 - victim]
+    outputs, codes = wait(processes, SECS_TO_END)
+    assert codes[1 - victim] == 5, outputs
+    assert "not all have connected within 2 s (--connect_secs)" in outputs[1 - victim]
+    assert "Traceback" not in outputs[1 - victim]
 
 
-@pytest.mark.parametrize("words", ["Dataset", "Batches", "validation .* step  5/24"])
-def test_a_worker_whose_peer_dies_ends_with_a_sentence_in_any_phase(tmp_path, cache_dir, words):
-    chief, worker = start(settings(tmp_path / "run", cache_dir, "multi_worker"))
-    for line in chief.stdout:
-        if re.match(words, line):
-            break
-    worker.kill()
-    said, codes = wait([chief, worker], SECS_TO_END)
-    assert codes == [5, -signal.SIGKILL], said
-    assert "but one is gone" in said[0].splitlines()[-1]
-    assert "Traceback" not in said[0]
-
-
-def test_workers_that_are_started_unlike_are_told_how(tmp_path, cache_dir):
+def test_workers_with_different_flags_end_with_the_difference(tmp_path, cache_dir):
     given = settings(tmp_path / "run", cache_dir, "multi_worker")
     (tmp_path / "mounted").symlink_to(tmp_path)  # A path of its own to the same directory is no difference.
-    said, codes = wait(start(given, unlike=["--seed=7", f"--workdir={tmp_path / 'mounted' / 'run'}"]))
-    assert codes == [2, 2], said
-    for text in said:
-        assert "--seed is 2 on worker 0 and 7 on worker 1" in text
-        assert "Traceback" not in text
+    outputs, codes = wait(start(given, unlike=["--seed=7", f"--workdir={tmp_path / 'mounted' / 'run'}"]))
+    assert codes == [2, 2], outputs
+    for output in outputs:
+        assert "--seed is 2 on worker 0 and 7 on worker 1" in output
+        assert "Traceback" not in output
 
 
 def test_workers_that_do_not_share_the_run_directory_are_refused_before_anything_is_trained(
     tmp_path, cache_dir
 ):
     given = settings(tmp_path / "run", cache_dir, "multi_worker")
-    said, codes = wait(start(given, unlike=[f"--workdir={tmp_path / 'other'}"]))
-    assert codes == [2, 2], said
-    for text in said:
-        assert f"worker 1 does not see it in {tmp_path / 'other'}" in text.splitlines()[-1]
-        assert "Traceback" not in text
+    outputs, codes = wait(start(given, unlike=[f"--workdir={tmp_path / 'other'}"]))
+    assert codes == [2, 2], outputs
+    for output in outputs:
+        assert f"worker 1 does not see it in {tmp_path / 'other'}" in output.splitlines()[-1]
+        assert "Traceback" not in output
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"lock"}
     assert not (tmp_path / "other").exists()

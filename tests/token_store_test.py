@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from compare_runs import outcome
 from fakes import NoStopRequests, command, tiny
-from kill_and_resume import ROOT
+from local_cluster import ROOT
 
 from trainer import train
 from trainer.data import input_pipeline, store_manifest, stored_array, token_store

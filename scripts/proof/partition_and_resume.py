@@ -25,7 +25,7 @@ from collections.abc import Iterator
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from kill_and_resume import SMALL_RUN, Disturbance, Processes, Seconds, disturb_and_resume, report
-from local_cluster import ROOT
+from local_cluster import Popen, environment
 
 # What is lost: all frames of a worker, those to it, those from it; or its link is down.
 CUTS = ("both", "to", "from", "down")
@@ -124,16 +124,15 @@ class Network:
             ip("-n", name, "link", "set", "eth0", "up")
             ip("-n", name, "neighbour", "flush", "dev", "eth0", "nud", "permanent")
 
-    def start(self, flags: list[str], **kwargs: object) -> Processes:
-        """Starts the trainer on each worker; keyword arguments are those of Popen."""
+    def start(self, flags: list[str], *, popen: Popen = subprocess.Popen, **kwargs: object) -> Processes:
+        """Starts the trainer on each worker by `popen`; the other keyword arguments are those of Popen."""
         cluster = {"worker": [f"{self._address(number)}:2222" for number in range(len(self.workers))]}
         command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker", *flags]
         processes = []
         for index, name in enumerate(self.workers):
             tf_config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-            environment = {**os.environ, "TF_CONFIG": tf_config}
             in_namespace = ["ip", "netns", "exec", name, *command]
-            processes.append(subprocess.Popen(in_namespace, cwd=ROOT, env=environment, **kwargs))
+            processes.append(popen(in_namespace, env=environment(TF_CONFIG=tf_config), **kwargs))
         return processes
 
 

@@ -1,0 +1,52 @@
+"""Runs on two replicas, in processes of their own: on two devices of one process, or in two workers."""
+
+import pathlib
+import subprocess
+
+from fakes import tiny
+from fork_server import PROGRAM
+from local_cluster import start_workers
+from processes import popen
+
+DEVICES = {"mirrored": {"logical_devices": 2}, "multi_worker": {}}
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+
+def settings(workdir, cache_dir, strategy, **more):
+    """The settings of a tiny run of a strategy.
+
+    It evaluates once an epoch, and classifies no sample text: a start that ends within an epoch does not
+    compile the evaluation.
+    """
+    usual = {"eval_every_steps": 0, "sample_text": (), "strategy": strategy, **DEVICES.get(strategy, {})}
+    return tiny(workdir, cache_dir, **usual | more)
+
+
+def flags(given):
+    """The settings as flags of the trainer."""
+    return [
+        f"--{name}={','.join(value) if name == 'sample_text' else value}" for name, value in given.items()
+    ]
+
+
+def start(given, **kwargs):
+    """Starts the one process of `mirrored`, or the two of `multi_worker`."""
+    if given["strategy"] == "multi_worker":
+        return start_workers(2, flags(given), popen=popen, **PIPES, **kwargs)
+    return [popen([*PROGRAM, *flags(given)], **PIPES)]
+
+
+def wait(processes, secs=300):
+    """The outputs and the exit codes."""
+    outputs = [process.communicate(timeout=secs)[0] for process in processes]
+    return outputs, [process.returncode for process in processes]
+
+
+def undisturbed(build_once, cache_dir, strategy) -> pathlib.Path:
+    """The directory of an undisturbed run of a strategy; to be read, not written."""
+
+    def make(folder):
+        outputs, codes = wait(start(settings(folder / "run", cache_dir, strategy)))
+        assert set(codes) == {0}, outputs
+
+    return build_once(strategy, make) / "run"
