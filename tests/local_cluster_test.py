@@ -8,25 +8,20 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
+import kill_and_resume
 import pytest
 from compare_runs import differences, outcome
 from fakes import NoStopRequests, tiny
 from local_cluster import ROOT, held_ports, outcome_of, start_workers
+from replicated_runs import PIPES, flags, settings, wait
 
 from trainer import train
 
 
 def start(given, *arguments):
-    command = [
-        sys.executable,
-        "scripts/local_cluster.py",
-        *arguments,
-        "--",
-        *(f"--{name}={value}" for name, value in given.items()),
-    ]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, "scripts/local_cluster.py", *arguments, "--", *flags(given)]
+    return subprocess.Popen(command, cwd=ROOT, **PIPES)
 
 
 STAND_INS = """
@@ -41,49 +36,77 @@ sys.exit(local_cluster.train_together(len(sys.argv) - 1, sys.argv[1:], max_resta
 
 
 def start_stand_ins(*scripts, **kwargs):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **kwargs}
-    return subprocess.Popen([sys.executable, "-c", STAND_INS, *scripts], cwd=ROOT / "scripts", **pipes)
+    command = [sys.executable, "-c", STAND_INS, *scripts]
+    return subprocess.Popen(command, cwd=ROOT / "scripts", **{**PIPES, **kwargs})
 
 
-def workers_of(process):
-    return [
-        int(pid)
-        for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    ]
-
-
-def wait_for_step(workdir, step, process):
-    while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists() and process.poll() is None:
-        time.sleep(0.01)
+FORKS = """
+import sys
+import local_cluster
+from fork_server import ForkServer
+start = local_cluster.start_workers
+def start_workers(*arguments, **kwargs):
+    workers = start(*arguments, popen=server.popen, **kwargs)
+    print(*(worker.pid for worker in workers), flush=True)
+    return workers
+local_cluster.start_workers = start_workers
+with ForkServer() as server:
+    sys.exit(local_cluster.train_together(2, sys.argv[1:], max_restarts=1))
+"""
+"""Runs two real workers as forks, and prints their process ids at each start."""
 
 
 def test_when_one_worker_dies_all_are_restarted_and_ctrl_c_saves_and_ends_all(tmp_path, cache_dir):
-    given = tiny(tmp_path / "run", cache_dir, epochs=1000, patience=0)
-    process = start(given, "--workers=2", "--max_restarts=1")
-    wait_for_step(tmp_path / "run", 4, process)
-    first = workers_of(process)
-    subprocess.run(["kill", "-KILL", str(first[1])], check=True)
-    while set(first) & set(workers_of(process)) or len(workers_of(process)) < 2:
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.05)
-    wait_for_step(tmp_path / "run", 12, process)
+    given = settings(tmp_path / "run", cache_dir, "multi_worker", epochs=1000, eval_every_steps=10**6)
+    command = [sys.executable, "-c", FORKS, *flags(given)]
+    process = subprocess.Popen(command, cwd=ROOT / "scripts", **PIPES)
+    logged = []
+
+    def wait_for_line(pattern):
+        while not re.match(pattern, line := process.stdout.readline()):
+            assert line, logged
+            logged.append(line)
+        return line
+
+    first = wait_for_line(r"\d+ \d+$").split()
+    wait_for_line(r"\[0\] train +\| step +3/")
+    os.kill(int(first[1]), signal.SIGKILL)
+    wait_for_line(r"A worker died \(exit codes \[(5, -9|-9, 5)\]\): all are restarted; restarts left: 0\.$")
+    assert not set(first) & set(wait_for_line(r"\d+ \d+$").split())
+    wait_for_line(r"\[0\] Resumed at step ")
+    wait_for_line(r"\[0\] train +\| step")
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130, output
-    assert re.search(
-        r"A worker died \(exit codes \[(5, -9|-9, 5)\]\): all are restarted; restarts left: 0\.", output
-    ), output
     for worker in (0, 1):
         assert f"[{worker}] error: Ended by SIGINT: saved at step " in output
-    assert "Traceback" not in output
+    assert "Traceback" not in "".join(logged) + output
 
 
 def test_a_job_of_one_worker_equals_a_run_on_one_device(tmp_path, cache_dir):
-    output = start(tiny(tmp_path / "cluster", cache_dir, epochs=1), "--workers=1").communicate()[0]
-    train.run(tiny(tmp_path / "run", cache_dir, epochs=1), stop_requests=NoStopRequests())
-    assert differences(outcome(tmp_path / "run")["state"], outcome(tmp_path / "cluster")["state"]) == [
-        "frozen_flags/.ATTRIBUTES/VARIABLE_VALUE"
-    ], output
+    without_evaluations = {"validation_split": "", "test_split": "", "monitor": "loss", "epochs": 1}
+    one, other = (
+        settings(tmp_path / strategy, cache_dir, strategy, **without_evaluations)
+        for strategy in ("multi_worker", "one_device")
+    )
+    output = start(one, "--workers=1").communicate()[0]
+    train.run(other, stop_requests=NoStopRequests())
+    states = [outcome(tmp_path / name)["state"] for name in ("one_device", "multi_worker")]
+    assert differences(*states) == ["frozen_flags/.ATTRIBUTES/VARIABLE_VALUE"], output
+
+
+def test_a_relative_workdir_lies_in_the_working_directory_of_the_user(tmp_path, monkeypatch):
+    (tmp_path / "run").write_text("no directory")
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "__init__.py").write_text("raise AssertionError('not our package')")
+    monkeypatch.chdir(tmp_path)
+    (worker,) = start_workers(1, ["--workdir=run"], **PIPES)
+    outputs, codes = wait([worker])
+    log = pathlib.Path("log")
+    codes += kill_and_resume.wait(kill_and_resume.start(pathlib.Path("run"), [], log))
+    assert codes == [2, 2]
+    for output in (*outputs, log.read_text()):
+        assert "error: --workdir must be a directory" in output
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])
@@ -215,13 +238,14 @@ def test_a_closed_or_full_output_does_not_stop_the_job(tmp_path, where):
 
 
 def test_the_port_of_a_worker_is_reserved_until_it_listens():
-    (worker,) = start_workers(1, ["--help"], stdout=subprocess.DEVNULL)
-    environment = dict(
-        item.split("=", 1)
-        for item in pathlib.Path(f"/proc/{worker.pid}/environ").read_text().split("\0")
-        if "=" in item
-    )
-    port = int(json.loads(environment["TF_CONFIG"])["cluster"]["worker"][0].rpartition(":")[2])
+    configs = []
+
+    def popen(command, *, env, **kwargs):
+        configs.append(json.loads(env["TF_CONFIG"]))
+        return subprocess.Popen(command, env=env, **kwargs)
+
+    (worker,) = start_workers(1, ["--help"], popen=popen, stdout=subprocess.DEVNULL)
+    port = int(configs[0]["cluster"]["worker"][0].rpartition(":")[2])
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("", port))
     assert worker.wait(60) == 0
