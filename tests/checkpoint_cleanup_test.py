@@ -5,6 +5,7 @@ import os
 import pytest
 from saved_runs import names, open_checkpoints, save_steps
 
+from trainer import files
 from trainer.run import checkpoint_cleanup
 
 
@@ -83,3 +84,12 @@ def test_a_damaged_checkpoint_in_a_symlinked_directory_is_left_in_place(tmp_path
     kept = [path for path in before if path != "checkpoint"]  # the state file is rewritten
     assert sorted(path.name for path in elsewhere.iterdir() if path.name != "checkpoint") == kept
     assert [path.parent.name for path in checkpoint_cleanup.quarantined(run)] == ["checkpoints"]
+
+
+def test_a_checkpoint_is_removed_index_first(tmp_path, monkeypatch):
+    save_steps(tmp_path, [1])
+    removed, remove = [], files.remove
+    monkeypatch.setattr(files, "remove", lambda path: [removed.append(path.suffix), remove(path)])
+    checkpoint_cleanup.remove_checkpoint(tmp_path / "checkpoints" / "ckpt-1")
+    assert removed == [".index", ".data-00000-of-00001"]
+    assert names(tmp_path / "checkpoints") == []

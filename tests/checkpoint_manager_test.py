@@ -13,6 +13,7 @@ from compare_runs import tensors
 from fakes import TinyModel, make_state, set_step
 from saved_runs import names, open_checkpoints, save_steps
 
+from trainer import files
 from trainer.errors import InputError, StorageError
 from trainer.run import checkpoint_files
 from trainer.run.checkpoint_manager import Checkpoints
@@ -24,6 +25,27 @@ def test_a_saved_state_is_restored_bit_for_bit(tmp_path):
     assert int(state.step) == 5
     checkpoints.restore(tmp_path / "best" / "ckpt-5")
     assert tensors(tmp_path / "best" / "ckpt-5") == tensors(tmp_path / "checkpoints" / "ckpt-5")
+
+
+def test_files_and_directory_are_synced_before_the_state_file_names_them(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(run=tmp_path, state=make_state(), max_to_keep=1)
+    synced, fsync, directory = [], files.fsync, tmp_path / "checkpoints"
+
+    def note_and_sync(path):
+        is_named = '"ckpt-0"' in (directory / "checkpoint").read_text() if synced else False
+        synced.append((path.relative_to(tmp_path).as_posix(), is_named))
+        fsync(path)
+
+    monkeypatch.setattr(files, "fsync", note_and_sync)
+    (directory / "checkpoint").touch()
+    checkpoints.save()
+    assert synced == [
+        ("checkpoints/ckpt-0.index", False),
+        ("checkpoints/ckpt-0.data-00000-of-00001", False),
+        ("checkpoints", False),
+        ("checkpoints/checkpoint", True),
+        ("checkpoints", True),
+    ]
 
 
 def test_checkpoints_do_not_depend_on_how_often_the_run_was_saved(tmp_path):

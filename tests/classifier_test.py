@@ -122,6 +122,16 @@ def test_dropout_is_a_function_of_the_step_and_off_in_evaluation():
     assert logits(None) == make(dropout=0.0)(token_ids, lengths).numpy().tobytes()
 
 
+def test_dropout_draws_for_each_unit_of_each_row_and_scales_what_it_keeps():
+    model, ones = make(dropout=0.5), tf.ones([64, 16])
+    dropped = model._drop(ones, tf.constant(7, tf.int64), (0, 1)).numpy()
+    assert set(dropped.ravel()) == {0.0, 2.0}
+    assert 0.4 < np.mean(dropped > 0) < 0.6
+    assert len(np.unique(dropped, axis=0)) == 64 and len(np.unique(dropped, axis=1).T) == 16
+    halves = [model._drop(ones[:32], tf.constant(7, tf.int64), (half, 2)).numpy() for half in (0, 1)]
+    assert np.array_equal(np.concatenate(halves), dropped)
+
+
 def test_a_logit_above_zero_is_positive():
     correct = classes.is_correct(tf.constant([0.1, -0.1, 0.0, 5.0]), tf.constant([1.0, 1.0, 0.0, 0.0]))
     assert correct.numpy().tolist() == [1.0, 0.0, 1.0, 0.0]

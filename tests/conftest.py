@@ -38,12 +38,16 @@ _SLOW = {
 }
 
 
+# Modules whose trainings take few steps, all of them within the process: they are part of the fast tier.
+_SHORT_TRAININGS = {f"{name}_test" for name in ("prepare", "session", "steps", "train", "warm_start")}
+
+
 def pytest_collection_modifyitems(items):
     """Marks what `scripts/test.sh --fast` leaves out: second processes, training runs, long tests."""
     for item in items:
-        if item.module.__name__ in _SLOW or {"cache_dir", "small_disk", "tensorboard"} & set(
-            item.fixturenames
-        ):
+        uses = {"cache_dir", "small_disk", "tensorboard"} & set(item.fixturenames)
+        is_short = item.module.__name__ in _SHORT_TRAININGS
+        if item.module.__name__ in _SLOW or (uses and not is_short):
             item.add_marker("slow")
 
 

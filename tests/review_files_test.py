@@ -35,6 +35,11 @@ def test_csv_fields_may_quote_commas_quotes_and_newlines(tmp_path):
     ]
 
 
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
+    path = write(tmp_path / "a.csv", b"\xef\xbb\xbftext,label\ngood,1\n")
+    assert texts(path) == [b"good"]
+
+
 def test_a_jsonl_file_has_one_object_per_line(tmp_path):
     path = write(
         tmp_path / "a.jsonl",
