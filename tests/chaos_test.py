@@ -16,7 +16,7 @@ from chaos_processes import forgotten, lost
 from chaos_snapshots import snapshot, touched
 from chaos_start import Answer, faults_of, start
 from compare_runs import tensors
-from kill_and_resume import ROOT
+from local_cluster import ROOT
 
 PARTS = ("names", "strangers", "pipes", "signals", "environments", "inputs", "damages", "kills")
 
