@@ -59,7 +59,8 @@ except ImportError:
     pass
 import keras, tensorflow as tf
 texts = tf.constant({texts!r})
-served = tf.saved_model.load(sys.argv[1]).serve(texts)["logit"]
+loaded = tf.saved_model.load(sys.argv[1])
+served = loaded.serve(texts)["logit"]
 model = keras.models.load_model(sys.argv[2])
 predicted = model.predict(texts, verbose=0)[:, 0]
 model.fit(texts, tf.zeros(len(texts)), verbose=0)

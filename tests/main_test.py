@@ -38,15 +38,18 @@ atexit.register(lambda: pathlib.Path(os.environ["IMPORTS"]).write_text("\\n".joi
 """
 
 
+KERAS_JSON = {"floatx": "float64", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "jax"}
+
+
 class Fresh(NamedTuple):
-    """A new run, trained to its end by a fresh process whose user has an empty home.
+    """A new run, trained to its end by a fresh process whose user has set up Keras otherwise.
 
     Attributes:
       given: its settings.
       stderr: what it printed.
       result: its result.json.
       imported: the modules it imported.
-      home: the home of its user.
+      home: the home of its user, which had a keras.json and nothing else.
     """
 
     given: dict
@@ -61,7 +64,8 @@ def first(tmp_path_factory, cache_dir, finished):
     """A run that a fresh process trained; to be read, not written."""
     folder = tmp_path_factory.mktemp("first")
     given, home, hook = tiny(folder / "run", cache_dir), folder / "home", folder / "hook"
-    home.mkdir()
+    (home / ".keras").mkdir(parents=True)
+    (home / ".keras" / "keras.json").write_text(json.dumps(KERAS_JSON))
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(LIST_IMPORTS)
     # As a user has it: the tests' own process has set these.
@@ -178,8 +182,10 @@ def test_a_start_imports_nothing_that_training_does_not_need(first):
     assert not first.imported & {"pandas", "scipy", "sklearn", "IPython", "torch", "jax"}
 
 
-def test_nothing_of_keras_is_written_to_the_users_home(first):
-    assert not (first.home / ".keras").exists()
+def test_the_users_keras_json_decides_nothing_and_is_left_alone(first, reference_outcome):
+    assert outcome(pathlib.Path(first.given["workdir"])) == reference_outcome
+    assert [path.name for path in (first.home / ".keras").iterdir()] == ["keras.json"]
+    assert json.loads((first.home / ".keras" / "keras.json").read_text()) == KERAS_JSON
 
 
 def on_a_terminal(arguments, **environment):

@@ -22,7 +22,10 @@ from trainer.data.corpus import open_corpus
 from trainer.errors import InputError
 
 REVIEWS = [
-    (f'Review {number}, it said:\n"{"good" if number % 3 else "bad"}"', int(number % 3 > 0))
+    (
+        f'Review {number} of {1000 - number}, it said:\n"{"good" if number % 3 else "bad"}"',
+        int(number % 3 > 0),
+    )
     for number in range(100)
 ]
 
@@ -446,13 +449,9 @@ def test_the_program_reports_a_malformed_file_in_one_line_with_exit_code_2(
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
-# Fewer tokens than any of these corpora has: models of one size share their compiled steps.
-SHORT = {"epochs": 1, "vocab_size": 30}
-
-
 def run_tiny(workdir, cache_dir, dataset, **settings):
     splits = {"train_split": "train[:90%]", "validation_split": "train[90%:]", "test_split": "train[:20]"}
-    given = tiny(workdir, cache_dir, **{"dataset": dataset, **SHORT, **splits, **settings})
+    given = tiny(workdir, cache_dir, **{"dataset": dataset, "epochs": 1, **splits, **settings})
     train.run(given, stop_requests=NoStopRequests())
     return given
 
@@ -479,7 +478,7 @@ def test_a_killed_run_on_drawn_splits_resumes_bit_identically(tmp_path, monkeypa
         "held_out_fraction": 0.2,
     }
     run_tiny(tmp_path / "straight", cache, dataset, **splits)
-    given = tiny(tmp_path / "killed", cache, dataset=dataset, **SHORT, **splits)
+    given = tiny(tmp_path / "killed", cache, dataset=dataset, epochs=1, **splits)
     assert train_until_killed(given, monkeypatch, 7, committed=True)
     shutil.rmtree(cache)
     train.run(given, stop_requests=NoStopRequests())
