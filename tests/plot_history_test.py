@@ -1,6 +1,5 @@
 """The plot of a run's curves."""
 
-import contextlib
 import json
 import runpy
 import sys
@@ -29,8 +28,9 @@ def drawn(panel):
 def test_the_script_writes_a_png(finished, tmp_path, monkeypatch):
     arguments = [str(finished), str(finished), f"--output={tmp_path / 'a.png'}"]
     monkeypatch.setattr(sys, "argv", [plot_history.__file__, *arguments])
-    with contextlib.suppress(SystemExit):
+    with pytest.raises(SystemExit) as end:
         runpy.run_path(plot_history.__file__, run_name="__main__")
+    assert end.value.code == 0
     height, width, _ = image.imread(tmp_path / "a.png").shape
     assert width > height > 400
 
