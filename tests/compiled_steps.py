@@ -23,12 +23,18 @@ def shared_train_step(make: Callable) -> Callable:
     """A `make_train_step` that traces one step for all states of a kind."""
 
     @functools.wraps(make)
-    def make_train_step(state, replicas, *, batch_size: int, clip_norm: float):
-        step = make(state, replicas, batch_size=batch_size, clip_norm=clip_norm)
+    def make_train_step(state, replicas, **options):
+        step = make(state, replicas, **options)
         optimizer = {
             name: value for name, value in state.optimizer.get_config().items() if name != "learning_rate"
         }
-        kind = ("train", *_kind(state.model, replicas), batch_size, clip_norm, str(optimizer), steps._sums)
+        kind = (
+            "train",
+            *_kind(state.model, replicas),
+            str(sorted(options.items())),
+            str(optimizer),
+            steps._sums,
+        )
         variables = [*state.model.trainable_variables, *state.optimizer.variables]
         return _shared(
             step, kind, [*variables, state.step, state.since_log, state.since_evaluation], replicas

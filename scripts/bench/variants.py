@@ -2,8 +2,9 @@
 
     python scripts/bench/variants.py VARIANT [FLAGS OF THE TRAINER]
 
-ours      Nothing is replaced: the weights are those of the trainer itself, bit for bit. Keras     Keras' LSTM
-instead of our kernel. unsorted  Batches in random order: sorted by length in windows of one batch.
+    ours      nothing is replaced: the weights are those of the trainer itself, bit for bit
+    Keras     Keras' LSTM instead of our kernel
+    unsorted  batches in random order: sorted by length in windows of one batch
 
 Prints the metrics on the test split after each epoch, as one line of JSON.
 """

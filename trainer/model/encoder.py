@@ -1,7 +1,7 @@
 """The encoder, token ids to one vector per text: embedding and bidirectional LSTM.
 
-To try another encoder, replace this module; classifier, export, warm start and conditions use only its public
-names.
+To try another encoder, replace this module. Its first weight must be the embedding, which a warm start copies
+token by token.
 """
 
 import hashlib
