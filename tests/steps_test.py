@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from fakes import NoStopRequests, tiny
 
-from trainer import classes, steps
+from trainer import classes, steps, train
 from trainer.data.input_pipeline import Batch
 from trainer.model.classifier import Classifier, Dimensions
 from trainer.run.distribution import Replicas
@@ -30,9 +30,12 @@ def make_batch(*, time=6, weights=(1.0, 1.0, 1.0, 1.0)):
     return Batch(*(tf.constant(part) for part in parts))
 
 
-def make_train_step(session, **kwargs):
-    """The compiled step of one device, from a batch to its loss and the gradients' norm."""
-    step = steps.make_train_step(session.state, session.replicas, batch_size=4, **kwargs)
+def make_train_step(session, make=train.make_train_step, **kwargs):
+    """The compiled step of one device, from a batch to its loss and the gradients' norm.
+
+    By default it is one that sessions share; `steps.make_train_step` traces a new one.
+    """
+    step = make(session.state, session.replicas, batch_size=4, **kwargs)
     return lambda batch: step((batch,), 0.0).numpy()[:2]
 
 
@@ -86,7 +89,7 @@ def test_a_row_of_weight_zero_has_no_effect(session, tmp_path, cache_dir):
 def test_gradients_are_clipped_by_their_global_norm(session):
     seen = []
     session.state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
-    _, norm = make_train_step(session, clip_norm=1e-3)(make_batch())
+    _, norm = make_train_step(session, steps.make_train_step, clip_norm=1e-3)(make_batch())
     assert float(norm) > 1e-3
     assert len(seen) == len(session.state.model.trainable_variables)
 
