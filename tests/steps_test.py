@@ -30,12 +30,13 @@ def make_batch(*, time=6, weights=(1.0, 1.0, 1.0, 1.0)):
     return Batch(*(tf.constant(part) for part in parts))
 
 
-def make_train_step(session, make=train.make_train_step, **kwargs):
+def make_train_step(session, *, clip_norm, is_shared=True):
     """The compiled step of one device, from a batch to its loss and the gradients' norm.
 
-    By default it is one that sessions share; `steps.make_train_step` traces a new one.
+    One that is not shared with other sessions is traced anew, and sees what a test has replaced.
     """
-    step = make(session.state, session.replicas, batch_size=4, **kwargs)
+    make = train.make_train_step if is_shared else steps.make_train_step
+    step = make(session.state, session.replicas, batch_size=4, clip_norm=clip_norm)
     return lambda batch: step((batch,), 0.0).numpy()[:2]
 
 
@@ -89,7 +90,7 @@ def test_a_row_of_weight_zero_has_no_effect(session, tmp_path, cache_dir):
 def test_gradients_are_clipped_by_their_global_norm(session):
     seen = []
     session.state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
-    _, norm = make_train_step(session, steps.make_train_step, clip_norm=1e-3)(make_batch())
+    _, norm = make_train_step(session, clip_norm=1e-3, is_shared=False)(make_batch())
     assert float(norm) > 1e-3
     assert len(seen) == len(session.state.model.trainable_variables)
 
