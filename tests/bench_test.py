@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+import turns
 import variants
 from fakes import TINY, NoStopRequests, tiny
 from local_cluster import ROOT
 from timing import running, seconds_until
-from turns import PROGRAM, contending
 
-from trainer import train
+from trainer import session, steps, train
 from trainer.run import event_files
 from trainer.settings import resolve
 
@@ -33,7 +33,7 @@ def is_running(pid):
 
 
 def test_our_contender_trains_evaluates_and_saves_in_turns(cache_dir):
-    with contending("ours", cache_dir, *FLAGS) as contender:
+    with turns.contending("ours", cache_dir, *FLAGS) as contender:
         steps = contender.order("train 3")["steps"]
         assert [0 < step["in_step"] <= step["seconds"] for step in steps] == [True] * 3
         assert all(step["length"] > 0 and step["repeated"] is None for step in steps)
@@ -43,20 +43,29 @@ def test_our_contender_trains_evaluates_and_saves_in_turns(cache_dir):
         assert contender.order("end")["peak_mib"] > 0
 
 
-def test_a_contender_does_not_outlive_the_block(cache_dir):
-    with pytest.raises(KeyboardInterrupt), contending("ours", cache_dir, *FLAGS) as contender:
+def test_a_contender_does_not_outlive_the_block(cache_dir, tmp_path, monkeypatch):
+    deaf = tmp_path / "deaf.py"
+    deaf.write_text("print('{}', flush=True)\nwhile True: __import__('signal').pause()")
+    monkeypatch.setattr(turns, "PROGRAM", deaf)
+    with pytest.raises(KeyboardInterrupt), turns.contending("ours", cache_dir) as contender:
         assert is_running(contender.pid)
         raise KeyboardInterrupt
     assert not is_running(contender.pid)
 
 
-def test_a_contender_ends_when_the_benchmark_is_killed(tmp_path, cache_dir):
-    options = [f"--cache_dir={cache_dir}", f"--folder={tmp_path}"]
-    program = [sys.executable, str(PROGRAM), *options, "--", "ours"]
+def test_a_contender_ends_when_the_benchmark_is_killed():
+    contender = """
+import sys
+sys.path[:0] = ["scripts/bench", "scripts"]
+from turns import Turns
+turns = Turns()
+turns.answer()
+while True: turns.is_over()
+"""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with running([*program, *FLAGS, "--epochs=100000"], **pipes) as process:
+    with running([sys.executable, "-c", contender], **pipes) as process:
         assert process.stdout.readline()
-        print("train 100000", file=process.stdin, flush=True)
+        print(f"train {10**12}", file=process.stdin, flush=True)
         process.stdin.close()  # as the kernel does for a process that is gone
         assert process.wait(60) == 128 + signal.SIGPIPE
 
@@ -84,18 +93,30 @@ def test_a_program_that_ends_before_the_awaited_line_is_an_error():
         seconds_until([sys.executable, "-c", "import sys; sys.exit('no')"], lambda line: "yes" in line)
 
 
-def test_the_variant_with_nothing_exchanged_is_the_trainer(tmp_path, cache_dir):
+def metrics_of(settings, variant):
+    """What a variant yields; the steps of Keras' LSTM are its own, the other variants have the trainer's."""
+    with pytest.MonkeyPatch.context() as patch:
+        if variant != "Keras":
+            patch.setattr(steps, "make_train_step", train.make_train_step)
+            patch.setattr(steps, "make_eval_step", session.make_eval_step)
+        return list(variants.train(resolve(settings, {}), variant))
+
+
+@pytest.fixture(scope="module")
+def metrics_of_ours(tmp_path_factory, cache_dir):
+    return metrics_of(tiny(tmp_path_factory.mktemp("ours") / "run", cache_dir), "ours")
+
+
+def test_the_variant_with_nothing_exchanged_is_the_trainer(tmp_path, cache_dir, metrics_of_ours):
     given = tiny(tmp_path / "run", cache_dir, validation_split="test[:20]", eval_every_steps=0, patience=0)
     train.run(given, stop_requests=NoStopRequests())
     curve = event_files.read(tmp_path / "run" / "summaries")["validation", "loss"]
-    metrics = variants.train(resolve(given, {}), "ours")
-    assert [np.float32(epoch.loss) for epoch in metrics] == [loss for _, loss in curve]
+    assert [np.float32(epoch.loss) for epoch in metrics_of_ours] == [loss for _, loss in curve]
 
 
 @pytest.mark.parametrize("variant", ["Keras", "unsorted"])
-def test_a_variant_trains_to_other_metrics(tmp_path, cache_dir, variant):
-    settings = resolve(tiny(tmp_path / "run", cache_dir, epochs=2), {})
-    ours, other = (list(variants.train(settings, name)) for name in ("ours", variant))
+def test_a_variant_trains_to_other_metrics(tmp_path, cache_dir, metrics_of_ours, variant):
+    ours, other = metrics_of_ours[:2], metrics_of(tiny(tmp_path / "run", cache_dir, epochs=2), variant)
     assert [epoch.reviews for epoch in other] == [epoch.reviews for epoch in ours]
     assert other != ours
     assert [epoch.loss for epoch in other] == pytest.approx([epoch.loss for epoch in ours], rel=0.2)
