@@ -44,18 +44,24 @@ def test_resume_after_many_kills_in_one_epoch_is_bit_identical(
     assert outcome(tmp_path / "run") == reference_outcome
 
 
+@pytest.mark.parametrize("step", [5, 15], ids=["a best that is replaced later", "the final best"])
 def test_a_kill_between_the_two_saves_is_repaired_on_resume(
-    tmp_path, cache_dir, reference_outcome, monkeypatch
+    tmp_path, cache_dir, reference_outcome, monkeypatch, step
 ):
-    given = tiny(tmp_path / "run", cache_dir)
+    given, save_best = tiny(tmp_path / "run", cache_dir), Checkpoints.save_best
 
-    def die(checkpoints):
-        raise Killed
+    def save_or_die(checkpoints):
+        if int(checkpoints._state.step) == step:
+            raise Killed
+        save_best(checkpoints)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Checkpoints, "save_best", die)
+        patch.setattr(Checkpoints, "save_best", save_or_die)
         train.run(given, stop_requests=NoStopRequests())
-    assert not list((tmp_path / "run" / "best").glob("*.index"))
+    best = tmp_path / "run" / "best" / f"ckpt-{step}.index"
+    assert not best.exists()
+    assert train_until_killed(given, monkeypatch, step + 1, committed=True)
+    assert best.exists()
     train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "run") == reference_outcome
 

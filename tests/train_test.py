@@ -7,7 +7,10 @@ from compare_runs import outcome, scalars
 from fakes import NoStopRequests, tiny
 
 from trainer import train
+from trainer.data.token_store import TokenStore
 from trainer.errors import InterruptedBySignalError
+from trainer.run.checkpoint_manager import Checkpoints
+from trainer.run.summaries import Summaries
 
 
 def run_tiny(workdir, cache_dir, **settings):
@@ -33,6 +36,31 @@ def test_logs_evaluations_and_the_final_evaluation_come_at_their_steps(tmp_path,
     assert result["reason"] == "--epochs=3 done"
     best = min(points["validation", "loss", step][0] for step in (5, 10, 15, 20))
     assert result["best_metric"] == pytest.approx(best, rel=1e-6)
+
+
+def test_a_save_follows_the_check_of_the_store_and_the_commit_of_the_event_log(
+    tmp_path, cache_dir, monkeypatch
+):
+    calls = []
+
+    def note(owner, name):
+        original = getattr(owner, name)
+
+        def noted(self, **options):
+            if name != "check" or options.get("wait"):
+                calls.append(name)
+            original(self, **options)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    note(TokenStore, "check")
+    note(Summaries, "commit")
+    note(Checkpoints, "save")
+    note(Checkpoints, "save_best")
+    without_evaluations = {"validation_split": "", "test_split": "", "monitor": "loss"}
+    run_tiny(tmp_path / "run", cache_dir, epochs=1, **without_evaluations)
+    at_each_step, at_step_5 = ["check", "commit", "save"], ["check", "commit", "save", "save_best"]
+    assert calls == ["save", *4 * at_each_step, *at_step_5, *3 * at_each_step, "commit"]
 
 
 def test_evaluation_is_once_per_epoch_by_default(tmp_path, cache_dir):
