@@ -3,11 +3,12 @@
 import errno
 import os
 import pathlib
+import stat
 import tracemalloc
 
 import pytest
 
-from trainer import files
+from trainer import files, machine
 from trainer.errors import StorageError
 
 
@@ -17,6 +18,21 @@ def test_a_file_is_replaced_without_leaving_a_temporary_file(tmp_path):
     files.write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_an_atomic_write_syncs_the_content_before_the_rename_and_the_directory_after_it(
+    tmp_path, monkeypatch
+):
+    target, synced, sync = tmp_path / "a", [], machine.sync
+
+    def note_and_sync(descriptor):
+        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append(("directory" if is_directory else "content", target.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(machine, "sync", note_and_sync)
+    files.write_atomically(target, b"content")
+    assert synced == [("content", False), ("directory", True)]
 
 
 def test_an_unwritable_file_is_named(tmp_path):
