@@ -50,12 +50,12 @@ def test_the_optimizer_and_the_best_metric_are_copied_when_requested(tmp_path, c
     assert any(np.any(slot.numpy()) for slot in state.optimizer.variables[2:])
 
 
-def test_the_best_metric_of_a_different_monitor_is_refused(tmp_path, cache_dir, finished):
-    with pytest.raises(
-        InputError,
-        match=r"--init_best_metric needs a run that monitors val_accuracy, but .* monitors val_loss",
-    ):
-        start_from(tmp_path, cache_dir, finished, init_best_metric=True, monitor="val_accuracy")
+def test_the_best_metric_of_a_different_monitor_is_refused_before_data_is_prepared(tmp_path, finished):
+    cache = tmp_path / "cache"
+    message = r"--init_best_metric needs a run that monitors val_accuracy, but .* monitors val_loss"
+    with pytest.raises(InputError, match=message):
+        start_from(tmp_path, str(cache), finished, init_best_metric=True, monitor="val_accuracy")
+    assert not cache.exists()
 
 
 def test_a_run_killed_before_its_first_step_resumes_with_its_initial_weights(tmp_path, cache_dir, copy):

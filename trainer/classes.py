@@ -1,7 +1,7 @@
 """The classes of a text: names, accepted labels, loss, decision and probability.
 
-There are two classes, negative and positive, and one logit: the log-odds of the positive class. What
-else assumes that there are two is listed in BUILD.md.
+There are two classes, negative and positive, and one logit: the log-odds of the positive class. What else
+assumes that there are two is listed in BUILD.md.
 """
 
 import keras

@@ -58,9 +58,9 @@ class Config:
         "review. A folder may hold one of these for each split.",
     )
     text_column: str = _data(
-        FIXED, "text", "Name of the texts: of a TFDS feature, a column or a key.", alias="text_key"
+        FIXED, "text", "Name of the TFDS feature, column or key that holds the texts.", alias="text_key"
     )
-    label_column: str = _data(FIXED, "label", "Name of the labels, likewise.", alias="label_key")
+    label_column: str = _data(FIXED, "label", "Name of the one that holds the labels.", alias="label_key")
     data_dir: str = _data(
         NOT_STORED,
         "",

@@ -132,8 +132,8 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
         logging.set_verbosity(logging.WARNING)  # The chief logs for all.
     replicas.share(start.directory, workdir.token(start.directory))
     source = _warm_start_source(start)
-    data = _open_data(start.config)
     start = dataclasses.replace(start, config=_settle(start.config, source))
+    data = _open_data(start.config)
     texts = _texts(start.config, data, replicas)
     _check(start, data, texts, replicas)
     state = build.make_state(start.config, len(data.vocabulary), texts, replicas)
@@ -159,8 +159,8 @@ def _warm_start_source(start: Start) -> TrainedModel | None:
 
 
 def _settle(settings: Config, source: TrainedModel | None) -> Config:
-    # Fills in settings that depend on what the first start finds; called when the data is open. They are
-    # stored with the others: later starts read them from the checkpoint.
+    # Fills in settings that depend on what the first start finds. They are stored with the others: later
+    # starts read them from the checkpoint. It can fail, so it comes before the data, which may take minutes.
     if source and settings.init_best_metric:
         return dataclasses.replace(settings, initial_best=warm_start.best_metric_of(source, settings))
     return settings
