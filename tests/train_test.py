@@ -10,12 +10,32 @@ from trainer import train
 from trainer.data.token_store import TokenStore
 from trainer.errors import InterruptedBySignalError
 from trainer.run.checkpoint_manager import Checkpoints
+from trainer.run.distribution import Replicas
 from trainer.run.summaries import Summaries
 
 
 def run_tiny(workdir, cache_dir, **settings):
     train.run(tiny(workdir, cache_dir, **settings), stop_requests=NoStopRequests())
     return json.loads((workdir / "result.json").read_text()), scalars(workdir / "summaries")
+
+
+def note_calls(monkeypatch, *methods):
+    """Records the calls of methods, (class, name) each; returns the list that they are appended to."""
+    calls = []
+
+    def note(owner, name):
+        original = getattr(owner, name)
+
+        def noted(self, *arguments, **options):
+            if name != "check" or options.get("wait"):
+                calls.append(name)
+            return original(self, *arguments, **options)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    for owner, name in methods:
+        note(owner, name)
+    return calls
 
 
 def steps_of(points, run, tag):
@@ -41,22 +61,8 @@ def test_logs_evaluations_and_the_final_evaluation_come_at_their_steps(tmp_path,
 def test_a_save_follows_the_check_of_the_store_and_the_commit_of_the_event_log(
     tmp_path, cache_dir, monkeypatch
 ):
-    calls = []
-
-    def note(owner, name):
-        original = getattr(owner, name)
-
-        def noted(self, **options):
-            if name != "check" or options.get("wait"):
-                calls.append(name)
-            original(self, **options)
-
-        monkeypatch.setattr(owner, name, noted)
-
-    note(TokenStore, "check")
-    note(Summaries, "commit")
-    note(Checkpoints, "save")
-    note(Checkpoints, "save_best")
+    methods = (TokenStore, "check"), (Summaries, "commit"), (Checkpoints, "save"), (Checkpoints, "save_best")
+    calls = note_calls(monkeypatch, *methods)
     without_evaluations = {"validation_split": "", "test_split": "", "monitor": "loss"}
     run_tiny(tmp_path / "run", cache_dir, epochs=1, **without_evaluations)
     at_each_step, at_step_5 = ["check", "commit", "save"], ["check", "commit", "save", "save_best"]
@@ -126,12 +132,14 @@ class SignalAt:
         return InterruptedBySignalError(15, message)
 
 
-def test_a_signal_between_steps_saves_and_ends_the_run(tmp_path, cache_dir):
+def test_a_signal_between_steps_saves_and_ends_the_run(tmp_path, cache_dir, monkeypatch):
+    calls = note_calls(monkeypatch, (Checkpoints, "save"), (Replicas, "gather"))
     given = tiny(tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0)
     with pytest.raises(InterruptedBySignalError, match="saved at step 3") as error:
         train.run(given, stop_requests=SignalAt(2))
     assert error.value.exit_code == 143
     assert (tmp_path / "run" / "checkpoints" / "ckpt-3.index").exists()
+    assert calls[-2:] == ["save", "gather"]  # no worker ends before the chief has saved
 
 
 def test_a_signal_during_an_evaluation_abandons_it_and_saves_nothing(tmp_path, cache_dir):
