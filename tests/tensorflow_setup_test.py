@@ -8,15 +8,20 @@ from compare_runs import outcome
 from fakes import command, tiny
 
 
-def test_keras_settings_in_the_environment_decide_nothing_and_nothing_is_written_to_the_users_home(
+def test_keras_settings_decide_nothing_and_nothing_is_left_in_the_home_and_among_temporary_files(
     tmp_path, cache_dir, reference_outcome
 ):
-    home, keras_home = tmp_path / "home", tmp_path / "keras"
+    home, keras_home, temporary = tmp_path / "home", tmp_path / "keras", tmp_path / "temporary"
     home.mkdir()
+    temporary.mkdir()
     keras_home.mkdir()
     (keras_home / "keras.json").write_text("[]")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")} | {
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "PYTHONDONT"))
+    }
+    environment = inherited | {
         "HOME": str(home),
+        "TMPDIR": str(temporary),
         "KERAS_BACKEND": "torch",
         "KERAS_NNX_ENABLED": "1",
         "KERAS_MAX_EPOCHS": "few",
@@ -35,3 +40,4 @@ def test_keras_settings_in_the_environment_decide_nothing_and_nothing_is_written
     assert outcome(tmp_path / "run") == reference_outcome
     assert [path.name for path in keras_home.iterdir()] == ["keras.json"]
     assert not (home / ".keras").exists()
+    assert list(temporary.rglob("*")) == []
