@@ -25,6 +25,7 @@ from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.inference import logits_of, make_predict_step
 from trainer.model.classifier import stock_layers
+from trainer.run.event_files import storage_errors
 from trainer.trained_model import TrainedModel
 
 _TOLERANCE = 1e-5
@@ -136,7 +137,7 @@ def _publish(
     for leftover in (new, old):
         files.remove(leftover)
     try:
-        with _storage_errors(final), files.plain_name(new) as name:
+        with storage_errors(final), files.plain_name(new) as name:
             write(name)
             difference = np.abs(tf.sigmoid(load(name)) - tf.sigmoid(_expected_logits(trained)))
             if not float(np.max(difference)) <= _TOLERANCE:
@@ -155,16 +156,6 @@ def _publish(
     finally:
         with contextlib.suppress(StorageError):  # An error of the cleanup must not hide the first one.
             files.remove(new)
-
-
-@contextlib.contextmanager
-def _storage_errors(final: pathlib.Path) -> Iterator[None]:
-    # TensorFlow reports a full disk as ResourceExhaustedError, like too little memory.
-    try:
-        with files.storage_errors(final):
-            yield
-    except tf.errors.OpError as error:
-        raise files.not_written(final, error.message.splitlines()[0]) from error
 
 
 def _expected_logits(trained: TrainedModel) -> np.ndarray:

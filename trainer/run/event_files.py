@@ -178,7 +178,7 @@ def storage_errors(directory: pathlib.Path) -> Iterator[None]:
     try:
         with files.storage_errors(directory):
             yield
-    except tf.errors.OpError as error:
+    except tf.errors.OpError as error:  # a full disk is a ResourceExhaustedError, like too little memory
         raise files.not_written(directory, error.message.splitlines()[0]) from error
 
 
