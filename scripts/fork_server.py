@@ -144,9 +144,11 @@ def serve(connection: socket.socket) -> None:
     from trainer.tensorflow_setup import importing_tensorflow
 
     with importing_tensorflow():
+        import tensorflow_datasets as tfds
+
         from trainer import evaluate, export, inspect_run, predict, train
 
-        assert all((evaluate, export, inspect_run, predict, train))  # imported for the forks
+        assert all((tfds.core, evaluate, export, inspect_run, predict, train))  # imported for the forks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests and for the forks.
     gc.collect()
     gc.freeze()

@@ -60,6 +60,16 @@ def test_tensorflows_log_level_is_not_compared(monkeypatch):
     assert differences(before, current()) == []
 
 
+def test_where_xla_keeps_what_it_compiled_is_not_compared(monkeypatch):
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
+    before = current()
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/tmp/a")
+    assert differences(before, current()) == []
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/tmp/a --tf_xla_auto_jit=2")
+    (difference,) = differences(before, current())
+    assert "TF_XLA_FLAGS= --tf_xla_auto_jit=2" in difference
+
+
 def test_the_number_of_replicas_is_compared():
     (difference,) = differences(current(replicas=2), current())
     assert difference == "replicas was '2' and is '1' now"

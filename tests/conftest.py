@@ -9,12 +9,14 @@ import subprocess
 
 import psutil
 import pytest
+import xla_cache
 from absl import flags as absl_flags
 
 from trainer.config import Config
 from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
+    xla_cache.share()
     import tensorflow as tf
     from compare_runs import outcome
     from compiled_steps import shared_eval_step, shared_train_step
@@ -40,6 +42,10 @@ _SLOW = {
 
 # Modules whose trainings take few steps, all of them within the process: they are part of the fast tier.
 _SHORT_TRAININGS = {f"{name}_test" for name in ("prepare", "session", "steps", "train", "warm_start")}
+
+
+def pytest_unconfigure():
+    xla_cache.remove()
 
 
 def pytest_collection_modifyitems(items):

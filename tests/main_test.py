@@ -68,10 +68,9 @@ def first(tmp_path_factory, cache_dir, finished):
     (home / ".keras" / "keras.json").write_text(json.dumps(KERAS_JSON))
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(LIST_IMPORTS)
-    # As a user has it: the tests' own process has set these.
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_CPP_"))
-    }
+    # As a user has it: the tests' own process has set these. Without TF_XLA_FLAGS, it compiles for itself.
+    set_by_tests = ("KERAS_", "TF_CPP_", "TF_XLA_FLAGS")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(set_by_tests)}
     path = os.pathsep.join(filter(None, [str(hook), os.environ.get("PYTHONPATH")]))
     environment |= {"HOME": str(home), "PYTHONPATH": path, "IMPORTS": str(folder / "imports")}
     environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # else it collects the fonts of the machine again

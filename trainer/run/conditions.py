@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -9,6 +10,8 @@ import tensorflow as tf
 from trainer import machine
 
 _CORES = "usable cores"
+# Where XLA keeps what it has compiled decides no bit.
+_CACHE = re.compile(r"--tf_xla_persistent_cache_directory=\S*")
 # The environment variables by which TensorFlow, XLA and their kernels choose how to compute; those for logs
 # and paths are left out.
 _ENVIRONMENT = (
@@ -31,7 +34,9 @@ def conditions(
     """
     devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
     environment = [
-        f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)
+        f"{name}={value}"
+        for name, text in sorted(os.environ.items())
+        if name.startswith(_ENVIRONMENT) and ((value := _CACHE.sub("", text)).strip() or value == text)
     ]
     # The number of cores affects bits only through the number of threads, if TensorFlow derives that from it.
     is_set = intra_op_threads and inter_op_threads
