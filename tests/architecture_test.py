@@ -18,7 +18,8 @@ MODULES = {
 PACKAGES = ("data", "model", "run")
 # Modules that any module may import.
 BASE = {
-    f"trainer.{name}" for name in ("errors", "files", "streams", "words", "classes", "metrics", "machine")
+    f"trainer.{name}"
+    for name in ("errors", "files", "streams", "words", "labels", "classes", "metrics", "machine")
 }
 ENTRY = {"trainer.main"}
 MODES = {f"trainer.{name}" for name in ("train", "evaluate", "predict", "export", "inspect_run")}

@@ -14,12 +14,14 @@ NAMES = """
     validation_steps checkpoint_every_steps checkpoint_every_secs max_to_keep log_every_steps sample_text
     cache_dir allow_inexact_resume on_nan intra_op_threads inter_op_threads checkpoint split input text
     bad_rows output init_from init_optimizer init_best_metric profile_steps text_column label_column
-    held_out_fraction strategy logical_devices connect_secs
+    held_out_fraction strategy logical_devices connect_secs labels encoding delimiter header tokens
+    strip_html class_weights input_format keep_columns threshold
 """
 ON_RESUME = {
     FIXED: """
         seed dataset train_split validation_split test_split vocab_size max_length embedding_dim
-        lstm_units dense_units batch_size text_column label_column held_out_fraction
+        lstm_units dense_units batch_size text_column label_column held_out_fraction labels bad_rows
+        encoding delimiter header tokens strip_html class_weights
     """,
     INEXACT: """
         dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta
@@ -30,8 +32,9 @@ ON_RESUME = {
         log_every_steps sample_text
     """,
     NOT_STORED: """
-        mode workdir allow_inexact_resume data_dir cache_dir checkpoint split input text bad_rows
-        output init_from init_optimizer init_best_metric profile_steps connect_secs
+        mode workdir allow_inexact_resume data_dir cache_dir checkpoint split input text
+        input_format keep_columns threshold output init_from init_optimizer init_best_metric
+        profile_steps connect_secs
     """,
 }
 

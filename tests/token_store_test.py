@@ -30,6 +30,7 @@ from trainer.data import input_pipeline, store_manifest, stored_array, token_sto
 from trainer.data.store_manifest import ARRAYS
 from trainer.data.stored_array import StoredArray
 from trainer.errors import InputError, StorageError
+from trainer.labels import NEGATIVE_POSITIVE
 
 REVIEWS = {
     "train": [("a good film", 1), ("", 0), ("Bad, bad film!", 0), ("...", 1), ("a a a", 1)],
@@ -41,7 +42,7 @@ SPLITS = list(REVIEWS)
 class ListedCorpus:
     """A corpus of listed reviews; `during` is called before each batch of one review."""
 
-    name, version = "listed/plain", "1.0.0"
+    name, version, classes = "listed/plain", "1.0.0", NEGATIVE_POSITIVE
 
     def __init__(
         self, reviews=None, sources=(("/here/listed.tfrecord", 10, 20),), during=lambda split, count: None

@@ -6,18 +6,15 @@ with the run, then the default.
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from trainer import metrics
-from trainer.errors import InputError
-from trainer.fields import FIXED, FREE, INEXACT, NOT_STORED, define, is_within_bounds, requirement
+from trainer import config_checks, metrics
+from trainer.fields import FIXED, FREE, INEXACT, NOT_STORED, define
 
 Settings = Mapping[str, Any]  # some fields of a `Config`, by name
 
 PATHS = ("workdir", "cache_dir", "init_from", "checkpoint", "input", "output")
-_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 _MODES = ("train", "evaluate", "predict", "export", "inspect")
 _SAMPLE_TEXT = (
     "The movie was cool. The animation and the graphics were out of this world. I would recommend this movie."
@@ -32,7 +29,7 @@ _saving = functools.partial(define, "Saving")
 _speed = functools.partial(define, "Speed")
 _devices = functools.partial(define, "Devices")
 _logging = functools.partial(define, "Logging")
-_after_training = functools.partial(define, "After training", NOT_STORED)
+_after = functools.partial(define, "After training", NOT_STORED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,14 +50,45 @@ class Config:
     dataset: str = _data(
         FIXED,
         "sample_reviews",
-        "'sample_reviews' (synthetic, generated here); the name of a TFDS text dataset; or own reviews: "
-        "csv:reviews.csv, tsv:, jsonl:, or folder: with a folder that holds pos/ and neg/, one .txt per "
-        "review. A folder may hold one of these for each split.",
+        "'sample_reviews' (synthetic, generated here); the name of a TFDS text dataset; or the path of own "
+        "reviews: a csv, tsv, jsonl, json or parquet file, compressed or not; a folder with a folder of "
+        "texts for each class; or a folder with one of these for each split. A prefix, as in csv:reviews.txt "
+        "or folder:reviews, states the kind.",
     )
     text_column: str = _data(
-        FIXED, "text", "Name of the TFDS feature, column or key that holds the texts.", alias="text_key"
+        FIXED,
+        "text",
+        "Name of the TFDS feature, column or key that holds the texts, or the number of the column, from 1 "
+        "on; several, as in title,body, are joined.",
+        alias="text_key",
     )
-    label_column: str = _data(FIXED, "label", "Name of the one that holds the labels.", alias="label_key")
+    label_column: str = _data(
+        FIXED, "label", "Name or number of the one that holds the labels.", alias="label_key"
+    )
+    labels: str = _data(
+        FIXED,
+        "",
+        "The labels in the order of their classes, as in neg,pos; or classes with their labels, as in "
+        "negative=1,2;positive=4,5. Other reviews are left out. Empty: each label is a class.",
+    )
+    bad_rows: str = _data(
+        FIXED,
+        "",
+        "What to do with an invalid row of own reviews; empty: stop in training, else skip.",
+        choices=("", "stop", "skip"),
+    )
+    encoding: str = _data(
+        FIXED, "", "Encoding of own reviews, as in cp1252; empty: UTF-8, or UTF-16 with a byte order mark."
+    )
+    delimiter: str = _data(
+        FIXED, "", "What separates the columns of a csv or tsv, as in ';' or tab; empty: recognised."
+    )
+    header: str = _data(
+        FIXED,
+        "auto",
+        "Whether the first row of a csv or tsv names the columns; auto: recognised.",
+        choices=("auto", "first_row", "none"),
+    )
     data_dir: str = _data(
         NOT_STORED,
         "",
@@ -82,13 +110,20 @@ class Config:
     held_out_fraction: float = _data(
         FIXED,
         0.1,
-        "For own reviews without splits, if no split flag is given: the share held out for validation, and "
-        "the same share for test.",
+        "For a corpus without a validation or a test split: the share of train held out for each of those "
+        "that are named.",
         above=0.0,
         upper=0.4,
     )
     vocab_size: int = _data(FIXED, 1000, "Size of the vocabulary, including '' and '[UNK]'.", lower=3)
     max_length: int = _data(FIXED, 0, "Most tokens read, from the start of a review; 0: all.", lower=0)
+    tokens: str = _data(
+        FIXED,
+        "words",
+        "What a text is split into; characters are for scripts without spaces.",
+        choices=("words", "characters"),
+    )
+    strip_html: bool = _data(FIXED, False, "Remove HTML tags and entities from the texts.")
 
     embedding_dim: int = _model(FIXED, 64, "Size of a token's embedding.", lower=1)
     lstm_units: int = _model(FIXED, 64, "Units of the LSTM in each direction.", lower=1)
@@ -111,6 +146,11 @@ class Config:
     learning_rate: float = _training(INEXACT, 1e-4, "Adam's learning rate, constant.", above=0.0)
     clip_norm: float = _training(
         INEXACT, 0.0, "Global norm that gradients are clipped to; 0: no clipping.", lower=0.0
+    )
+    class_weights: str = _training(
+        FIXED,
+        "",
+        "Weight of each class in the training loss: balanced, or as in spam=2.5,ham=1; empty: 1 for all.",
     )
     on_nan: str = _training(
         INEXACT,
@@ -190,90 +230,52 @@ class Config:
         "A text to classify before the first step and at the end; may be given several times.",
     )
 
-    checkpoint: str = _after_training(
+    checkpoint: str = _after(
         "best",
         "Checkpoint to use: best, latest, or a path as in runs/imdb/checkpoints/ckpt-1200.",
         modes=("evaluate", "predict", "export"),
     )
-    split: str = _after_training(
+    split: str = _after(
         "", "Reviews to evaluate, in TFDS' split syntax; empty: those of --test_split.", modes=("evaluate",)
     )
-    input: str = _after_training(
+    input: str = _after(
         "",
-        "File of reviews or texts: a .csv, .tsv, .jsonl or .txt; empty: evaluate reads --split, predict "
-        "reads --text or standard input.",
+        "Reviews or texts of any kind that --dataset takes, or a .txt with a text per line; -: standard "
+        "input. Empty: evaluate reads --split, predict reads --text or standard input.",
         modes=("evaluate", "predict"),
     )
-    text: tuple[str, ...] = _after_training(
-        (), "A text to predict; may be given several times.", modes=("predict",)
-    )
-    bad_rows: str = _after_training(
-        "skip",
-        "What to do with an invalid row of --input.",
-        modes=("evaluate", "predict"),
-        choices=("skip", "stop"),
-    )
-    output: str = _after_training(
+    input_format: str = _after(
         "",
-        "File for the result as JSON, for predict one object per line; -: standard output. If it is a .csv, "
-        "inspect writes the history.",
+        "Kind of --input; empty: by its name and content.",
+        modes=("evaluate", "predict"),
+        choices=("", "csv", "tsv", "jsonl", "json", "parquet", "txt", "folder"),
+    )
+    text: tuple[str, ...] = _after((), "A text to predict; may be given several times.", modes=("predict",))
+    output: str = _after(
+        "",
+        "File for the result as JSON, for predict an object per line; if its name ends with .csv, predict "
+        "and inspect write a table; -: standard output.",
         modes=("evaluate", "predict", "inspect"),
+    )
+    keep_columns: tuple[str, ...] = _after(
+        (), "A column of --input to copy to --output; may be given several times.", modes=("predict",)
+    )
+    threshold: float | None = _after(
+        None,
+        "With two classes: the positive one is predicted above this probability; empty: 0.5.",
+        modes=("evaluate", "predict"),
+        lower=0.0,
+        upper=1.0,
     )
 
     def __post_init__(self) -> None:
         check_each({name: getattr(self, name) for name in FIELDS})
-        self._check_required()
-        self._check_combinations()
-
-    def _check_required(self) -> None:
-        if not self.workdir:
-            raise InputError(
-                "--workdir is required, but none was given; "
-                "name a directory for the run, as in --workdir=runs/first."
-            )
-        if not self.train_split:
-            raise InputError(
-                "--train_split must name the reviews to train on, but it is empty; "
-                "give it in TFDS' syntax, as in train[:90%]."
-            )
-
-    def _check_combinations(self) -> None:
-        for flag, other in (("text", "input"), ("split", "input")):
-            if getattr(self, flag) and getattr(self, other):
-                raise InputError(
-                    f"Only one of --{flag} and --{other} can be read at a time, but both were; give one."
-                )
-        if self.profile_steps and not self.profile_window:
-            raise InputError(
-                f"--profile_steps must be a first step from 1 on and a last one not before it, as in 10:20, "
-                f"but --profile_steps={self.profile_steps} was given."
-            )
-        for flag in ("init_optimizer", "init_best_metric"):
-            if getattr(self, flag) and not self.init_from:
-                raise InputError(
-                    f"--{flag} needs the run that --init_from names, but --init_from is empty; give both."
-                )
-        if self.logical_devices > 1 and self.strategy == "one_device":
-            raise InputError(
-                f"--logical_devices={self.logical_devices} is for several devices, but "
-                f"--strategy=one_device; "
-                f"give --strategy=mirrored."
-            )
-        monitors_validation = metrics.is_of_validation(self.monitor)
-        for flag, needs_it in (("monitor", monitors_validation), ("validation_steps", self.validation_steps)):
-            if needs_it and not self.validation_split:
-                raise InputError(
-                    f"--{flag}={getattr(self, flag)} needs validation reviews, but --validation_split is "
-                    f"empty; name a split, or give --monitor=loss or --monitor=accuracy and no "
-                    f"--validation_steps."
-                )
+        config_checks.check_combinations(vars(self))
 
     @property
     def profile_window(self) -> tuple[int, int] | None:
         """The first and the last step of --profile_steps."""
-        match = re.fullmatch(r"(\d{1,18}):(\d{1,18})", self.profile_steps, re.ASCII)
-        first, last = map(int, match.groups()) if match else (0, 0)
-        return (first, last) if 0 < first <= last else None
+        return config_checks.window(self.profile_steps)
 
     @property
     def lower_is_better(self) -> bool:
@@ -288,12 +290,4 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 def check_each(settings: Settings) -> None:
     """Raises InputError for a setting that is out of bounds; each is checked alone."""
-    for name, value in settings.items():
-        field = FIELDS[name]
-        if not is_within_bounds(value, field.metadata):
-            raise InputError(f"--{name} must be {requirement(field)}, but --{name}={value} was given.")
-        if name in PATHS and re.match(_SCHEME, value):
-            raise InputError(
-                f"--{name} must be a path on this machine, but --{name}={value} was given; "
-                f"mount it as a folder and give that path."
-            )
+    config_checks.check_each(FIELDS, PATHS, settings)

@@ -57,6 +57,8 @@ def define(
 def is_within_bounds(value: Any, metadata: Mapping[str, Any]) -> bool:
     """Whether a field with this metadata may have this value."""
     lower, above, upper, choices = (metadata[bound] for bound in ("lower", "above", "upper", "choices"))
+    if value is None:  # a value that need not be given
+        return True
     if isinstance(value, float) and not math.isfinite(value):
         return False
     if choices is not None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from trainer.data import own_files, own_reviews, tfds_builder, tfds_corpus
 from trainer.errors import InputError
+from trainer.labels import NEGATIVE_POSITIVE, Classes
 
 READ_BATCH = 1024  # reviews in memory at once
 
@@ -16,7 +17,7 @@ Reviews = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A prepared dataset of texts with a label of 0 or 1."""
+    """A prepared dataset of texts, each with the number of its class."""
 
     name: str
     version: str
@@ -30,6 +31,7 @@ class Corpus:
     sizes: Callable[[str], list[int]]
     # The same as `reviews`, without the check of the labels.
     batches: Callable[[str], Iterator[Reviews]]
+    classes: Classes = NEGATIVE_POSITIVE
 
     def examples(self, split: str) -> int:
         """The number of reviews of `split`, an expression in TFDS' syntax, as in train[:90%].
@@ -57,14 +59,14 @@ class Corpus:
           (texts [n] object of bytes, labels [n] uint8), n <= 1024.
 
         Raises:
-          InputError: when a label is neither 0 nor 1, as in an unlabelled split.
+          InputError: when a label is not the number of a class, as in an unlabelled split.
           StorageError: when a source file is missing or damaged.
         """
         for texts, labels in self.batches(split):
-            if not np.isin(labels, (0, 1)).all():
+            if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(self.classes):
                 raise InputError(
-                    f"Labels must be 0 or 1, but split {split!r} of {self.name} has other labels; "
-                    f"name a labelled split."
+                    f"Labels must be numbers from 0 to {len(self.classes) - 1}, but split {split!r} of "
+                    f"{self.name} has others; name a labelled split."
                 )
             yield texts, labels.astype(np.uint8)
 

@@ -33,6 +33,7 @@ from trainer.data.stored_array import (
 )
 from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabulary
 from trainer.errors import InputError, StorageError
+from trainer.labels import MOST_CLASSES, NEGATIVE_POSITIVE
 
 VOCABULARY = "vocabulary.txt"
 
@@ -51,7 +52,7 @@ class TokenStore:
 
     token_ids: AnyArray  # [tokens] of the smallest unsigned type that holds the vocabulary
     offsets: AnyArray  # [examples + 1] int64
-    labels: AnyArray  # [examples] uint8, 0 or 1
+    labels: AnyArray  # [examples] uint8, the number of the class
     vocab_size: int
     path: pathlib.Path
     fingerprint: str  # hexadecimal sha256 of content and vocabulary, not of paths or times
@@ -161,6 +162,8 @@ def damage(path: pathlib.Path) -> str | None:
 def _folder_name(corpus: Corpus, train_split: str, vocab_size: int) -> str:
     sources = sorted((pathlib.PurePath(path).name, size, mtime) for path, size, mtime in corpus.sources)
     key = [FORMAT, corpus.name, corpus.version, train_split, vocab_size, STANDARDISER_ID, sources]
+    if corpus.classes != NEGATIVE_POSITIVE:  # which older versions knew alone
+        key.append(corpus.classes.to_json())
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     return f"{_quote(corpus.name)[-80:]}-{corpus.version}-{digest[:12]}"
 
@@ -177,9 +180,11 @@ def _open_arrays(path: pathlib.Path, manifest: Manifest) -> dict[str, AnyArray]:
     }
 
 
-def _damage(arrays: Mapping[str, AnyArray], manifest: Manifest, vocab_size: int = 2**32) -> str | None:
+def _damage(
+    arrays: Mapping[str, AnyArray], manifest: Manifest, vocab_size: int = 2**32, classes: int = MOST_CLASSES
+) -> str | None:
     """What is wrong with the content of a store, or None."""
-    bounds = {"token_ids": vocab_size - 1, "offsets": len(arrays["token_ids"]), "labels": 1}
+    bounds = {"token_ids": vocab_size - 1, "offsets": len(arrays["token_ids"]), "labels": classes - 1}
     for name, array in arrays.items():
         sha256 = manifest["files"][name]["sha256"]
         why = stored_array.damage(array, sha256=sha256, at_most=bounds[name], rises=name == "offsets")
@@ -198,7 +203,7 @@ def _load(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabula
     verification = None
 
     def check() -> str | None:
-        return _damage(arrays, manifest, len(vocabulary))
+        return _damage(arrays, manifest, len(vocabulary), len(corpus.classes))
 
     large = [array for array in arrays.values() if isinstance(array, StoredArray)]
     size = sum(facts["bytes"] for facts in manifest["files"].values())
