@@ -5,6 +5,7 @@ from fakes import tiny
 
 from trainer import build
 from trainer.config import Config
+from trainer.labels import NEGATIVE_POSITIVE, Classes
 from trainer.model.classifier import count_weights
 from trainer.run.distribution import Replicas
 
@@ -13,17 +14,26 @@ TEXTS = {"frozen_flags": "", "fingerprints": "{}", "conditions": "{}"}
 
 def test_the_model_has_the_dimensions_of_the_config(cache_dir):
     config = Config(**tiny("run", cache_dir))
-    dimensions = build.dimensions_of(config, vocab_size=77)
-    model = build.make_model(config, vocab_size=77)
+    dimensions = build.dimensions_of(config, 77, NEGATIVE_POSITIVE)
+    model = build.make_model(config, 77, NEGATIVE_POSITIVE)
     assert model.embedding.embeddings.shape == (77, config.embedding_dim)
     assert count_weights(dimensions) == sum(
         int(np.prod(weight.shape)) for weight in model.trainable_variables
     )
 
 
+def test_more_than_two_classes_have_a_logit_each(cache_dir):
+    config, classes = Config(**tiny("run", cache_dir)), Classes(tuple("abc"), (("a",), ("b",), ("c",)))
+    model = build.make_model(config, 77, classes)
+    assert model.logit.kernel.shape == (config.dense_units, 3)
+    assert count_weights(build.dimensions_of(config, 77, classes)) == sum(
+        int(np.prod(weight.shape)) for weight in model.trainable_variables
+    )
+
+
 def test_a_new_state_is_at_step_0_with_all_optimizer_slots_built(cache_dir):
     config = Config(**tiny("run", cache_dir, initial_best=0.25))
-    state = build.make_state(config, 77, TEXTS, Replicas())
+    state = build.make_state(config, 77, NEGATIVE_POSITIVE, TEXTS, Replicas())
     assert (int(state.step), int(state.best_step), float(state.best_metric)) == (0, -1, 0.25)
     assert float(state.optimizer.learning_rate.numpy()) == np.float32(config.learning_rate)
     assert len(state.optimizer.variables) == 2 + 2 * len(state.model.trainable_variables)

@@ -47,10 +47,9 @@ def shared_eval_step(make: Callable) -> Callable:
     """A `make_eval_step` that traces one step for all models of a kind."""
 
     @functools.wraps(make)
-    def make_eval_step(model, replicas):
-        return _shared(
-            make(model, replicas), ("evaluate", *_kind(model, replicas)), model.trainable_variables, replicas
-        )
+    def make_eval_step(model, replicas, **options):
+        kind = ("evaluate", *_kind(model, replicas), str(sorted(options.items())))
+        return _shared(make(model, replicas, **options), kind, model.trainable_variables, replicas)
 
     return make_eval_step
 

@@ -1,8 +1,8 @@
-"""Singular and plural."""
+"""Singular and plural, and long words."""
 
 import pytest
 
-from trainer.words import plural
+from trainer.words import plural, shortened
 
 
 @pytest.mark.parametrize(
@@ -10,3 +10,8 @@ from trainer.words import plural
 )
 def test_a_count_of_one_is_singular_and_any_other_plural(count, expected):
     assert plural(count, "step") == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", ""), ("abcdef", "abcdef"), ("abcdefg", "abc...")])
+def test_a_text_is_shortened_only_if_it_is_longer(text, expected):
+    assert shortened(text, 6) == expected

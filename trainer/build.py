@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from trainer import classes
 from trainer.config import Config
 from trainer.data import corpus, token_store
+from trainer.labels import Classes
 from trainer.model.classifier import Classifier, Dimensions
 from trainer.run.distribution import Replicas
 from trainer.run.state import Adam, TrainState
@@ -26,33 +26,37 @@ def open_corpus(config: Config) -> corpus.Corpus:
     )
 
 
-def dimensions_of(config: Config, vocab_size: int) -> Dimensions:
-    """The dimensions of the model that the config describes."""
+def dimensions_of(config: Config, vocab_size: int, classes: Classes) -> Dimensions:
+    """The dimensions of the model that the config describes, for these classes."""
     return Dimensions(
         vocab_size=vocab_size,
         embedding_dim=config.embedding_dim,
         lstm_units=config.lstm_units,
         dense_units=config.dense_units,
-        logits=classes.LOGITS,
+        logits=classes.logits,
     )
 
 
-def make_model(config: Config, vocab_size: int) -> Classifier:
+def make_model(config: Config, vocab_size: int, classes: Classes) -> Classifier:
     """The classifier that the config describes, with its initial weights."""
-    return Classifier(dimensions_of(config, vocab_size), dropout=config.dropout, seed=config.seed)
+    return Classifier(dimensions_of(config, vocab_size, classes), dropout=config.dropout, seed=config.seed)
 
 
-def make_state(config: Config, vocab_size: int, texts: Mapping[str, str], replicas: Replicas) -> TrainState:
+def make_state(
+    config: Config, vocab_size: int, classes: Classes, texts: Mapping[str, str], replicas: Replicas
+) -> TrainState:
     """A state at step 0 with every variable built; each replica has a copy of the model and the optimizer.
 
     Args:
       config: the settings.
       vocab_size: tokens of the vocabulary.
+      classes: the classes of the corpus.
       texts: the string variables of the state by name, as `TrainState` takes them.
       replicas: the replicas that get a copy of the variables.
     """
     with replicas.scope():
-        model, optimizer = make_model(config, vocab_size), Adam(config.learning_rate, name="adam")
+        model = make_model(config, vocab_size, classes)
+        optimizer = Adam(config.learning_rate, name="adam")
         optimizer.build(model.trainable_variables)
     return TrainState(
         model=model,

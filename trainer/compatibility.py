@@ -12,6 +12,7 @@ from trainer.config import Config, Settings
 from trainer.data import input_pipeline
 from trainer.errors import InputError
 from trainer.fields import FIXED, FREE, INEXACT
+from trainer.labels import NEGATIVE_POSITIVE, Classes
 from trainer.model import encoder
 from trainer.run import checkpoint_reading, conditions
 from trainer.run.state import TrainState
@@ -19,6 +20,8 @@ from trainer.settings import changes
 
 # The ids of those parts of our code that affect the bits of a result.
 NUMERICS = {"kernel": encoder.NUMERICS_ID, "batch order": input_pipeline.BATCH_ORDER_ID}
+
+CLASSES = "classes"  # the fingerprint that holds the classes; one that lacks it has NEGATIVE_POSITIVE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +53,41 @@ def compare(
       settings: the settings of the start.
       recorded_conditions: the conditions of exactness recorded with the run.
       current_conditions: the conditions of this process.
-      recorded_fingerprints: the fingerprints of the run's vocabulary and splits.
-      current_fingerprints: the fingerprints of the vocabulary and splits opened now; None if none are open.
+      recorded_fingerprints: the fingerprints of the run's vocabulary, splits and classes.
+      current_fingerprints: the same of what is open now; None if nothing is.
     """
     fixed = changes(stored, settings, FIXED)
     recorded = recorded_fingerprints or {}
-    changed = [name for name, value in (current_fingerprints or {}).items() if recorded.get(name) != value]
-    fixed += [f"the {name} has changed" for name in changed]
+    if current_fingerprints is not None:
+        fixed += _changed_classes(recorded.get(CLASSES), current_fingerprints.get(CLASSES))
+        names = (name for name in current_fingerprints if name != CLASSES)
+        changed = [name for name in names if recorded.get(name) != current_fingerprints[name]]
+        fixed += [f"the {name} has changed" for name in changed]
     inexact = changes(stored, settings, INEXACT)
     inexact += conditions.differences(recorded_conditions, current_conditions)
     return Differences(fixed, inexact)
+
+
+def fingerprint_of(classes: Classes) -> dict[str, str]:
+    """The fingerprint of the classes; older versions knew the usual two alone, and did not record them."""
+    return {} if classes == NEGATIVE_POSITIVE else {CLASSES: classes.to_json()}
+
+
+def _changed_classes(recorded: str | None, current: str | None) -> list[str]:
+    if recorded == current:
+        return []
+    usual = NEGATIVE_POSITIVE.to_json()
+    return [f"the classes were {_shown(recorded or usual)} and are {_shown(current or usual)} now"]
+
+
+def _shown(classes: str) -> str:
+    # Untrusted text of a checkpoint; as --labels would write it.
+    try:
+        known = Classes.from_json(classes)
+    except (ValueError, TypeError, RecursionError):
+        return repr(classes[:100])
+    named = zip(known.names, known.values, strict=True)
+    return "; ".join(f"{name}={','.join(values)}" for name, values in named)
 
 
 def check_compatible(

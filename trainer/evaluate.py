@@ -1,45 +1,58 @@
 """Evaluates a trained model on a split, or on the user's own file."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from trainer import build, classes, output, trained_model
+from trainer import build, output, trained_model
 from trainer.config import Config, Settings
 from trainer.data import review_files
+from trainer.data.review_files import Row
 from trainer.errors import InputError
 from trainer.inference import logits_of, make_predict_step
+from trainer.labels import Classes, listed
+from trainer.report import make_report, table
 from trainer.streams import printable
+from trainer.trained_model import TrainedModel
+from trainer.words import plural
+
+Reviews = tuple[Sequence[bytes] | np.ndarray, np.ndarray]
+"""Texts, and the numbers of their classes."""
 
 
 def run(given: Settings) -> None:
     """Prints all metrics as a table, and writes them as JSON to --output."""
     trained = trained_model.load(given)
+    trained.check_threshold()
     config = trained.config
-    name, reviews = _reviews(config)
-    predict_step = make_predict_step(trained.model)
-    logits, labels = [], []
-    hidden = None if logging.level_info() else True  # None: hidden unless there is a terminal
-    with tqdm(desc=printable(name), unit="review", disable=hidden, leave=False) as bar:
-        for texts, true_labels in reviews:
-            logits.append(logits_of(predict_step, trained.vocabulary, texts, max_length=config.max_length))
-            labels.append(true_labels)
-            bar.update(len(texts))
-    if not logits:
+    name, reviews = _reviews(trained)
+    report = make_report(_logits(trained, name, reviews), trained.classes, config.threshold)
+    if report is None:
         raise InputError(f"There must be reviews to evaluate, but {name} has none; name others.")
-    report = make_report(np.concatenate(logits), np.concatenate(labels))
     if config.output != "-":
         sys.stdout.write(f"step {trained.step} of {config.workdir} on {name}\n\n{table(report)}\n")
-    facts = {"checkpoint": str(trained.prefix), "reviews_of": name, **report._asdict()}
+    facts = {"checkpoint": str(trained.prefix), "reviews_of": name, **report.facts()}
     output.write_json(config.output, facts)
 
 
-def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes] | np.ndarray, np.ndarray]]]:
-    # Returns a name for the reviews, and batches of (texts, labels).
+def _logits(
+    trained: TrainedModel, name: str, reviews: Iterable[Reviews]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    # Yields the logits and the labels of each batch.
+    predict_step, max_length = make_predict_step(trained.model), trained.config.max_length
+    hidden = None if logging.level_info() else True  # None: hidden unless there is a terminal
+    with tqdm(desc=printable(name), unit="review", disable=hidden, leave=False) as bar:
+        for texts, labels in reviews:
+            yield logits_of(predict_step, trained.vocabulary, texts, max_length=max_length), labels
+            bar.update(len(labels))
+
+
+def _reviews(trained: TrainedModel) -> tuple[str, Iterator[Reviews]]:
+    # Returns a name for the reviews, and batches of them.
+    config = trained.config
     if config.input:
         rows = review_files.read(
             config.input,
@@ -48,9 +61,7 @@ def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes] | np.n
             text_column=config.text_column,
             label_column=config.label_column,
         )
-        chunks = review_files.chunks(rows)
-        batches = (([row.text for row in chunk], np.array([row.label for row in chunk])) for chunk in chunks)
-        return config.input, batches
+        return config.input, _of_rows(review_files.chunks(rows), trained.classes, config)
     split = config.split or config.test_split
     if not split:
         raise InputError(
@@ -58,76 +69,50 @@ def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes] | np.n
         )
     corpus = build.open_corpus(config)
     corpus.examples(split)  # raises when there is no such split
-    return f"{config.dataset} {split}", corpus.reviews(split)
+    name = f"{config.dataset} {split}"
+    numbers = np.array(_numbers_of(corpus.classes, trained.classes, name))
+    return name, ((texts, numbers[labels]) for texts, labels in corpus.reviews(split))
 
 
-class Report(NamedTuple):
-    """All metrics. A ratio with a zero denominator is 0; `auc` is None if all reviews have one label."""
-
-    reviews: int
-    loss: float
-    accuracy: float
-    auc: float | None
-    precision: float
-    recall: float
-    f1: float
-    true_positives: int
-    false_positives: int
-    true_negatives: int
-    false_negatives: int
-
-
-def make_report(logits: np.ndarray, labels: np.ndarray) -> Report:
-    """All metrics of a set of reviews.
-
-    Args:
-      logits: float32 [reviews].
-      labels: [reviews], 0 or 1.
-    """
-    positive, predicted = labels.astype(bool), classes.decide(logits).astype(bool)
-    true_positives, false_positives = int(np.sum(predicted & positive)), int(np.sum(predicted & ~positive))
-    true_negatives, false_negatives = int(np.sum(~predicted & ~positive)), int(np.sum(~predicted & positive))
-    wrong = false_positives + false_negatives
-    return Report(
-        reviews=len(labels),
-        loss=float(np.mean(classes.exact_losses(logits, labels))),
-        accuracy=(true_positives + true_negatives) / len(labels),
-        auc=_auc(logits.astype(np.float64), positive),
-        precision=true_positives / max(1, true_positives + false_positives),
-        recall=true_positives / max(1, true_positives + false_negatives),
-        f1=2 * true_positives / max(1, 2 * true_positives + wrong),
-        true_positives=true_positives,
-        false_positives=false_positives,
-        true_negatives=true_negatives,
-        false_negatives=false_negatives,
-    )
+def _of_rows(chunks: Iterable[Sequence[Row]], classes: Classes, config: Config) -> Iterator[Reviews]:
+    # The rows whose label is one of the run's; says at the end how many are skipped.
+    skipped, first = 0, ""
+    for chunk in chunks:
+        texts, numbers = [], []
+        for row in chunk:
+            number = classes.number_of(row.label)
+            if number is not None:
+                texts.append(row.text)
+                numbers.append(number)
+                continue
+            first = first or f"{str(row.label)[:100]!r} in line {row.line}"
+            skipped += 1
+            if config.bad_rows == "stop":
+                raise InputError(
+                    f"Labels must mean a class of the run, {listed(classes.names)}, but {config.input} has "
+                    f"{first}; fix it, or give --bad_rows=skip."
+                )
+        yield texts, np.array(numbers, np.int64)
+    if skipped:
+        logging.warning(
+            "%s of %s %s skipped, because the label means no class of the run, %s: the first is %s.",
+            plural(skipped, "row"),
+            config.input,
+            "is" if skipped == 1 else "are",
+            listed(classes.names),
+            first,
+        )
 
 
-def _auc(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    # Mann and Whitney's U over the number of pairs: the share of pairs of a positive and a negative review
-    # that are ranked correctly, ties counted half.
-    _, of_review, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[of_review]
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if not positives or not negatives:
-        return None
-    u = ranks[positive].sum() - positives * (positives + 1) / 2
-    return float(u / (positives * negatives))
-
-
-def table(report: Report) -> str:
-    """The metrics and the confusion matrix as text."""
-    lines = [f"{name:<10} {_cell(getattr(report, name)):>9}" for name in report._fields[:7]]
-    negative, positive = classes.NAMES
-    rows = [
-        ("", f"predicted {positive}", f"predicted {negative}"),
-        (positive, f"{report.true_positives:,}", f"{report.false_negatives:,}"),
-        (negative, f"{report.false_positives:,}", f"{report.true_negatives:,}"),
-    ]
-    return "\n".join([*lines, "", *(f"{row[0]:<10} {row[1]:>19} {row[2]:>19}" for row in rows)])
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+def _numbers_of(theirs: Classes, ours: Classes, name: str) -> list[int]:
+    """The number that each class of a corpus has in the run; the corpus need not be the run's own."""
+    numbers: list[int] = []
+    for class_name, values in zip(theirs.names, theirs.values, strict=True):
+        meant = {number for value in values if (number := ours.number_of(value)) is not None}
+        if len(meant) != 1:
+            raise InputError(
+                f"Reviews must be of the run's classes, {listed(ours.names)}, but {name} has the class "
+                f"{class_name}, which is none of them; name other reviews."
+            )
+        numbers += meant
+    return numbers

@@ -72,12 +72,12 @@ def stock_model(trained: TrainedModel) -> keras.Sequential:
         vocabulary=_words(trained.vocabulary),
         output_sequence_length=config.max_length or None,
     )
-    layers = stock_layers(build.dimensions_of(config, len(trained.vocabulary)))
+    layers = stock_layers(build.dimensions_of(config, len(trained.vocabulary), trained.classes))
     stock = keras.Sequential([keras.Input(shape=(), dtype="string"), vectorization, *layers])
     stock.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.clip_norm or None),
-        loss=classes.keras_loss(),
-        metrics=classes.keras_metrics(),
+        loss=classes.keras_loss(trained.classes.logits),
+        metrics=classes.keras_metrics(trained.classes.logits),
     )
     for layer, trained_layer in zip(layers, trained.model.layers, strict=True):
         layer.set_weights(trained_layer.get_weights())
@@ -104,7 +104,7 @@ def _save(model: keras.Sequential, path: str, trained: TrainedModel) -> None:
         values = tf.pad(vectorization(texts), [[0, 0], [0, 1]])
         for layer in layers:
             values = layer(values)
-        return classes.serving_outputs(values)
+        return classes.serving_outputs(values, trained.classes.names)
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -112,24 +112,30 @@ def _save(model: keras.Sequential, path: str, trained: TrainedModel) -> None:
     archive.write_out(path, verbose=False)
     mark = pathlib.Path(path) / _MARK
     mark.parent.mkdir()
-    facts = {"checkpoint": str(trained.prefix), "step": trained.step}
+    facts = {
+        "checkpoint": str(trained.prefix),
+        "step": trained.step,
+        "classes": trained.classes.names,
+    }
     mark.write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
-def _load_keras(path: str) -> tf.Tensor:
-    # The logits of the probe texts, computed by the exported file.
-    return keras.models.load_model(path)(tf.constant(_PROBES))[:, 0]
+def _load_keras(path: str) -> np.ndarray:
+    # The logits of the probe texts, computed by the exported file, in the shape of `logits_of`.
+    logits = keras.models.load_model(path)(tf.constant(_PROBES)).numpy()
+    return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
-def _load_saved_model(path: str) -> tf.Tensor:
+def _load_saved_model(path: str) -> np.ndarray:
     loaded = tf.saved_model.load(path)  # keep a reference: it owns the variables
-    return loaded.serve(tf.constant(_PROBES))["logit"]
+    outputs = loaded.serve(tf.constant(_PROBES))
+    return outputs["logit" if "logit" in outputs else "logits"].numpy()
 
 
 def _publish(
     final: pathlib.Path,
     write: Callable[[str], None],
-    load: Callable[[str], tf.Tensor],
+    load: Callable[[str], np.ndarray],
     trained: TrainedModel,
 ) -> None:
     # Writes beside the final path, reloads and checks, and only then renames.
@@ -139,10 +145,11 @@ def _publish(
     try:
         with storage_errors(final), files.plain_name(new) as name:
             write(name)
-            difference = np.abs(tf.sigmoid(load(name)) - tf.sigmoid(_expected_logits(trained)))
-            if not float(np.max(difference)) <= _TOLERANCE:
+            expected = classes.probabilities(_expected_logits(trained))
+            difference = float(np.max(np.abs(classes.probabilities(load(name)) - expected)))
+            if not difference <= _TOLERANCE:
                 raise StorageError(
-                    f"{final} must give the run's probabilities, but differs by {float(np.max(difference))}; "
+                    f"{final} must give the run's probabilities, but differs by {difference}; "
                     f"the older export stays."
                 )
             for path in [*new.rglob("*"), new]:

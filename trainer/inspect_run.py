@@ -71,11 +71,18 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:
+    columns = _columns(rows)
     if rows:
-        yield f"{'history':<10}{''.join(f'{name:>{width}}' for name, width in COLUMNS.items())}"
+        yield f"{'history':<10}{''.join(f'{name:>{width}}' for name, width in columns.items())}"
     for row in rows:
-        line = "".join(f"{_cell(name, row[name]):>{width}}" for name, width in COLUMNS.items())
+        line = "".join(f"{_cell(name, row[name]):>{width}}" for name, width in columns.items())
         yield f"{'':<10}{line}{'' if row['is_committed'] else '  not committed'}"
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, int]:
+    # Without those of metrics that the run does not evaluate.
+    is_shown = {name: name not in metrics.SOMETIMES or any(name in row for row in rows) for name in COLUMNS}
+    return {name: width for name, width in COLUMNS.items() if is_shown[name]}
 
 
 def _cell(name: str, value: Any) -> str:
@@ -93,6 +100,6 @@ def _write_csv(path: str, rows: Sequence[Row]) -> None:
         files.storage_errors(pathlib.Path(path)),
         pathlib.Path(path).open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, _columns(rows), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "best": int(row["best"])} for row in rows)

@@ -150,7 +150,11 @@ def history(curves: event_files.Curves, steps_per_epoch: int) -> list[Row]:
       without validation; `best`, whether it was the best so far; `patience`, the evaluations since patience
       restarted.
     """
-    values = {name: dict(curves.get(curve, [])) for name, curve in metrics.HISTORY.items()}
+    values = {
+        name: dict(curves.get(curve, []))
+        for name, curve in metrics.HISTORY.items()
+        if curve in curves or name not in metrics.SOMETIMES
+    }
     rows: list[Row] = []
     for step in sorted(values["best"]):
         row: Row = {"step": step, "epoch": step / steps_per_epoch}
@@ -166,7 +170,7 @@ def facts_of(inspection: Inspection) -> dict[str, Any]:
     directory, settings, starts = inspection.directory, inspection.config, inspection.starts
     newest, step = inspection.newest, inspection.step
     monitor_state = newest.monitor_state if newest else None
-    metric_at = {row["step"]: row[settings.monitor] for row in inspection.history}
+    metric_at = {row["step"]: row.get(settings.monitor) for row in inspection.history}
     recomputed = sum(start["steps_recomputed_at_least"] for start in starts)
     best = None
     if monitor_state and monitor_state.best_step >= 0:

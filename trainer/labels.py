@@ -98,7 +98,7 @@ def find_classes(counts: Mapping[str, int], given: str = "") -> Classes:
     if len(names) > MOST_CLASSES or (len(names) > 20 and len(names) > total / 2):
         raise InputError(
             f"Labels must be classes, at most {MOST_CLASSES}, but {total} reviews have {len(names)} "
-            f"different ones, such as {_listed(names.values(), 3)}; name another --label_column, or merge "
+            f"different ones, such as {listed(names.values(), 3)}; name another --label_column, or merge "
             f"some by --labels."
         )
     values = _in_order(list(names))
@@ -139,12 +139,13 @@ def _parse(given: str, names: Mapping[str, str]) -> Classes:
     absent = [name for name, of_class in classes if not names.keys() & set(of_class)]
     if absent:
         raise InputError(
-            f"--labels must name labels of the reviews, but none has a label of {_listed(absent)}; "
-            f"their labels are {_listed(names[value] for value in _in_order(list(names)))}."
+            f"--labels must name labels of the reviews, but none has a label of {listed(absent)}; "
+            f"their labels are {listed(names[value] for value in _in_order(list(names)))}."
         )
     return Classes(tuple(name for name, _ in classes), tuple(of_class for _, of_class in classes))
 
 
-def _listed(values: Iterable[str], most: int = 10) -> str:
+def listed(values: Iterable[str], most: int = 10) -> str:
+    """The first values, as a message names them, and how many more there are."""
     shown = [repr(value)[1:-1][:40] for value in values]
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

@@ -5,16 +5,20 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from absl import logging
 from tqdm import tqdm
 
-from trainer import classes, output, trained_model
+from trainer import output, trained_model
+from trainer.classes import Prediction, predictions
 from trainer.config import Config, Settings
 from trainer.data import review_files
 from trainer.data.review_files import Row
 from trainer.inference import logits_of, make_predict_step
+from trainer.words import shortened
+
+_LONGEST_NAME = 20  # columns for the name of a class
 
 
 def run(given: Settings) -> None:
@@ -22,6 +26,8 @@ def run(given: Settings) -> None:
     trained = trained_model.load(given)
     config = trained.config
     logging.info("Model     step %d of %s", trained.step, config.workdir)
+    trained.check_threshold()
+    names = trained.classes.names
     predict_step = make_predict_step(trained.model)
     started, texts = time.monotonic(), 0
     as_line = _json_line if config.output else _plain_line
@@ -32,8 +38,8 @@ def run(given: Settings) -> None:
         for rows in review_files.chunks(_rows(config), size):
             chunk = [row.text for row in rows]
             logits = logits_of(predict_step, trained.vocabulary, chunk, max_length=config.max_length)
-            for row, probability in zip(rows, classes.probabilities(logits), strict=True):
-                file.write(as_line(row, probability))
+            for row, prediction in zip(rows, predictions(logits, names, config.threshold), strict=True):
+                file.write(as_line(row, prediction, names))
             texts += len(rows)
             bar.update(len(rows))
     seconds = time.monotonic() - started
@@ -51,13 +57,22 @@ def _rows(config: Config) -> Iterator[Row]:
     )
 
 
-def _json_line(row: Row, probability: float) -> str:
-    text = row.text.decode(errors="replace")
-    label = classes.name_of(probability)
-    return json.dumps({"line": row.line, "label": label, "probability": probability, "text": text}) + "\n"
+def _json_line(row: Row, prediction: Prediction, names: Sequence[str]) -> str:
+    answer: dict[str, object] = {
+        "line": row.line,
+        "label": prediction.label,
+        "probability": prediction.probability,
+    }
+    if len(names) > 2:
+        answer["probabilities"] = prediction.probabilities
+    return json.dumps({**answer, "text": row.text.decode(errors="replace")}) + "\n"
 
 
-def _plain_line(row: Row, probability: float) -> str:
-    width = max(40, shutil.get_terminal_size().columns - 20)
+def _plain_line(row: Row, prediction: Prediction, names: Sequence[str]) -> str:
+    # With the usual two classes, 20 columns are before the text and beside it.
+    label_width = min(_LONGEST_NAME, max(map(len, names)))
+    width = max(40, shutil.get_terminal_size().columns - label_width - 12)
     text = textwrap.shorten(row.text[: 4 * width].decode(errors="replace"), width, placeholder=" ...")
-    return f"{classes.name_of(probability)}  {probability:.4f}  {text}\n"
+    return (
+        f"{shortened(prediction.label, label_width):<{label_width}}  {prediction.probability:.4f}  {text}\n"
+    )

@@ -1,19 +1,22 @@
 """What training reports: log lines, progress bars, points of the curves, classified sample texts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from trainer import classes, flagfile
+from trainer import flagfile
+from trainer.classes import Prediction, predictions
 from trainer.fields import OnResume
 from trainer.inference import logits_of
+from trainer.labels import NEGATIVE_POSITIVE, Classes
 from trainer.run.state import Sums
 from trainer.session import Session
 from trainer.steps import Slices
 
-SampleText = dict[str, str | float]  # text, label, probability
+SampleText = dict[str, Any]  # text, label, probability; with more than two classes also probabilities
 
 
 def with_progress_bars(batches: Iterable[Slices], session: Session) -> Iterator[Slices]:
@@ -70,11 +73,16 @@ def log_line(
     *,
     is_good: bool = False,
 ) -> None:
-    """Logs one line in fixed columns; a good one is green on a terminal."""
+    """Logs one line in fixed columns; a good one is green on a terminal.
+
+    `metrics` holds loss and accuracy, and may hold f1.
+    """
     last_step = session.last_step
     position = f"step {step:>{len(str(last_step))}}/{last_step}"
     epoch = f"epoch {step / session.data.plan.steps_per_epoch:6.2f}"
     values = f"loss {metrics['loss']:.4f} | accuracy {metrics['accuracy']:.4f}"
+    if "f1" in metrics:  # which training lacks: behind the columns that all lines have
+        remark = f"f1 {metrics['f1']:.4f} | {remark}"
     logging.info("%s", f"{name:<10} | {position} | {epoch} | {values} | {remark}", extra={"is_good": is_good})
 
 
@@ -83,11 +91,26 @@ def classify_sample_texts(session: Session) -> list[SampleText]:
     texts, max_length = session.config.sample_text, session.config.max_length
     logits = logits_of(session.state.model, session.data.vocabulary, texts, max_length=max_length)
     results: list[SampleText] = []
-    for text, probability in zip(texts, classes.probabilities(logits), strict=True):
-        label = classes.name_of(probability).capitalize()
-        logging.info("%s, with probability %.3f of being %s: %s", label, probability, classes.NAMES[1], text)
-        results.append({"text": text, "label": label, "probability": probability})
+    classes = session.data.classes
+    for text, prediction in zip(texts, predictions(logits, classes.names), strict=True):
+        result = _sample_text(text, prediction, classes)
+        subject = prediction.label if len(classes) > 2 else classes.names[1]
+        logging.info(
+            "%s, with probability %.3f of being %s: %s",
+            result["label"],
+            prediction.probability,
+            subject,
+            text,
+        )
+        results.append(result)
     return results
+
+
+def _sample_text(text: str, prediction: Prediction, classes: Classes) -> SampleText:
+    # Older versions wrote these two names with a capital; their runs continue with the same texts.
+    label = prediction.label.capitalize() if classes == NEGATIVE_POSITIVE else prediction.label
+    result: SampleText = {"text": text, "label": label, "probability": prediction.probability}
+    return {**result, "probabilities": prediction.probabilities} if prediction.probabilities else result
 
 
 def write_texts(
@@ -95,9 +118,17 @@ def write_texts(
 ) -> None:
     """Writes the settings of these classes and classified sample texts to TensorBoard's text page."""
     shown = flagfile.shown(session.config, *on_resume)
-    tables: dict[str, Sequence[Mapping[str, str | float]]] = {
+    tables: dict[str, Sequence[Mapping[str, object]]] = {
         "configuration": [{"flag": f"--{flag}", "value": value} for flag, value in shown]
     }
     if sample_texts:
-        tables["sample_texts"] = sample_texts
+        tables["sample_texts"] = [_row(result) for result in sample_texts]
     session.events.write_tables(name, step=int(session.state.step), tables=tables)
+
+
+def _row(result: SampleText) -> dict[str, object]:
+    # A sample text as a row of a table: a column for the probability of each class.
+    cells = {name: value for name, value in result.items() if name != "probabilities"}
+    return cells | {
+        f"probability of {name}": value for name, value in result.get("probabilities", {}).items()
+    }

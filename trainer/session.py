@@ -3,17 +3,19 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
 
-from trainer import build, compatibility, flagfile, warm_start
+from trainer import build, compatibility, flagfile, metrics, warm_start
+from trainer.classes import training_weights
 from trainer.config import Config, Settings
 from trainer.data import input_pipeline, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.fields import FIXED, FREE, INEXACT
+from trainer.labels import Classes
 from trainer.run import (
     checkpoint_cleanup,
     checkpoint_files,
@@ -54,9 +56,19 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The encoded reviews of a run: one store for each split, by the split's name."""
+    """The encoded reviews of a run.
+
+    Attributes:
+      vocabulary: the tokens of the train split.
+      classes: the classes of the corpus.
+      class_weights: the weight of each class in the training loss; empty: none.
+      stores: one for each split, by the split's name.
+      plan: which reviews each training step reads.
+    """
 
     vocabulary: Vocabulary
+    classes: Classes
+    class_weights: tuple[float, ...]
     stores: Mapping[str, token_store.TokenStore]
     plan: input_pipeline.BatchPlan
 
@@ -136,7 +148,7 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
     data = _open_data(start.config)
     texts = _texts(start.config, data, replicas)
     _check(start, data, texts, replicas)
-    state = build.make_state(start.config, len(data.vocabulary), texts, replicas)
+    state = build.make_state(start.config, len(data.vocabulary), data.classes, texts, replicas)
     checkpoints = _restore(start, state, data, texts, source, replicas, stop_requests)
     events = summaries.Summaries(start.directory / "summaries", is_writer=replicas.is_chief)
     workdir.held(start.directory).check()
@@ -146,11 +158,16 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
         data=data,
         replicas=replicas,
         state=state,
-        eval_step=make_eval_step(state.model, replicas),
+        eval_step=_eval_step(start.config, data.classes, state, replicas),
         checkpoints=checkpoints,
         events=events,
         stop_requests=stop_requests,
     )
+
+
+def _eval_step(settings: Config, classes: Classes, state: TrainState, replicas: Replicas) -> EvalStep:
+    needs_confusion = metrics.needs_confusion(settings.monitor, len(classes))
+    return make_eval_step(state.model, replicas, confusion_of=len(classes) if needs_confusion else 0)
 
 
 def _warm_start_source(start: Start) -> TrainedModel | None:
@@ -170,6 +187,7 @@ def _texts(settings: Config, data: Data, replicas: Replicas) -> dict[str, str]:
     # The string variables of the state.
     fingerprints = {"vocabulary": data.vocabulary.fingerprint}
     fingerprints |= {f"split {split}": store.fingerprint for split, store in data.stores.items()}
+    fingerprints |= compatibility.fingerprint_of(data.classes)
     current = conditions.conditions(
         numerics=compatibility.NUMERICS,
         intra_op_threads=settings.intra_op_threads,
@@ -194,7 +212,7 @@ def _check(start: Start, data: Data, texts: Mapping[str, str], replicas: Replica
         )
     if newest:
         compatibility.check_compatible(settings, newest, start.stored, texts)
-        check_size(newest, settings, len(data.vocabulary))
+        check_size(newest, settings, len(data.vocabulary), data.classes)
         if replicas.is_chief:
             compatibility.check_copy(settings, start.stored)
     plan = data.plan
@@ -238,7 +256,7 @@ def _restore(
         if settings.init_from:
             logging.info("The run already has checkpoints: --init_from=%s is ignored.", settings.init_from)
     elif source:
-        warm_start.copy_weights(source, settings, state, data.vocabulary)
+        warm_start.copy_weights(source, settings, state, data.vocabulary, data.classes)
     return checkpoints
 
 
@@ -260,6 +278,8 @@ def _open_data(settings: Config) -> Data:
     logging.info("Reviews   %s", sizes)
     logging.info("Elements  %s", corpus.element_spec)
     logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
+    # What is wrong with the weights is said before the reviews are encoded, which may take minutes.
+    training_weights(settings.class_weights, corpus.classes, [1] * len(corpus.classes))
     vocabulary, stores = token_store.prepare(
         corpus=corpus,
         splits=list(splits.values()),
@@ -267,19 +287,24 @@ def _open_data(settings: Config) -> Data:
         cache_dir=token_store.folder_of(settings.cache_dir),
     )
     train = stores[settings.train_split]
-    _check_labels(settings.train_split, train.labels[:])
+    size = len(corpus.classes)
+    # A label that is none, in a damaged store, is reported when the store has been verified.
+    counts = np.bincount(train.labels[:], minlength=size)[:size].tolist()
+    _check_labels(settings.train_split, counts, corpus.classes)
     plan = input_pipeline.BatchPlan(
         lengths=train.lengths,
         batch_size=settings.batch_size,
         seed=settings.seed,
         max_length=settings.max_length,
     )
-    return Data(vocabulary, stores, plan)
+    weights = training_weights(settings.class_weights, corpus.classes, counts)
+    return Data(vocabulary, corpus.classes, weights, stores, plan)
 
 
-def _check_labels(split: str, labels: np.ndarray) -> None:
-    if labels.min() == labels.max():
+def _check_labels(split: str, counts: Sequence[int], classes: Classes) -> None:
+    present = [name for name, count in zip(classes.names, counts, strict=True) if count]
+    if len(present) == 1:
         raise InputError(
-            f"--train_split must hold reviews of both labels, but all {len(labels)} of {split} have the "
-            f"label {labels[0]}; name other reviews."
+            f"--train_split must hold reviews of two classes or more, but all {sum(counts)} of {split} are "
+            f"{present[0]}; name other reviews."
         )

@@ -1,11 +1,13 @@
 """The compiled training and evaluation steps: only mathematics, on one replica or several."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from trainer import classes
+from trainer import classes, metrics
 from trainer.data import input_pipeline
 from trainer.data.input_pipeline import Batch, batch_spec
 from trainer.metrics import Metrics
@@ -13,6 +15,8 @@ from trainer.run.distribution import Replicas, sum_over_replicas
 from trainer.run.state import Model, Sums, TrainState
 
 EVALUATION_BATCH_SIZE = 256  # reviews per replica
+
+_STOP_REQUESTS = 3  # their place in the result of an evaluation step
 
 Slices = tuple[Batch[Any], ...]  # of one batch, one for each replica of this process
 TrainStep = Callable[[Slices, float], tf.Tensor]
@@ -24,11 +28,19 @@ def _signature(rows: int, replicas: Replicas) -> list[object]:
     return [(batch_spec(rows),) * len(replicas.local), tf.TensorSpec([], tf.float64)]
 
 
-def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, clip_norm: float) -> TrainStep:
+def make_train_step(
+    state: TrainState,
+    replicas: Replicas,
+    *,
+    batch_size: int,
+    clip_norm: float,
+    class_weights: Sequence[float] = (),
+) -> TrainStep:
     """Compiles the step (slices of a batch, stop request) -> float64 [3], which updates the state.
 
     A stop request is 1.0 if this process wants to stop, else 0.0. The result is for the whole batch: loss,
-    global norm of the gradients, and sum of the stop requests.
+    global norm of the gradients, and sum of the stop requests. Each review's loss is multiplied by its class'
+    weight, if there are any; the metrics are not.
     """
     model, optimizer = state.model, state.optimizer
     variables = model.trainable_variables
@@ -42,7 +54,10 @@ def make_train_step(state: TrainState, replicas: Replicas, *, batch_size: int, c
             with tf.GradientTape() as tape:
                 logits = model(batch.token_ids, batch.lengths, training_step=state.step, position=position)
                 losses = batch.weights * classes.losses(logits, batch.labels)
-                loss = tf.reduce_sum(losses) / batch.reviews
+                weighted = (
+                    losses * classes.weights_of(batch.labels, class_weights) if class_weights else losses
+                )
+                loss = tf.reduce_sum(weighted) / batch.reviews
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             sums = _sums(batch, logits, losses)
             # Dense, because the norm of sparse gradients counts repeated tokens separately.
@@ -74,10 +89,11 @@ def _sums(batch: Batch[tf.Tensor], logits: tf.Tensor, losses: tf.Tensor) -> Sums
     )
 
 
-def make_eval_step(model: Model, replicas: Replicas) -> EvalStep:
-    """Compiles the step (slices of a batch, stop request) -> float64 [4].
+def make_eval_step(model: Model, replicas: Replicas, *, confusion_of: int = 0) -> EvalStep:
+    """Compiles the step (slices of a batch, stop request) -> float64 [4 + confusion_of**2].
 
-    The result is summed over the whole batch: loss, correct reviews, reviews and stop requests.
+    The result is summed over the whole batch: loss, correct reviews, reviews and stop requests; then, with
+    `confusion_of` classes, how many reviews of each true class were predicted as each class.
     """
 
     @tf.function(autograph=False, input_signature=_signature(EVALUATION_BATCH_SIZE, replicas))
@@ -87,9 +103,13 @@ def make_eval_step(model: Model, replicas: Replicas) -> EvalStep:
             logits = model(batch.token_ids, batch.lengths)
             losses = classes.losses(logits, batch.labels)
             correct = classes.is_correct(logits, batch.labels)
-            values = (losses, correct, tf.ones_like(logits))
+            values = (losses, correct, tf.ones_like(losses))
             sums = [tf.reduce_sum(tf.cast(value * batch.weights, tf.float64)) for value in values]
-            return sum_over_replicas(tf.stack([*sums, stop]))
+            means = tf.stack([*sums, stop])
+            if not confusion_of:
+                return sum_over_replicas(means)
+            confusion = classes.confusion(logits, batch.labels, batch.weights, confusion_of)
+            return sum_over_replicas(tf.concat([means, confusion], axis=0))
 
         return replicas.run(step_of_replica)
 
@@ -111,10 +131,21 @@ def evaluate(
       stop: whether this process wants to stop; called before each batch.
       abandon: makes the error to raise when a process wants to stop.
     """
-    loss = correct = reviews = 0.0
+    sums = np.zeros(1)
     for batch in batches:
-        batch_loss, batch_correct, batch_reviews, stop_requests = eval_step(batch, float(stop())).numpy()
-        if stop_requests:
+        sums_of_batch = eval_step(batch, float(stop())).numpy()
+        if sums_of_batch[_STOP_REQUESTS]:
             raise abandon()
-        loss, correct, reviews = loss + batch_loss, correct + batch_correct, reviews + batch_reviews
-    return Metrics(loss=float(loss / reviews), accuracy=float(correct / reviews), reviews=int(reviews))
+        sums = sums + sums_of_batch
+    loss, correct, reviews, _, *confusion = sums.tolist()
+    return Metrics(
+        loss=loss / reviews,
+        accuracy=correct / reviews,
+        reviews=int(reviews),
+        f1=metrics.f1(_as_matrix(confusion)) if confusion else None,
+    )
+
+
+def _as_matrix(counts: Sequence[float]) -> list[list[int]]:
+    size = math.isqrt(len(counts))
+    return [[int(count) for count in counts[at : at + size]] for at in range(0, len(counts), size)]

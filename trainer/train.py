@@ -65,7 +65,11 @@ def train_and_evaluate(session: Session, *, train_step: TrainStep | None = None)
     """
     config, state = session.config, session.state
     train_step = train_step or make_train_step(
-        state, session.replicas, batch_size=config.batch_size, clip_norm=config.clip_norm
+        state,
+        session.replicas,
+        batch_size=config.batch_size,
+        clip_norm=config.clip_norm,
+        class_weights=session.data.class_weights,
     )
     step = int(state.step)
     saves, throughput = SaveInterval(step, config), Throughput(step, config.batch_size)
@@ -137,7 +141,7 @@ def evaluate_and_judge(session: Session, step: int, *, saved_step: int) -> bool:
     if config.validation_split:
         replayed = f"the evaluation at step {step} is abandoned; {plural(step - saved_step, 'step')} to redo."
         validation = evaluate_split(session, config.validation_split, config.validation_steps, replayed)
-        shown = {name: getattr(validation, name) for name in metrics.NAMES}
+        shown = validation.values()
         monitored |= {f"val_{name}": value for name, value in shown.items()}
         session.events.write("validation", step=step, scalars=shown)
     after = early_stopping.verdict(
@@ -212,10 +216,10 @@ def finish(session: Session, reason: str) -> None:
         event_files.remove_run(session.directory / "summaries" / "test")
     if config.test_split:
         test = evaluate_split(session, config.test_split, 0, "the final evaluation will be done again.")
-        shown = {name: getattr(test, name) for name in metrics.NAMES}
+        shown = test.values()
         session.events.write("test", step=step, scalars=shown)
         log_line(session, "test", step, shown, plural(test.reviews, "review"))
-        result["test"] = test._asdict()
+        result["test"] = {**shown, "reviews": test.reviews}
     sample_texts = classify_sample_texts(session)
     result["sample_texts"] = sample_texts
     write_texts(session, "test", sample_texts, FIXED, INEXACT, FREE)

@@ -7,11 +7,12 @@ from typing import Any
 
 from absl import logging
 
-from trainer import build, files, flagfile
+from trainer import build, compatibility, files, flagfile
 from trainer.config import FIELDS, Config, Settings
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.fields import FIXED, FREE
+from trainer.labels import NEGATIVE_POSITIVE, Classes, listed
 from trainer.model.classifier import Classifier, count_weights
 from trainer.run import checkpoint_files, checkpoint_reading, distribution
 from trainer.settings import changes, resolve
@@ -21,17 +22,26 @@ _READABLE_ELSEWHERE = ("dataset", "text_column", "label_column")  # fixed in tra
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A trained model with its settings and its vocabulary."""
+    """A trained model with its settings, its vocabulary and its classes."""
 
     config: Config
     prefix: pathlib.Path
     vocabulary: Vocabulary
+    classes: Classes
     model: Classifier
 
     @property
     def step(self) -> int:
         """The training step of these weights."""
         return checkpoint_files.step_of(self.prefix)
+
+    def check_threshold(self) -> None:
+        """Raises InputError when --threshold is given, but there are more than two classes."""
+        if self.config.threshold is not None and len(self.classes) > 2:
+            raise InputError(
+                f"--threshold={self.config.threshold} is for two classes, but {self.config.workdir} has "
+                f"{len(self.classes)}: {listed(self.classes.names)}; leave it out."
+            )
 
 
 def load(given: Settings) -> TrainedModel:
@@ -66,10 +76,24 @@ def _load(directory: pathlib.Path, prefix: pathlib.Path, given: Settings) -> Tra
     distribution.set_threads(intra_op=settings.intra_op_threads, inter_op=settings.inter_op_threads)
     fingerprints = checkpoint_reading.read_texts(prefix, "fingerprints")
     vocabulary = _read_vocabulary(directory, fingerprints.get("vocabulary", ""))
-    check_size(prefix, settings, len(vocabulary))
-    model = build.make_model(settings, len(vocabulary))
+    classes = classes_of(prefix, fingerprints)
+    check_size(prefix, settings, len(vocabulary), classes)
+    model = build.make_model(settings, len(vocabulary), classes)
     checkpoint_reading.restore_parts(prefix, model=model)
-    return TrainedModel(settings, prefix, vocabulary, model)
+    return TrainedModel(settings, prefix, vocabulary, classes, model)
+
+
+def classes_of(prefix: pathlib.Path, fingerprints: Mapping[str, str]) -> Classes:
+    """The classes in the fingerprints of a checkpoint; raises InputError when they are malformed."""
+    text = fingerprints.get(compatibility.CLASSES)
+    if text is None:
+        return NEGATIVE_POSITIVE
+    try:
+        return Classes.from_json(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{prefix} must hold the classes of its run, but does not ({error}); name another checkpoint."
+        ) from error
 
 
 def settings_of(prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -115,12 +139,12 @@ def all_settings_of(
     return {**{name: copied[name] for name in free & copied.keys()}, **settings}
 
 
-def check_size(prefix: pathlib.Path, settings: Config, vocab_size: int) -> None:
+def check_size(prefix: pathlib.Path, settings: Config, vocab_size: int, classes: Classes) -> None:
     """Raises InputError when a checkpoint is too small for the model that its settings describe.
 
     Such settings cannot be trusted, and building the model could exhaust the memory.
     """
-    weights = count_weights(build.dimensions_of(settings, vocab_size))
+    weights = count_weights(build.dimensions_of(settings, vocab_size, classes))
     size = checkpoint_files.size(prefix)
     if size < 4 * weights:
         raise InputError(

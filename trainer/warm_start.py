@@ -12,6 +12,7 @@ from trainer import trained_model
 from trainer.config import Config
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError
+from trainer.labels import Classes, listed
 from trainer.run import checkpoint_files, checkpoint_reading
 from trainer.run.state import TrainState
 from trainer.trained_model import TrainedModel
@@ -43,13 +44,21 @@ def best_metric_of(source: TrainedModel, config: Config) -> float | None:
     return metric if math.isfinite(metric) else None
 
 
-def copy_weights(source: TrainedModel, config: Config, state: TrainState, vocabulary: Vocabulary) -> None:
+def copy_weights(
+    source: TrainedModel, config: Config, state: TrainState, vocabulary: Vocabulary, classes: Classes
+) -> None:
     """Copies the weights of the source to a new run; embeddings only for tokens that both have.
 
     Raises:
-      InputError: when a weight has another shape, or --init_optimizer is given and the vocabularies differ;
-        the message names each difference.
+      InputError: when its classes have other names, a weight has another shape, or --init_optimizer is given
+        and the vocabularies differ; the message names each difference.
     """
+    if source.classes.names != classes.names:
+        raise InputError(
+            f"--init_from={config.init_from} must have the classes of this run, {listed(classes.names)}, "
+            f"but has {listed(source.classes.names)}; {_renamed(source.classes, classes)}leave out "
+            f"--init_from."
+        )
     theirs, ours = source.model.trainable_variables, state.model.trainable_variables
     differences = _shape_differences(ours, theirs)
     if config.init_optimizer and source.vocabulary != vocabulary:
@@ -75,6 +84,17 @@ def copy_weights(source: TrainedModel, config: Config, state: TrainState, vocabu
         is_known.sum(),
         len(is_known),
     )
+
+
+def _renamed(theirs: Classes, ours: Classes) -> str:
+    # How to give our classes the names and the order of theirs, if there are as many.
+    if len(theirs) != len(ours):
+        return ""
+    values = dict(zip(ours.names, ours.values, strict=True))
+    if set(theirs.names) != set(ours.names):
+        values = dict(zip(theirs.names, ours.values, strict=True))
+    labels = ";".join(f"{name}={','.join(values[name])}" for name in theirs.names)
+    return f"name its own by --labels='{labels}', or "
 
 
 def _shape_differences(ours: Sequence[keras.Variable], theirs: Sequence[keras.Variable]) -> list[str]:

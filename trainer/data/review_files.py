@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from absl import logging
 
-from trainer import classes, files
+from trainer import files
 from trainer.errors import InputError
+from trainer.labels import NEGATIVE_POSITIVE
 
 TABLES = ("csv", "tsv", "jsonl")
 CHUNK = 2048  # reviews in memory at once
@@ -271,12 +272,15 @@ def _row(line: int, text: object, label: object, columns: _Columns) -> Row | _Ba
         return Row(line, _bytes(text), None)
     if not text.strip():
         return _BadRow(line, f'its "{columns.text}" is empty')
-    known = classes.class_of(label)
+    known = NEGATIVE_POSITIVE.number_of(label)
     if known is None:
         given = (
             f'it has no "{columns.label}"' if label is None else f"its {columns.label} is {repr(label)[:100]}"
         )
-        return _BadRow(line, f"{given}, and it must be one of {', '.join(classes.LABELS)}")
+        return _BadRow(
+            line,
+            f"{given}, and it must be one of {', '.join(sum(NEGATIVE_POSITIVE.values, ()))}",
+        )
     return Row(line, _bytes(text), known)
 
 

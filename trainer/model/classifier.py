@@ -81,12 +81,13 @@ class Classifier(tf.Module):
           position: (slice, slices): the dropout mask is this slice of the whole batch's mask.
 
         Returns:
-          float32 [batch], the logits.
+          float32, the logits: [batch] if there is one for each text, else [batch, logits].
         """
         states = self._encoder(token_ids, lengths, training=training_step is not None)
         if self._dropout and training_step is not None:
             states = self._drop(states, training_step, position)
-        return tf.squeeze(self.logit(self.hidden(states)), axis=1)
+        logits = self.logit(self.hidden(states))
+        return tf.squeeze(logits, axis=1) if self.logit.units == 1 else logits
 
     def _drop(self, states: tf.Tensor, training_step: tf.Tensor, position: tuple[int, int]) -> tf.Tensor:
         seed = tf.constant([self._dropout_seed, 0], tf.int64)

@@ -29,7 +29,7 @@ class Adam(keras.optimizers.Adam):
 
 
 class Model(Protocol):
-    """A trackable model: token_ids int32 [batch, time], lengths int32 [batch] -> logits float32 [batch]."""
+    """A trackable model: token_ids int32 [batch, time], lengths int32 [batch] -> logits float32."""
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
@@ -43,7 +43,10 @@ class Model(Protocol):
         training_step: tf.Tensor | None = None,
         position: tuple[int, int] = (0, 1),
     ) -> tf.Tensor:
-        """The logits; in training, of slice `position` = (slice, slices) of the step's batch."""
+        """The logits, [batch] or [batch, classes].
+
+        In training, those of slice `position` = (slice, slices) of the step's batch.
+        """
 
 
 class TrainState(tf.Module):
