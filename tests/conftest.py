@@ -20,11 +20,11 @@ with importing_tensorflow():
     import tensorflow as tf
     from compare_runs import outcome
     from compiled_steps import shared_eval_step, shared_train_step
-    from fakes import NoStopRequests, tiny
+    from fakes import NoStopRequests, corpus_of, tiny
     from processes import SERVER
     from reference_runs import STEPS
 
-from trainer import flags, session, steps, train
+from trainer import build, flags, session, steps, train
 from trainer.data.corpus import open_corpus
 from trainer.run.checkpoint_manager import Checkpoints
 
@@ -223,6 +223,29 @@ def small_disk(tmp_path):
     yield mount
     if mounted:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+TOPICS = ("sports", "Politics & Law", "arts")
+
+
+@pytest.fixture
+def topics(monkeypatch):
+    """Within the test each run reads a corpus of three classes; returns their names."""
+    monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of(*TOPICS))
+    return TOPICS
+
+
+@pytest.fixture(scope="session")
+def finished_topics(build_once, cache_dir):
+    """The directory of a tiny run of three classes that was left alone; to be read, not written."""
+
+    def make(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, "open_corpus", lambda config: corpus_of(*TOPICS))
+            given = tiny(folder / "run", cache_dir, monitor="val_f1", sample_text=("word5 word5",))
+            train.run(given, stop_requests=NoStopRequests())
+
+    return build_once("topics", make) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -3,44 +3,10 @@
 import json
 import pathlib
 
-import numpy as np
 import pytest
-import tensorflow as tf
 
-from trainer import classes, evaluate
+from trainer import evaluate
 from trainer.errors import InputError
-
-
-def test_a_report_counts_true_and_false_positives_and_negatives():
-    logits, labels = (
-        np.array([2.0, 1.0, -1.0, 0.5, -2.0, -0.1, 3.0], np.float32),
-        np.array([1, 0, 0, 1, 1, 0, 1]),
-    )
-    report = evaluate.make_report(logits, labels)
-    assert (report.true_positives, report.false_positives, report.true_negatives, report.false_negatives) == (
-        3,
-        1,
-        2,
-        1,
-    )
-    assert (report.accuracy, report.precision, report.recall, report.f1) == (5 / 7, 3 / 4, 3 / 4, 3 / 4)
-    assert report.loss == pytest.approx(
-        float(tf.reduce_mean(classes.losses(logits, labels.astype(np.float32)))), rel=1e-6
-    )
-
-
-def test_auc_is_the_fraction_of_correctly_ordered_pairs_with_ties_counting_half():
-    random = np.random.default_rng(0)
-    logits, labels = np.round(random.normal(size=200), 1).astype(np.float32), random.integers(0, 2, 200)
-    pairs = [(p > n) + (p == n) / 2 for p in logits[labels == 1] for n in logits[labels == 0]]
-    assert evaluate.make_report(logits, labels).auc == pytest.approx(np.mean(pairs), rel=1e-12)
-
-
-def test_a_report_of_a_single_class_has_no_auc_and_no_division_by_zero():
-    report = evaluate.make_report(np.array([-1.0], np.float32), np.array([0]))
-    assert report.auc is None
-    assert "auc                -" in evaluate.table(report)
-    assert (report.precision, report.recall, report.f1, report.accuracy) == (0.0, 0.0, 0.0, 1.0)
 
 
 @pytest.fixture

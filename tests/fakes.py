@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import train
+from trainer.data.corpus import Corpus
+from trainer.labels import Classes
 from trainer.run.state import TrainState
 
 
@@ -89,6 +91,43 @@ def resume_one_epoch(workdir: pathlib.Path, cache_dir: str, **settings) -> None:
 def command(given: dict) -> list[str]:
     """The command line that gives these settings."""
     return [sys.executable, "-m", "trainer.main", *(f"--{name}={value}" for name, value in given.items())]
+
+
+def corpus_of(*names: str, reviews: int = 60) -> Corpus:
+    """A corpus whose classes have these names; each class has a word of its own, which many texts hold.
+
+    Its splits are train, validation and test, with as many reviews each, in any part of which all classes
+    occur.
+    """
+    classes = Classes(names, tuple((name.lower(),) for name in names))
+    random = np.random.default_rng(0)
+    texts, labels = {}, {}
+    for split in ("train", "validation", "test"):
+        labels[split] = np.arange(reviews) % len(names)
+        words = np.where(random.random((reviews, 9)) < 0.2, labels[split][:, None] + 5, random.integers(5))
+        words = np.where(random.random((reviews, 9)) < 0.5, words, random.integers(5, size=(reviews, 9)))
+        texts[split] = np.array([" ".join(f"word{word}" for word in row).encode() for row in words], object)
+
+    def part(split):
+        name, _, end = split.partition("[:")
+        return name, int(end.removesuffix("]") or reviews) if end else reviews
+
+    def batches(split):
+        name, end = part(split)
+        yield texts[name][:end], labels[name][:end]
+
+    return Corpus(
+        name="topics",
+        version="1",
+        description="Topics.",
+        citation="",
+        element_spec="text: string, label: a class",
+        split_sizes=dict.fromkeys(texts, reviews),
+        sources=(),
+        sizes=lambda split: [part(split)[1]],
+        batches=batches,
+        classes=classes,
+    )
 
 
 class NoStopRequests:

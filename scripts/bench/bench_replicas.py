@@ -35,6 +35,7 @@ from timing import exit_on_sigterm, machine, machine_line, running, seconds, spr
 from trainer import build, classes, steps
 from trainer.config import Config
 from trainer.data.input_pipeline import Batch, batch_spec
+from trainer.labels import NEGATIVE_POSITIVE
 from trainer.run import cluster, distribution
 from trainer.run.state import Sums, TrainState
 
@@ -73,7 +74,9 @@ def make_steps() -> dict[str, list[Callable[[Batch], tf.Tensor]]]:
     config, replicas = Config(workdir="none", batch_size=BATCH_SIZE), distribution.Replicas()
     made: dict[str, list[Callable[[Batch], tf.Tensor]]] = {"bare": [], "one_device": []}
     for _ in range(COPIES):
-        bare_state, state = (build.make_state(config, VOCAB_SIZE, TEXTS, replicas) for _ in range(2))
+        bare_state, state = (
+            build.make_state(config, VOCAB_SIZE, NEGATIVE_POSITIVE, TEXTS, replicas) for _ in range(2)
+        )
         step = steps.make_train_step(state, replicas, batch_size=BATCH_SIZE, clip_norm=config.clip_norm)
         made["bare"].append(bare_step(bare_state))
         made["one_device"].append(lambda batch, step=step: step((batch,), 0.0))
@@ -108,7 +111,7 @@ def exchange() -> None:
     replicas = distribution.Replicas(
         "multi_worker", cluster=cluster.read_cluster("multi_worker"), connect_secs=120
     )
-    state = build.make_state(Config(workdir="none"), VOCAB_SIZE, TEXTS, replicas)
+    state = build.make_state(Config(workdir="none"), VOCAB_SIZE, NEGATIVE_POSITIVE, TEXTS, replicas)
     shapes = [variable.shape for variable in state.model.trainable_variables]
 
     @tf.function(autograph=False)

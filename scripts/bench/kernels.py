@@ -12,6 +12,7 @@ with importing_tensorflow():
 from trainer import build, steps
 from trainer.config import Config
 from trainer.data.input_pipeline import Batch
+from trainer.labels import NEGATIVE_POSITIVE
 from trainer.model import lstm
 from trainer.run.distribution import Replicas
 
@@ -111,7 +112,7 @@ def forward_and_backward(kernel: Callable[[Example], tf.Tensor], example: Exampl
 def train_step(batch_size: int, time_steps: int, vocab_size: int) -> Call:
     """The trainer's whole step, on a batch of that shape."""
     config, replicas = Config(workdir="none", batch_size=batch_size), Replicas()
-    state = build.make_state(config, vocab_size, TEXTS, replicas)
+    state = build.make_state(config, vocab_size, NEGATIVE_POSITIVE, TEXTS, replicas)
     step = steps.make_train_step(state, replicas, batch_size=batch_size, clip_norm=config.clip_norm)
     batch = Example(batch_size, time_steps, vocab_size).batch()
     return lambda: step((batch,), 0.0).numpy()

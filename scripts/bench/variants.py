@@ -31,6 +31,7 @@ from trainer import build, flags, steps
 from trainer.config import Config
 from trainer.data import input_pipeline, token_store
 from trainer.data.input_pipeline import BatchPlan
+from trainer.labels import NEGATIVE_POSITIVE
 from trainer.metrics import Metrics
 from trainer.model.classifier import Classifier
 from trainer.model.encoder import Encoder
@@ -49,7 +50,7 @@ class KerasEncoder(Encoder):
 
 def make_state(settings: Config, vocab_size: int, variant: str) -> TrainState:
     """The initial state of a variant."""
-    dimensions = build.dimensions_of(settings, vocab_size)
+    dimensions = build.dimensions_of(settings, vocab_size, NEGATIVE_POSITIVE)
     encoder = None
     if variant == "Keras":
         encoder = KerasEncoder(
