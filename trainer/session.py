@@ -10,7 +10,7 @@ from absl import logging
 
 from trainer import build, compatibility, flagfile, warm_start
 from trainer.config import Config, Settings
-from trainer.data import input_pipeline, token_store
+from trainer.data import cache_entry, input_pipeline, token_store
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.fields import FIXED, FREE, INEXACT
@@ -264,7 +264,8 @@ def _open_data(settings: Config) -> Data:
         corpus=corpus,
         splits=list(splits.values()),
         vocab_size=settings.vocab_size,
-        cache_dir=token_store.folder_of(settings.cache_dir),
+        cache_dir=cache_entry.folder_of(settings.cache_dir),
+        tokenizer=build.tokenizer_of(settings),
     )
     train = stores[settings.train_split]
     _check_labels(settings.train_split, train.labels[:])
