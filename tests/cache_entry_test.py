@@ -2,11 +2,15 @@
 
 import errno
 import os
+import pathlib
+import pwd
 
 import pytest
 
 from trainer import files
+from trainer.data import cache_entry
 from trainer.data.cache_entry import clear_place, holds_only, locked, move_aside, publish, temporary_folder
+from trainer.errors import InputError
 
 
 def test_a_symlinked_lock_file_is_refused(tmp_path):
@@ -120,3 +124,40 @@ def test_a_damaged_entry_moves_to_the_temporary_folder_and_anything_else_aside(t
         clear_place(tmp_path / "train", temporary, is_ours=is_ours)
     (aside,) = tmp_path.glob("train.*.aside")
     assert aside.read_text() == "precious"
+
+
+def test_without_cache_dir_the_users_cache_folder_is_used(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for unset in ("", "relative/cache", "."):
+        monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert cache_entry.folder_of("") == "/home/me/.cache/trainer"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_entry.folder_of("") == "/caches/trainer"
+    assert (cache_entry.folder_of("here"), cache_entry.folder_of("~/c")) == ("here", "/home/me/c")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    for unset in ("", "relative"):
+        monkeypatch.setenv("HOME", unset)
+        assert cache_entry.folder_of("") == f"{home}/.cache/trainer"
+    with pytest.raises(
+        InputError, match=r"~nobody-at-all/c is in the home of an unknown user; .*--cache_dir"
+    ):
+        cache_entry.folder_of("~nobody-at-all/c")
+
+
+@pytest.mark.parametrize("link", ["", "linked"])
+def test_is_inside_resolves_symlinks(tmp_path, link):
+    (tmp_path / "cache" / "a").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "cache")
+    (tmp_path / "cache" / "out").symlink_to("/etc")
+    cache = str(tmp_path / (link or "cache"))
+    inside = [tmp_path / "cache" / "a", tmp_path / "linked" / "a", tmp_path / "cache" / "gone"]
+    outside = [
+        tmp_path,
+        tmp_path / "cache" / "..",
+        tmp_path / "cache" / "out",
+        tmp_path / "cachet",
+        pathlib.Path("a\0b"),
+    ]
+    assert [cache_entry.is_inside(path, cache) for path in inside] == [True] * 3
+    assert [cache_entry.is_inside(path, cache) for path in outside] == [False] * 5

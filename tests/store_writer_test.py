@@ -11,7 +11,7 @@ from token_store_test import ListedCorpus, prepare
 from vocabulary_test import awkward_texts
 
 from trainer.data import store_writer
-from trainer.data.vocabulary import Vocabulary, tokenize
+from trainer.data.vocabulary import WORDS, Vocabulary
 
 
 def test_at_most_two_more_batches_of_reviews_than_cores_are_in_memory(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def test_a_store_built_on_all_cores_equals_one_built_review_by_review(tmp_path, 
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4))
     vocabulary, stores = prepare(tmp_path, Batched(), ["train"], vocab_size=300)
-    tokens = [tokenize([text]).to_list()[0] for text in texts]
+    tokens = [WORDS([text]).to_list()[0] for text in texts]
     counts = collections.Counter(token for review in tokens for token in review)
     by_rank = sorted(counts, key=lambda token: (counts[token], token), reverse=True)
     assert vocabulary.tokens == (b"", b"[UNK]", *by_rank[:298])

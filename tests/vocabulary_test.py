@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.data.corpus import open_corpus
-from trainer.data.vocabulary import Vocabulary, build_vocabulary, on_all_cores, tokenize
+from trainer.data.vocabulary import WORDS, Tokenizer, Vocabulary, build_vocabulary, on_all_cores
 from trainer.errors import InputError
 
 LETTERS = [
@@ -91,17 +91,17 @@ def test_the_vocabulary_of_imdb_is_that_of_keras(tmp_path):
 
 
 def test_only_ascii_letters_are_lowered_and_only_ascii_marks_are_dropped():
-    (tokens,) = tokenize(["Don't  SAY «ÉTÉ»\u3000twice.<br />"]).to_list()
+    (tokens,) = WORDS(["Don't  SAY «ÉTÉ»\u3000twice.<br />"]).to_list()
     assert tokens == [b"dont", b"say", "«ÉtÉ»\u3000twicebr".encode()]
 
 
 @pytest.mark.parametrize("text", ["", " \n\t", "...", " !? \r\n"])
 def test_an_empty_review_has_no_tokens(text):
-    assert tokenize([text, "x"]).to_list() == [[], [b"x"]]
+    assert WORDS([text, "x"]).to_list() == [[], [b"x"]]
 
 
 def test_no_texts_have_no_tokens():
-    assert tokenize(np.array([], object)).to_list() == []
+    assert WORDS(np.array([], object)).to_list() == []
 
 
 def test_frequent_tokens_come_first_and_ties_in_descending_order():
@@ -138,7 +138,7 @@ def test_all_cores_work_at_a_time_whatever_the_threads_of_training(cores):
 
     def meet(text):
         all_at_work.wait()
-        return tokenize([text]).to_list()
+        return WORDS([text]).to_list()
 
     assert list(on_all_cores(meet, ["a b", "c"] * cores)) == [[[b"a", b"b"]], [[b"c"]]] * cores
     assert threads == (
@@ -169,6 +169,48 @@ def test_a_corpus_without_tokens_has_a_vocabulary():
     vocabulary = build_vocabulary(batches=[["", "..."]], vocab_size=10)
     assert len(vocabulary) == 2
     assert vocabulary.encode(["", "word"]).to_list() == [[], [1]]
+
+
+CHARACTERS = Tokenizer(tokens="characters")
+
+
+def test_characters_are_those_of_keras():
+    texts = ["这部电影很好看！", "Good, GOOD\tfilm\nagain", "é̂ 🎬", "", "\n", b"\xff"]
+    vocabulary = build_vocabulary(batches=[texts], vocab_size=99, tokenizer=CHARACTERS)
+    layer = keras.layers.TextVectorization(split="character", vocabulary=_as_text(vocabulary.tokens[2:]))
+    np.testing.assert_array_equal(vocabulary.encode(texts).to_tensor(), layer(tf.constant(texts)).numpy())
+
+
+def _as_text(tokens):
+    return [token.decode() for token in tokens]
+
+
+def test_a_newline_is_an_unknown_character_so_a_vocabulary_file_has_a_token_per_line():
+    vocabulary = build_vocabulary(batches=[["a\na\nb"]], vocab_size=9, tokenizer=CHARACTERS)
+    assert vocabulary.tokens == (b"", b"[UNK]", b"a", b"b")
+    assert vocabulary.encode(["a\nb"]).to_list() == [[2, 1, 3]]
+    assert Vocabulary.from_bytes(vocabulary.to_bytes(), CHARACTERS) == vocabulary
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("Good<br /><br/>film", b"good film"),
+        ('<p class="review">The <A HREF=x>end</a></p>', b"the end"),
+        ("Tom&nbsp;&amp;&#160;Jerry &#xE9;", b"tom jerry"),
+        ("1 < 2 and 3 > 2, I <3 it", b"1 2 and 3 2 i 3 it"),
+        ("AT&T; fish & chips", b"at fish chips"),
+        ("<!-- note --><!DOCTYPE html>text", b"text"),
+    ],
+)
+def test_tags_and_entities_are_removed_on_request(text, tokens):
+    assert Tokenizer(strip_html=True)([text]).to_list() == [tokens.split()]
+
+
+def test_each_way_to_make_tokens_has_its_own_id():
+    ways = [Tokenizer(tokens, strip) for tokens in ("words", "characters") for strip in (False, True)]
+    assert len({way.id for way in ways}) == 4
+    assert WORDS.id == "ascii-lower, no ascii punctuation, split at ascii whitespace", "of existing stores"
 
 
 def test_a_vocabulary_file_gives_back_its_tokens():

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from trainer.config import Config
-from trainer.data import corpus, token_store
+from trainer.data import cache_entry, corpus
+from trainer.data.vocabulary import Tokenizer
 from trainer.labels import Classes
 from trainer.model.classifier import Classifier, Dimensions
 from trainer.run.distribution import Replicas
@@ -15,7 +16,7 @@ def open_corpus(config: Config) -> corpus.Corpus:
     return corpus.open_corpus(
         name=config.dataset,
         data_dir=config.data_dir or None,
-        cache_dir=token_store.folder_of(config.cache_dir),
+        cache_dir=cache_entry.folder_of(config.cache_dir),
         text_column=config.text_column,
         label_column=config.label_column,
         requested_splits=[
@@ -24,6 +25,11 @@ def open_corpus(config: Config) -> corpus.Corpus:
         held_out_fraction=config.held_out_fraction,
         seed=config.seed,
     )
+
+
+def tokenizer_of(config: Config) -> Tokenizer:
+    """How the config makes tokens of a text."""
+    return Tokenizer(tokens=config.tokens, strip_html=config.strip_html)
 
 
 def dimensions_of(config: Config, vocab_size: int, classes: Classes) -> Dimensions:

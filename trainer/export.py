@@ -71,6 +71,7 @@ def stock_model(trained: TrainedModel) -> keras.Sequential:
         max_tokens=len(trained.vocabulary),
         vocabulary=_words(trained.vocabulary),
         output_sequence_length=config.max_length or None,
+        split="whitespace" if config.tokens == "words" else "character",
     )
     layers = stock_layers(build.dimensions_of(config, len(trained.vocabulary), trained.classes))
     stock = keras.Sequential([keras.Input(shape=(), dtype="string"), vectorization, *layers])

@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer import compatibility, metrics
 from trainer.config import FIELDS, Config, Settings
-from trainer.data import token_store
+from trainer.data import cache_entry, token_store
 from trainer.errors import InputError, StorageError
 from trainer.fields import NOT_STORED
 from trainer.run import (
@@ -210,7 +210,7 @@ def facts_of(inspection: Inspection) -> dict[str, Any]:
 
 def _damage_of_store(path: pathlib.Path, cache_dir: str) -> str | None:
     # starts.jsonl is untrusted: only stores in the folder that the command line gives are read.
-    if not token_store.is_inside(path, cache_dir):
+    if not cache_entry.is_inside(path, cache_dir):
         return "not read: it is not in --cache_dir"
     return token_store.damage(path)
 

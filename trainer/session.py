@@ -3,17 +3,14 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 from absl import logging
 
-from trainer import build, compatibility, flagfile, metrics, warm_start
-from trainer.classes import training_weights
+from trainer import build, compatibility, flagfile, metrics, training_data, warm_start
 from trainer.config import Config, Settings
-from trainer.data import input_pipeline, token_store
-from trainer.data.vocabulary import Vocabulary
-from trainer.errors import InputError, StorageError
+from trainer.data import input_pipeline
+from trainer.errors import StorageError
 from trainer.fields import FIXED, FREE, INEXACT
 from trainer.labels import Classes
 from trainer.run import (
@@ -35,6 +32,7 @@ from trainer.settings import resolve
 from trainer.signals import StopRequests
 from trainer.steps import EvalStep, make_eval_step
 from trainer.trained_model import TrainedModel, all_settings_of, check_size
+from trainer.training_data import Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,25 +50,6 @@ class Start:
     found: Found
     stored: Settings
     config: Config
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The encoded reviews of a run.
-
-    Attributes:
-      vocabulary: the tokens of the train split.
-      classes: the classes of the corpus.
-      class_weights: the weight of each class in the training loss; empty: none.
-      stores: one for each split, by the split's name.
-      plan: which reviews each training step reads.
-    """
-
-    vocabulary: Vocabulary
-    classes: Classes
-    class_weights: tuple[float, ...]
-    stores: Mapping[str, token_store.TokenStore]
-    plan: input_pipeline.BatchPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +124,7 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
     replicas.share(start.directory, workdir.token(start.directory))
     source = _warm_start_source(start)
     start = dataclasses.replace(start, config=_settle(start.config, source))
-    data = _open_data(start.config)
+    data = training_data.open_data(start.config)
     texts = _texts(start.config, data, replicas)
     _check(start, data, texts, replicas)
     state = build.make_state(start.config, len(data.vocabulary), data.classes, texts, replicas)
@@ -258,53 +237,3 @@ def _restore(
     elif source:
         warm_start.copy_weights(source, settings, state, data.vocabulary, data.classes)
     return checkpoints
-
-
-def _open_data(settings: Config) -> Data:
-    # Opens the vocabulary and the encoded reviews of each split, after building those that --cache_dir lacks;
-    # logs a description.
-    corpus = build.open_corpus(settings)
-    splits = {
-        "train": settings.train_split,
-        "validate": settings.validation_split,
-        "test": settings.test_split,
-    }
-    splits = {use: split for use, split in splits.items() if split}
-    sizes = ", ".join(f"{corpus.examples(split)} to {use} ({split})" for use, split in splits.items())
-    if settings.validation_steps:
-        validated = settings.validation_steps * settings.batch_size
-        sizes += f"; validation uses the first {validated} of its split"
-    logging.info("Dataset   %s %s: %s", corpus.name, corpus.version, " ".join(corpus.description.split()))
-    logging.info("Reviews   %s", sizes)
-    logging.info("Elements  %s", corpus.element_spec)
-    logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
-    # What is wrong with the weights is said before the reviews are encoded, which may take minutes.
-    training_weights(settings.class_weights, corpus.classes, [1] * len(corpus.classes))
-    vocabulary, stores = token_store.prepare(
-        corpus=corpus,
-        splits=list(splits.values()),
-        vocab_size=settings.vocab_size,
-        cache_dir=token_store.folder_of(settings.cache_dir),
-    )
-    train = stores[settings.train_split]
-    size = len(corpus.classes)
-    # A label that is none, in a damaged store, is reported when the store has been verified.
-    counts = np.bincount(train.labels[:], minlength=size)[:size].tolist()
-    _check_labels(settings.train_split, counts, corpus.classes)
-    plan = input_pipeline.BatchPlan(
-        lengths=train.lengths,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        max_length=settings.max_length,
-    )
-    weights = training_weights(settings.class_weights, corpus.classes, counts)
-    return Data(vocabulary, corpus.classes, weights, stores, plan)
-
-
-def _check_labels(split: str, counts: Sequence[int], classes: Classes) -> None:
-    present = [name for name, count in zip(classes.names, counts, strict=True) if count]
-    if len(present) == 1:
-        raise InputError(
-            f"--train_split must hold reviews of two classes or more, but all {sum(counts)} of {split} are "
-            f"{present[0]}; name other reviews."
-        )

@@ -9,7 +9,7 @@ from absl import logging
 
 from trainer import build, compatibility, files, flagfile
 from trainer.config import FIELDS, Config, Settings
-from trainer.data.vocabulary import Vocabulary
+from trainer.data.vocabulary import Tokenizer, Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.fields import FIXED, FREE
 from trainer.labels import NEGATIVE_POSITIVE, Classes, listed
@@ -75,7 +75,7 @@ def _load(directory: pathlib.Path, prefix: pathlib.Path, given: Settings) -> Tra
         )
     distribution.set_threads(intra_op=settings.intra_op_threads, inter_op=settings.inter_op_threads)
     fingerprints = checkpoint_reading.read_texts(prefix, "fingerprints")
-    vocabulary = _read_vocabulary(directory, fingerprints.get("vocabulary", ""))
+    vocabulary = _read_vocabulary(directory, fingerprints.get("vocabulary", ""), build.tokenizer_of(settings))
     classes = classes_of(prefix, fingerprints)
     check_size(prefix, settings, len(vocabulary), classes)
     model = build.make_model(settings, len(vocabulary), classes)
@@ -173,10 +173,10 @@ def _find(directory: pathlib.Path, name: str) -> pathlib.Path:
     return prefix
 
 
-def _read_vocabulary(directory: pathlib.Path, fingerprint: str) -> Vocabulary:
+def _read_vocabulary(directory: pathlib.Path, fingerprint: str, tokenizer: Tokenizer) -> Vocabulary:
     path = directory / "vocabulary.txt"
     try:
-        vocabulary = Vocabulary.from_bytes(files.read(path, limit=2**30))
+        vocabulary = Vocabulary.from_bytes(files.read(path, limit=2**30), tokenizer)
     except (OSError, InputError) as error:
         reason = files.reason(error) if isinstance(error, OSError) else error
         raise StorageError(

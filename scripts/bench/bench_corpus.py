@@ -133,13 +133,13 @@ def make_batches(sizes: Sequence[int], work: pathlib.Path) -> dict[str, float]:
     from trainer.tensorflow_setup import importing_tensorflow
 
     with importing_tensorflow():
-        from trainer.data import corpus, input_pipeline, token_store
+        from trainer.data import cache_entry, corpus, input_pipeline, token_store
 
     batches, taken = {}, dict.fromkeys(sizes, 0.0)
     for size in sizes:
         cache_dir = str(cache_of(size, work))
         opened = corpus.open_corpus(name=make_corpus(size, work), data_dir=str(work), cache_dir=cache_dir)
-        split, folder = f"train[:{size}]", token_store.folder_of(cache_dir)
+        split, folder = f"train[:{size}]", cache_entry.folder_of(cache_dir)
         _, stores = token_store.prepare(corpus=opened, splits=[split], vocab_size=1000, cache_dir=folder)
         plan = input_pipeline.BatchPlan(lengths=stores[split].lengths, batch_size=64, seed=0)
         batches[size] = input_pipeline.train_batches(

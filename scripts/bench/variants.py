@@ -29,7 +29,7 @@ with importing_tensorflow():
 
 from trainer import build, flags, steps
 from trainer.config import Config
-from trainer.data import input_pipeline, token_store
+from trainer.data import cache_entry, input_pipeline, token_store
 from trainer.data.input_pipeline import BatchPlan
 from trainer.labels import NEGATIVE_POSITIVE
 from trainer.metrics import Metrics
@@ -76,7 +76,7 @@ def train(settings: Config, variant: str) -> Iterator[Metrics]:
         corpus=build.open_corpus(settings),
         splits=[settings.train_split, settings.test_split],
         vocab_size=settings.vocab_size,
-        cache_dir=token_store.folder_of(settings.cache_dir),
+        cache_dir=cache_entry.folder_of(settings.cache_dir),
     )
     train_store, test_store = stores[settings.train_split], stores[settings.test_split]
     plan = BatchPlan(

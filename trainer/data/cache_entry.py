@@ -23,11 +23,38 @@ from collections.abc import Callable, Iterator
 from absl import logging
 
 from trainer import files
+from trainer.errors import InputError
 
 LOCK = "lock"
 
 IsOurs = Callable[[str], bool]
 """Whether a file of this name may be one that a builder made."""
+
+
+def folder_of(cache_dir: str) -> str:
+    """The folder that --cache_dir names; if that is empty, the user's cache folder.
+
+    Raises:
+      InputError: when it is in the home of a user who has none.
+    """
+    base = pathlib.PurePath(os.environ.get("XDG_CACHE_HOME", ""))
+    # By the XDG Base Directory Specification, an empty or a relative value is ignored.
+    given = cache_dir or str((base if base.is_absolute() else pathlib.PurePath("~/.cache")) / "trainer")
+    try:
+        return str(pathlib.Path(files.expand_home(given)))
+    except LookupError:
+        raise InputError(
+            f"The encoded reviews must be kept in a folder, but {given} is in the home of an unknown user; "
+            f"name another one by --cache_dir, as in --cache_dir=/tmp/cache."
+        ) from None
+
+
+def is_inside(path: pathlib.Path, cache_dir: str) -> bool:
+    """Whether a path, with links resolved, is in the folder of --cache_dir; opens nothing."""
+    try:
+        return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder_of(cache_dir)))
+    except (OSError, ValueError, InputError):  # ValueError: a NUL byte in the path
+        return False
 
 
 @contextlib.contextmanager

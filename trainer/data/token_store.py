@@ -31,7 +31,7 @@ from trainer.data.stored_array import (
     Verification,
     open_array,
 )
-from trainer.data.vocabulary import STANDARDISER_ID, Vocabulary, build_vocabulary
+from trainer.data.vocabulary import WORDS, Tokenizer, Vocabulary, build_vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.labels import MOST_CLASSES, NEGATIVE_POSITIVE
 
@@ -87,7 +87,12 @@ class TokenStore:
 
 
 def prepare(
-    *, corpus: Corpus, splits: Sequence[str], vocab_size: int, cache_dir: str
+    *,
+    corpus: Corpus,
+    splits: Sequence[str],
+    vocab_size: int,
+    cache_dir: str,
+    tokenizer: Tokenizer = WORDS,
 ) -> tuple[Vocabulary, dict[str, TokenStore]]:
     """Opens the vocabulary and the store of each split, after building those that are missing or damaged.
 
@@ -96,6 +101,7 @@ def prepare(
       splits: in TFDS' syntax; the vocabulary is built from the first one, the train split.
       vocab_size: the largest size of the vocabulary.
       cache_dir: the folder of all stores; written only if something is missing.
+      tokenizer: makes the tokens of a text.
 
     Returns:
       The vocabulary, and the store of each split in the order of `splits`.
@@ -106,44 +112,20 @@ def prepare(
     """
     for split in splits:
         corpus.examples(split)
-    folder = pathlib.Path(cache_dir) / _folder_name(corpus, splits[0], vocab_size)
+    folder = pathlib.Path(cache_dir) / _folder_name(corpus, splits[0], vocab_size, tokenizer)
     with _storage_errors(folder):
-        vocabulary = _find_vocabulary(folder, splits[0])
+        vocabulary = _find_vocabulary(folder, splits[0], tokenizer)
         stores = _find_stores(folder, corpus, splits, vocabulary) if vocabulary else {}
         if vocabulary is None or len(stores) < len(set(splits)):
             with cache_entry.temporary_folder(folder, is_ours=_is_ours) as temporary:
                 if vocabulary is None:
-                    vocabulary = _build_vocabulary(folder, corpus, splits[0], vocab_size, temporary)
+                    vocabulary = _build_vocabulary(
+                        folder, corpus, splits[0], vocab_size, tokenizer, temporary
+                    )
                 for split in splits:
                     if split not in stores:
                         stores[split] = _build(folder, corpus, split, vocabulary, temporary)
     return vocabulary, {split: stores[split] for split in splits}
-
-
-def folder_of(cache_dir: str) -> str:
-    """The folder that --cache_dir names; if that is empty, the user's cache folder.
-
-    Raises:
-      InputError: when it is in the home of a user who has none.
-    """
-    base = pathlib.PurePath(os.environ.get("XDG_CACHE_HOME", ""))
-    # By the XDG Base Directory Specification, an empty or a relative value is ignored.
-    given = cache_dir or str((base if base.is_absolute() else pathlib.PurePath("~/.cache")) / "trainer")
-    try:
-        return str(pathlib.Path(files.expand_home(given)))
-    except LookupError:
-        raise InputError(
-            f"The encoded reviews must be kept in a folder, but {given} is in the home of an unknown user; "
-            f"name another one by --cache_dir, as in --cache_dir=/tmp/cache."
-        ) from None
-
-
-def is_inside(path: pathlib.Path, cache_dir: str) -> bool:
-    """Whether a path, with links resolved, is in the folder of --cache_dir; opens nothing."""
-    try:
-        return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder_of(cache_dir)))
-    except (OSError, ValueError, InputError):  # ValueError: a NUL byte in the path
-        return False
 
 
 def damage(path: pathlib.Path) -> str | None:
@@ -159,9 +141,9 @@ def damage(path: pathlib.Path) -> str | None:
         return f"{type(error).__name__}: {error}"
 
 
-def _folder_name(corpus: Corpus, train_split: str, vocab_size: int) -> str:
+def _folder_name(corpus: Corpus, train_split: str, vocab_size: int, tokenizer: Tokenizer) -> str:
     sources = sorted((pathlib.PurePath(path).name, size, mtime) for path, size, mtime in corpus.sources)
-    key = [FORMAT, corpus.name, corpus.version, train_split, vocab_size, STANDARDISER_ID, sources]
+    key = [FORMAT, corpus.name, corpus.version, train_split, vocab_size, tokenizer.id, sources]
     if corpus.classes != NEGATIVE_POSITIVE:  # which older versions knew alone
         key.append(corpus.classes.to_json())
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
@@ -233,24 +215,29 @@ def _find_stores(
     return {split: store for split, store in found.items() if store is not None}
 
 
-def _find_vocabulary(folder: pathlib.Path, train_split: str) -> Vocabulary | None:
+def _find_vocabulary(folder: pathlib.Path, train_split: str, tokenizer: Tokenizer) -> Vocabulary | None:
     """The vocabulary, if the train split was encoded with it: nothing else proves that it is undamaged."""
     with contextlib.suppress(*_NOT_WHOLE):
         data = files.read(folder / VOCABULARY, limit=_VOCABULARY_BYTES, follow_links=True)
-        vocabulary = Vocabulary.from_bytes(data)
+        vocabulary = Vocabulary.from_bytes(data, tokenizer)
         manifest = store_manifest.read(folder / _quote(train_split))
         return vocabulary if manifest["vocabulary"] == vocabulary.fingerprint else None
     return None
 
 
 def _build_vocabulary(
-    folder: pathlib.Path, corpus: Corpus, train_split: str, vocab_size: int, temporary: pathlib.Path
+    folder: pathlib.Path,
+    corpus: Corpus,
+    train_split: str,
+    vocab_size: int,
+    tokenizer: Tokenizer,
+    temporary: pathlib.Path,
 ) -> Vocabulary:
     final, built = folder / VOCABULARY, temporary / VOCABULARY
     if final.exists():
         logging.warning("%s was not used to encode any store of %s; it is rebuilt.", final, train_split)
     texts = (texts for texts, _ in store_writer.read(corpus, train_split, "Counting"))
-    vocabulary = build_vocabulary(batches=texts, vocab_size=vocab_size)
+    vocabulary = build_vocabulary(batches=texts, vocab_size=vocab_size, tokenizer=tokenizer)
     built.write_bytes(vocabulary.to_bytes())
     with cache_entry.removal_lock(folder):
         if final.is_dir() and not final.is_symlink():

@@ -11,7 +11,7 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -19,9 +19,8 @@ import tensorflow as tf
 from trainer import machine
 from trainer.errors import InputError
 
-# Must change whenever `tokenize` does.
-STANDARDISER_ID = "ascii-lower, no ascii punctuation, split at ascii whitespace"
 PADDING, UNKNOWN = b"", b"[UNK]"
+_HTML = "<[A-Za-z/!][^<>]*>|&(#[0-9]+|#[xX][0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);"
 
 Texts: TypeAlias = Sequence[str] | Sequence[bytes] | np.ndarray | tf.Tensor
 """Texts, [n] string; any bytes, UTF-8 or not."""
@@ -30,17 +29,43 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def tokenize(texts: Texts) -> tf.RaggedTensor:
-    """The tokens of each text: "lower_and_strip_punctuation", then split at whitespace.
+class Tokenizer(NamedTuple):
+    """How a text becomes tokens: "lower_and_strip_punctuation", then a split.
 
-    Args:
-      texts: [n] string. Only ASCII letters are lowered.
-
-    Returns:
-      [n, None] string; a text that has only spaces and punctuation has no tokens.
+    Attributes:
+      tokens: "words": split at whitespace; "characters": each code point is a token, spaces too.
+      strip_html: whether tags and entities are replaced by spaces first.
     """
-    lowered = tf.strings.lower(tf.convert_to_tensor(texts, tf.string))
-    return tf.strings.split(tf.strings.regex_replace(lowered, "[[:punct:]]", ""))
+
+    tokens: str = "words"
+    strip_html: bool = False
+
+    @property
+    def id(self) -> str:
+        """Must change whenever the tokens of a text do."""
+        split = "split at ascii whitespace" if self.tokens == "words" else "split into code points"
+        html = "no html, " if self.strip_html else ""
+        return f"{html}ascii-lower, no ascii punctuation, {split}"
+
+    def __call__(self, texts: Texts) -> tf.RaggedTensor:
+        """The tokens of each text.
+
+        Args:
+          texts: [n] string. Only ASCII letters are lowered.
+
+        Returns:
+          [n, None] string; a text that has only spaces and punctuation has no words.
+        """
+        stripped = tf.convert_to_tensor(texts, tf.string)
+        if self.strip_html:
+            stripped = tf.strings.regex_replace(stripped, _HTML, " ")
+        plain = tf.strings.regex_replace(tf.strings.lower(stripped), "[[:punct:]]", "")
+        if self.tokens == "words":
+            return tf.strings.split(plain)
+        return tf.strings.unicode_split(plain, "UTF-8")
+
+
+WORDS = Tokenizer()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +76,14 @@ class Vocabulary:
     """
 
     tokens: tuple[bytes, ...]
+    tokenizer: Tokenizer = WORDS
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def encode(self, texts: Texts) -> tf.RaggedTensor:
         """The ids of each text's tokens, [n, None] int32."""
-        return tf.ragged.map_flat_values(self._table.lookup, tokenize(texts))
+        return tf.ragged.map_flat_values(self._table.lookup, self.tokenizer(texts))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -65,15 +91,12 @@ class Vocabulary:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """The content of a vocabulary file: one token per line, in the order of ids.
-
-        No token holds a newline, because that is whitespace.
-        """
+        """The content of a vocabulary file: one token per line, in the order of ids; none is a newline."""
         return b"\n".join(self.tokens)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Vocabulary":
-        """The inverse of `to_bytes`.
+    def from_bytes(cls, data: bytes, tokenizer: Tokenizer = WORDS) -> "Vocabulary":
+        """The inverse of `to_bytes`; the file does not hold the tokenizer.
 
         Raises:
           InputError: when `data` is not what `to_bytes` writes.
@@ -84,7 +107,7 @@ class Vocabulary:
                 "A vocabulary must be an empty line, [UNK] and distinct tokens, a line each, "
                 "but this one is not; delete it to have it rebuilt."
             )
-        return cls(tokens)
+        return cls(tokens, tokenizer)
 
     @functools.cached_property
     def _table(self) -> tf.lookup.StaticHashTable:
@@ -112,22 +135,27 @@ def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> I
             yield running.popleft().result()
 
 
-def _count(texts: Texts) -> list[tuple[bytes, int]]:
+def _count(tokenizer: Tokenizer, texts: Texts) -> list[tuple[bytes, int]]:
     """The distinct tokens of some texts, each with its count."""
-    tokens, _, counts = tf.unique_with_counts(tokenize(texts).flat_values)
+    tokens, _, counts = tf.unique_with_counts(tokenizer(texts).flat_values)
     return list(zip(tokens.numpy().tolist(), counts.numpy().tolist(), strict=True))
 
 
-def build_vocabulary(*, batches: Iterable[Texts], vocab_size: int) -> Vocabulary:
+def build_vocabulary(
+    *, batches: Iterable[Texts], vocab_size: int, tokenizer: Tokenizer = WORDS
+) -> Vocabulary:
     """The most frequent tokens, in the order of Keras' `adapt`: by count, then by bytes, both descending.
 
     Args:
       batches: batches of texts, read once; memory holds the distinct tokens and a few batches.
       vocab_size: the largest number of tokens, including padding and [UNK]; at least 3.
+      tokenizer: makes the tokens.
     """
     counts: collections.Counter[bytes] = collections.Counter()
-    for counted in on_all_cores(_count, batches):
+    for counted in on_all_cores(functools.partial(_count, tokenizer), batches):
         for token, count in counted:
             counts[token] += count
+    # A vocabulary file has a token per line. As a character, a newline is unknown.
+    counts.pop(b"\n", None)
     frequent = heapq.nlargest(vocab_size - 2, counts, key=lambda token: (counts[token], token))
-    return Vocabulary((PADDING, UNKNOWN, *frequent))
+    return Vocabulary((PADDING, UNKNOWN, *frequent), tokenizer)

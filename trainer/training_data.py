@@ -1,0 +1,90 @@
+"""The data of a training start: vocabulary, classes, the encoded reviews of each split, and the batches."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from trainer import build
+from trainer.classes import training_weights
+from trainer.config import Config
+from trainer.data import cache_entry, input_pipeline, token_store
+from trainer.data.vocabulary import Vocabulary
+from trainer.errors import InputError
+from trainer.labels import Classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The encoded reviews of a run.
+
+    Attributes:
+      vocabulary: the tokens of the train split.
+      classes: the classes of the corpus.
+      class_weights: the weight of each class in the training loss; empty: none.
+      stores: one for each split, by the split's name.
+      plan: which reviews each training step reads.
+    """
+
+    vocabulary: Vocabulary
+    classes: Classes
+    class_weights: tuple[float, ...]
+    stores: Mapping[str, token_store.TokenStore]
+    plan: input_pipeline.BatchPlan
+
+
+def open_data(settings: Config) -> Data:
+    """Opens what the config names, after encoding what --cache_dir lacks; logs a description.
+
+    Raises:
+      InputError: when the corpus or a split is unknown, the training reviews are all of one class, or
+        --class_weights does not fit the classes.
+      StorageError: when the corpus can't be read, or the encoded reviews can't be written.
+    """
+    corpus = build.open_corpus(settings)
+    splits = {
+        "train": settings.train_split,
+        "validate": settings.validation_split,
+        "test": settings.test_split,
+    }
+    splits = {use: split for use, split in splits.items() if split}
+    sizes = ", ".join(f"{corpus.examples(split)} to {use} ({split})" for use, split in splits.items())
+    if settings.validation_steps:
+        validated = settings.validation_steps * settings.batch_size
+        sizes += f"; validation uses the first {validated} of its split"
+    logging.info("Dataset   %s %s: %s", corpus.name, corpus.version, " ".join(corpus.description.split()))
+    logging.info("Reviews   %s", sizes)
+    logging.info("Elements  %s", corpus.element_spec)
+    logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
+    # What is wrong with the weights is said before the reviews are encoded, which may take minutes.
+    training_weights(settings.class_weights, corpus.classes, [1] * len(corpus.classes))
+    vocabulary, stores = token_store.prepare(
+        corpus=corpus,
+        splits=list(splits.values()),
+        vocab_size=settings.vocab_size,
+        cache_dir=cache_entry.folder_of(settings.cache_dir),
+        tokenizer=build.tokenizer_of(settings),
+    )
+    train = stores[settings.train_split]
+    size = len(corpus.classes)
+    # A label that is none, in a damaged store, is reported when the store has been verified.
+    counts = np.bincount(train.labels[:], minlength=size)[:size].tolist()
+    _check_labels(settings.train_split, counts, corpus.classes)
+    plan = input_pipeline.BatchPlan(
+        lengths=train.lengths,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        max_length=settings.max_length,
+    )
+    weights = training_weights(settings.class_weights, corpus.classes, counts)
+    return Data(vocabulary, corpus.classes, weights, stores, plan)
+
+
+def _check_labels(split: str, counts: Sequence[int], classes: Classes) -> None:
+    present = [name for name, count in zip(classes.names, counts, strict=True) if count]
+    if len(present) == 1:
+        raise InputError(
+            f"--train_split must hold reviews of two classes or more, but all {sum(counts)} of {split} are "
+            f"{present[0]}; name other reviews."
+        )
