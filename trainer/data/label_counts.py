@@ -101,6 +101,11 @@ def classes_of(counts: Mapping[str, Counts], given: str) -> Classes:
             raise unlabelled(split, "all of its labels are missing or -1")
     too_many = any(of_split.others for of_split in counts.values())
     classes = find_classes(total(counts.values()), "" if too_many else given)
+    if len(classes) < 2:
+        raise InputError(
+            f"Labels must be of two classes or more, but all reviews have the label {classes.names[0]}; give "
+            f"reviews of other classes, or name another --label_column."
+        )
     for split, of_split in counts.items():
         if not of_split.size(classes):
             raise InputError(

@@ -187,8 +187,8 @@ def _arrow_files(folder: pathlib.Path) -> list[pathlib.Path]:
         return [folder / pathlib.PurePath(file["filename"]).name for file in state["_data_files"]]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise InputError(
-            f"{folder / 'state.json'} must list the files that `datasets`' save_to_disk wrote, but it does not; "
-            f"save the dataset again."
+            f"{folder / 'state.json'} must list the files that `datasets` saved by save_to_disk, but it does "
+            f"not; save the dataset again."
         ) from None
 
 
