@@ -5,11 +5,11 @@ import pathlib
 from typing import NamedTuple
 
 from trainer import files
-from trainer.data import review_files, review_folders, splits
+from trainer.data import review_folders, splits
 from trainer.data.review_folders import readable
 from trainer.errors import InputError
 
-KINDS = (*review_files.TABLES, "folder")
+KINDS = ("csv", "tsv", "jsonl", "folder")
 
 
 class Found(NamedTuple):

@@ -18,10 +18,10 @@ import numpy as np
 from absl import logging
 
 from trainer import files
-from trainer.data import own_files, permutation, review_files, review_folders, splits
-from trainer.data.review_files import Row
-from trainer.data.review_folders import readable
+from trainer.data import own_files, permutation, review_folders, splits, tables
+from trainer.data.review_folders import Review, readable
 from trainer.errors import InputError
+from trainer.labels import NEGATIVE_POSITIVE
 
 DRAWN = ("train", "validation", "test")
 
@@ -97,7 +97,7 @@ class OwnReviews:
         """
         for part in self.parts(split):
             start = 0
-            for chunk in review_files.chunks(self._rows_of(part.split), size):
+            for chunk in tables.chunks(self._rows_of(part.split), size):
                 selected = slice(max(0, part.first - start), max(0, part.end - start))
                 rows, start = chunk[selected], start + len(chunk)
                 if rows:
@@ -115,23 +115,36 @@ class OwnReviews:
             f"start again when it is complete."
         )
 
-    def _rows_of(self, split: str) -> Iterator[Row]:
+    def _rows_of(self, split: str) -> Iterator[Review]:
         if self._draw is None:
             yield from self._read(self._files[split])
             return
         (file,) = self._files.values()
         start = 0
-        for chunk in review_files.chunks(self._read(file)):
+        for chunk in tables.chunks(self._read(file)):
             if start + len(chunk) > self._draw.count:
                 raise self._changed()
             drawn = self._draw.splits_of(start, start + len(chunk))
             yield from (row for row, its_split in zip(chunk, drawn, strict=True) if its_split == split)
             start += len(chunk)
 
-    def _read(self, path: pathlib.Path) -> Iterator[Row]:
+    def _read(self, path: pathlib.Path) -> Iterator[Review]:
         if self._kind == "folder":
             return review_folders.read(path)
-        return review_files.read_table(path, kind=self._kind, **self._columns)
+        return self._read_table(path)
+
+    def _read_table(self, path: pathlib.Path) -> Iterator[Review]:
+        text_column, label_column = self._columns.values()
+        options = tables.Options(text_column=text_column, label_column=label_column)
+        for row in tables.open_table(path, options, kind=self._kind).rows():
+            label = NEGATIVE_POSITIVE.number_of(row.label) if isinstance(row, tables.Row) else None
+            if isinstance(row, tables.BadRow) or label is None:
+                why = row.why if isinstance(row, tables.BadRow) else f"its label is {row.label!r}"
+                raise InputError(
+                    f"Each row must hold a review, but line {row.line} of {path} does not: {why}; "
+                    f"fix or remove it."
+                )
+            yield Review(row.text, label)
 
     def _read_facts(self) -> list[object]:
         # Files with the same facts count as the same files, in whatever folder they are.

@@ -5,13 +5,21 @@ import pathlib
 import re
 import stat
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from trainer import files
-from trainer.data import review_files
-from trainer.data.review_files import Row
+from trainer.data.compression import Source
+from trainer.data.text_encoding import Text
 from trainer.errors import InputError
 
 CLASSES = ("neg", "pos")
+
+
+class Review(NamedTuple):
+    """A text in UTF-8 and the number of its class."""
+
+    text: bytes
+    label: int
 
 
 def classes_of(folder: pathlib.Path) -> list[str]:
@@ -51,7 +59,7 @@ def _natural_order(entry: tuple[pathlib.Path, int]) -> tuple[list[int | str], in
     return numbered, label, path.name
 
 
-def read(folder: pathlib.Path) -> Iterator[Row]:
+def read(folder: pathlib.Path) -> Iterator[Review]:
     """The reviews of a folder, in the order of `texts_of`; memory holds one at a time.
 
     Raises:
@@ -61,10 +69,10 @@ def read(folder: pathlib.Path) -> Iterator[Row]:
         with readable(path):
             if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
                 raise InputError(f"Each .txt must be a file, but {path} is not one; remove it.")
-            text = "".join(review_files.lines_of(path))
+            text = "".join(Text(Source(path)).blocks())
         if not text.strip():
             raise InputError(f"Each file must hold a review, but {path} is empty; write one, or remove it.")
-        yield Row(1, text.encode(), label)
+        yield Review(text.encode(), label)
 
 
 @contextlib.contextmanager
