@@ -11,8 +11,10 @@ from tqdm import tqdm
 from trainer import build, classes, output, trained_model
 from trainer.config import Config, Settings
 from trainer.data import review_files
+from trainer.data.review_files import Row
 from trainer.errors import InputError
 from trainer.inference import logits_of, make_predict_step
+from trainer.labels import NEGATIVE_POSITIVE
 from trainer.streams import printable
 
 
@@ -48,9 +50,7 @@ def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes] | np.n
             text_column=config.text_column,
             label_column=config.label_column,
         )
-        chunks = review_files.chunks(rows)
-        batches = (([row.text for row in chunk], np.array([row.label for row in chunk])) for chunk in chunks)
-        return config.input, batches
+        return config.input, _numbered(rows, config.input)
     split = config.split or config.test_split
     if not split:
         raise InputError(
@@ -59,6 +59,18 @@ def _reviews(config: Config) -> tuple[str, Iterator[tuple[Sequence[bytes] | np.n
     corpus = build.open_corpus(config)
     corpus.examples(split)  # raises when there is no such split
     return f"{config.dataset} {split}", corpus.reviews(split)
+
+
+def _numbered(rows: Iterator[Row], name: str) -> Iterator[tuple[Sequence[bytes], np.ndarray]]:
+    for chunk in review_files.chunks(rows):
+        labels = [NEGATIVE_POSITIVE.number_of(row.label) for row in chunk]
+        if None in labels:
+            row = chunk[labels.index(None)]
+            raise InputError(
+                f"Labels must be {' or '.join(NEGATIVE_POSITIVE.names)}, but line {row.line} of {name} has "
+                f"{row.label!r}; remove it."
+            )
+        yield [row.text for row in chunk], np.array(labels)
 
 
 class Report(NamedTuple):

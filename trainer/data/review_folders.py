@@ -7,8 +7,9 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from trainer import files
-from trainer.data import review_files
-from trainer.data.tables import BadRow, Row
+from trainer.data.compression import Source
+from trainer.data.review_rows import BadRow, Row
+from trainer.data.text_encoding import Text
 from trainer.errors import InputError
 
 UNLABELLED = ("unsup", "unlabeled", "unlabelled")
@@ -76,7 +77,7 @@ def _natural_key(name: str) -> list[int | str]:
 def read(texts: Iterable[pathlib.Path], encoding: str) -> Iterator[tuple[str, Row | BadRow]]:
     """The reviews of texts, each with its path and the name of its folder as its label.
 
-    Memory holds one at a time.
+    Memory holds one at a time. `encoding` is as in `review_rows.Options`.
 
     Raises:
       InputError: when a text can't be read; the message names it.
@@ -85,7 +86,7 @@ def read(texts: Iterable[pathlib.Path], encoding: str) -> Iterator[tuple[str, Ro
         with readable(path):
             if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
                 raise InputError(f"Each .txt must be a file, but {path} is not one; remove it.")
-            text = "".join(review_files.lines_of(path))
+            text = "".join(Text(Source(path), encoding).blocks())
         if text.strip():
             yield str(path), Row(number, 1, text.encode(), path.parent.name)
         else:
