@@ -17,7 +17,6 @@ from reference_runs import train_until_killed
 
 from trainer import train
 from trainer.data import corpus as corpora
-from trainer.data import own_reviews
 from trainer.data.corpus import open_corpus
 from trainer.errors import InputError
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from trainer.config import Config
 from trainer.data import cache_entry, corpus
+from trainer.data.tables import Options
 from trainer.data.vocabulary import Tokenizer
 from trainer.labels import Classes
 from trainer.model.classifier import Classifier, Dimensions
@@ -17,13 +18,26 @@ def open_corpus(config: Config) -> corpus.Corpus:
         name=config.dataset,
         data_dir=config.data_dir or None,
         cache_dir=cache_entry.folder_of(config.cache_dir),
-        text_column=config.text_column,
-        label_column=config.label_column,
+        options=options_of(config),
+        labels=config.labels,
+        bad_rows=config.bad_rows,
         requested_splits=[
             split for split in (config.train_split, config.validation_split, config.test_split) if split
         ],
+        evaluated_split=config.split,
         held_out_fraction=config.held_out_fraction,
         seed=config.seed,
+    )
+
+
+def options_of(config: Config) -> Options:
+    """How the user's own files are read, as the config says."""
+    return Options(
+        text_column=config.text_column,
+        label_column=config.label_column,
+        encoding=config.encoding,
+        delimiter=config.delimiter,
+        header=config.header,
     )
 
 

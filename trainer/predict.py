@@ -49,7 +49,7 @@ def run(given: Settings) -> None:
 def _rows(config: Config) -> Iterator[Row]:
     if config.text:
         return (
-            Row(number, text.encode(errors="replace"), None)
+            Row(number, number, text.encode(errors="replace"), None)
             for number, text in enumerate(config.text, start=1)
         )
     return review_files.read(

@@ -1,48 +1,46 @@
-"""Corpora in the user's own files: csv, tsv and jsonl files, and folders of texts.
+"""Corpora in the user's own files: tables with a review per row, and folders of texts.
 
-    csv:reviews.csv, tsv:reviews.tsv, jsonl:reviews.jsonl   one review per row
-    folder:reviews                                          pos/ and neg/, one .txt per review
+    reviews.csv, reviews.tsv.gz, reviews.jsonl, reviews.parquet ...   one review per row
+    reviews/                                                          a folder of .txt for each class
 
-A path may also be a folder with a file, or with pos/ and neg/, for each split: train.csv and test.csv,
-train/pos, train/neg and so on. Rows are read on demand; only their number is kept.
+A path may also be a folder with one of these for each split: train.csv and test.csv, train/pos, train/neg and
+so on. Rows are read on demand; only how many there are with each label is kept.
 """
 
-import contextlib
-import hashlib
-import json
-import pathlib
-import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from absl import logging
 
-from trainer import files
-from trainer.data import own_files, permutation, review_files, review_folders, splits
-from trainer.data.review_files import Row
-from trainer.data.review_folders import readable
+from trainer.data import held_out, label_counts, own_files, own_rows, splits, tables
+from trainer.data.label_counts import Counts
+from trainer.data.own_files import Files
+from trainer.data.splits import Reviews, Source
+from trainer.data.tables import BadRow, Options
 from trainer.errors import InputError
-
-DRAWN = ("train", "validation", "test")
 
 
 class OwnReviews:
     """An opened corpus of files: its splits are known and their rows are counted.
 
     Args:
-      name: kind and path, as in csv:reviews.csv, or the path of a folder of texts.
+      name: a path, or kind and path, as in csv:reviews.txt.
       data_dir: the folder that a relative path starts from; None: the working directory.
       cache_dir: the folder in which counts are kept, so that a file is counted once.
-      text_column: the column, or key, of the text.
-      label_column: the column, or key, of the label.
-      requested_splits: the splits that a run names. If they are two or three of train, validation and test,
-        and the files have no splits, each review is assigned to one of them at random.
-      held_out_fraction: the share drawn for validation, and again for test, if these are requested.
+      options: how tables are read.
+      labels: `--labels`: the classes; empty: each label is one.
+      bad_rows: "skip" leaves out invalid rows; "stop" or empty refuses them.
+      requested_splits: the splits that a run names; no other file is opened. Empty: all are.
+      evaluated_split: another split, which decides neither the classes nor what is drawn.
+      held_out_fraction: the share of train that is drawn for validation, and again for test, if these are
+        requested and missing.
       seed: decides which reviews are drawn.
 
     Attributes:
       split_sizes: the reviews of each split.
-      version: changes when the files or the random assignment change.
+      classes: the classes, in their order.
+      left_out: each label that means no class -> its reviews, which are left out.
+      skipped: each kind of invalid row -> their number.
+      version: changes when the files, what is read of them, or the random assignment change.
       description: a text for the log.
 
     Raises:
@@ -55,38 +53,47 @@ class OwnReviews:
         name: str,
         data_dir: str | None,
         cache_dir: str,
-        text_column: str,
-        label_column: str,
+        options: Options,
+        labels: str,
+        bad_rows: str,
         requested_splits: Sequence[str],
+        evaluated_split: str,
         held_out_fraction: float,
         seed: int,
     ) -> None:
-        self._kind, self._root = own_files.parse_name(name, data_dir)
-        self._columns = {"text_column": text_column, "label_column": label_column}
-        self._files, is_single = own_files.find(self._kind, self._root)
-        self._facts = self._read_facts()
-        self.split_sizes = self._count(pathlib.Path(cache_dir))
-        self.description = f"{self._kind} in {self._root}"
-        self._draw: _Draw | None = None
-        key: list[object] = []
-        requested = set(requested_splits)
-        if is_single and len(requested) > 1 and requested <= set(DRAWN):
-            self._draw = _Draw(self._root, self.split_sizes["train"], requested, held_out_fraction, seed)
-            self.split_sizes = self._draw.split_sizes
-            key = [seed, held_out_fraction, sorted(requested_splits)]
-            others = " and ".join(sorted(requested - {"train"}))
-            percent = f"{held_out_fraction * 100:g}%"
-            self.description += f", of which {percent} are drawn by --seed for each of {others}"
-        elif is_single:
-            self.description += ", all of it the split train"
-        self.description += "."
-        self.version = _digest([self._facts, key])[:12]
+        kind, self._root = own_files.parse_name(name, data_dir)
+        found = own_files.find(kind, self._root)
+        self._options, self._labels, self._skips = options, labels, bad_rows == "skip"
+        self._rows = own_rows.OwnRows(found.kind, self._root, options)
+        selected = own_files.select(found, splits.names(requested_splits))
+        self._files = own_files.to_read(found, selected)
+        counts = self._rows.count(self._files, cache_dir)
+        self._check_rows(counts)
+        self.classes = label_counts.classes_of(counts, labels)
+        self.left_out = label_counts.left_out(counts.values(), self.classes)
+        self.skipped = label_counts.skipped(counts.values())
+        rows = sum(of_split.rows for of_split in counts.values())
+        label_counts.log_left_out(rows, self.left_out, self.skipped)
+        if evaluated := own_files.further(found, splits.names([evaluated_split]) - counts.keys()):
+            counts |= self._count_further(own_files.to_read(found, evaluated), cache_dir)
+        self._sizes = {split: of_split.size(self.classes) for split, of_split in counts.items()}
+        self._source, identity = Source(self._sizes, self._read), []
+        if drawn := held_out.missing(requested_splits, self._sizes):
+            draw = held_out.Draw(requested_splits, drawn, held_out_fraction, seed)
+            identity = draw.identity
+            self._source = held_out.HeldOut(self._source, draw, shown=str(self._root)).source
+        self.split_sizes = self._source.sizes
+        self.description = self._describe(found, drawn, held_out_fraction)
+        # Of the files of all splits, as in older versions, although they are not read.
+        facts = self._rows.facts(own_files.to_read(found, found.by_split))
+        self.version = label_counts.digest([facts, identity, *self._unusual()])[:12]
+        self._facts = self._rows.facts(self._files)
 
-    def parts(self, split: str) -> list[splits.Part]:
-        """What a split expression selects; raises ValueError when it is malformed."""
-        return splits.parts(split, self.split_sizes)
+    def sizes(self, split: str) -> list[int]:
+        """The size of each part of a split expression; raises ValueError when it is malformed."""
+        return [part.end - part.first for part in splits.parts(split, self.split_sizes)]
 
-    def batches(self, split: str, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(self, split: str, size: int) -> Iterator[Reviews]:
         """The reviews of a split expression in the order of the files.
 
         Yields:
@@ -95,18 +102,8 @@ class OwnReviews:
         Raises:
           InputError: when a file is malformed or has changed since it was counted.
         """
-        for part in self.parts(split):
-            start = 0
-            for chunk in review_files.chunks(self._rows_of(part.split), size):
-                selected = slice(max(0, part.first - start), max(0, part.end - start))
-                rows, start = chunk[selected], start + len(chunk)
-                if rows:
-                    texts = np.empty(len(rows), object)
-                    texts[:] = [row.text for row in rows]
-                    yield texts, np.array([row.label for row in rows], np.uint8)
-                if start >= part.end:
-                    break
-        if self._read_facts() != self._facts:
+        yield from self._source.select(split, size)
+        if self._rows.facts(self._files) != self._facts:
             raise self._changed()
 
     def _changed(self) -> InputError:
@@ -115,106 +112,61 @@ class OwnReviews:
             f"start again when it is complete."
         )
 
-    def _rows_of(self, split: str) -> Iterator[Row]:
-        if self._draw is None:
-            yield from self._read(self._files[split])
-            return
-        (file,) = self._files.values()
-        start = 0
-        for chunk in review_files.chunks(self._read(file)):
-            if start + len(chunk) > self._draw.count:
+    def _read(self, split: str, size: int) -> Iterator[Reviews]:
+        """The reviews of a whole split."""
+        count = 0
+        for rows in tables.chunks(self._kept(split), size):
+            count += len(rows)
+            if count > self._sizes[split]:
                 raise self._changed()
-            drawn = self._draw.splits_of(start, start + len(chunk))
-            yield from (row for row, its_split in zip(chunk, drawn, strict=True) if its_split == split)
-            start += len(chunk)
+            texts = np.empty(len(rows), object)
+            texts[:] = [text for text, _ in rows]
+            yield texts, np.array([number for _, number in rows], np.uint8)
 
-    def _read(self, path: pathlib.Path) -> Iterator[Row]:
-        if self._kind == "folder":
-            return review_folders.read(path)
-        return review_files.read_table(path, kind=self._kind, **self._columns)
+    def _kept(self, split: str) -> Iterator[tuple[bytes, int]]:
+        # What was neither counted nor is left out on request was not there when the rows were counted.
+        for _, row in self._rows.read(self._files[split]):
+            if isinstance(row, BadRow):
+                if not self._skips:
+                    raise self._changed()
+                continue
+            number = self.classes.number_of(label_counts.spelled(row.label))
+            if number is not None:
+                yield row.text, number
+            elif not self._labels:
+                raise self._changed()
 
-    def _read_facts(self) -> list[object]:
-        # Files with the same facts count as the same files, in whatever folder they are.
-        facts: list[object] = [self._kind, *self._columns.values()]
-        for split, file in self._files.items():
-            paths = [file] if file.is_file() else [path for path, _ in review_folders.texts_of(file)]
-            for path in paths:
-                with readable(path):
-                    status = path.stat()
-                facts.append([split, str(path.relative_to(file.parent)), status.st_size, status.st_mtime_ns])
-        return facts
+    def _check_rows(self, counts: Mapping[str, Counts]) -> None:
+        if not self._skips:
+            label_counts.check_rows(counts.values(), str(self._root))
 
-    def _count(self, cache_dir: pathlib.Path) -> dict[str, int]:
-        """Split -> number of reviews; the counts of files are kept in the cache."""
-        if self._kind == "folder":
-            return {split: len(review_folders.texts_of(folder)) for split, folder in self._files.items()}
-        kept = cache_dir / "counts" / f"{_digest([str(self._root.resolve()), self._facts])}.json"
-        if (counts := _read_counts(kept, self._files)) is not None:
-            return counts
-        logging.info("Counting the reviews of %s; this is done once.", self._root)
-        counts = {split: sum(1 for _ in self._read(path)) for split, path in self._files.items()}
-        for split, count in counts.items():
-            if not count:
-                raise InputError(
-                    f"A file of reviews must hold at least one, but {self._files[split]} holds none; "
-                    f"add reviews to it."
-                )
-        _keep_counts(kept, counts)
+    def _count_further(self, files: Files, cache_dir: str) -> dict[str, Counts]:
+        """The counts of splits that the run does not name; their labels must be those of the run."""
+        counts = self._rows.count(files, cache_dir)
+        self._check_rows(counts)
+        unknown = label_counts.left_out(counts.values(), self.classes)
+        if unknown and not self._labels:
+            raise InputError(
+                f"The labels must be {', '.join(self.classes.names)}, as in the splits that the run names, "
+                f"but {' and '.join(counts)} has {label_counts.listed(unknown)}; name another split."
+            )
+        self._files |= files
         return counts
 
+    def _describe(self, found: own_files.Found, drawn: Sequence[str], fraction: float) -> str:
+        text = f"{found.kind or 'files'} in {self._root}"
+        if drawn:
+            others = " and ".join(sorted(drawn))
+            return f"{text}, of which {fraction * 100:g}% are drawn by --seed for each of {others}."
+        return f"{text}, all of it the split train." if found.is_single else f"{text}."
 
-class _Draw:
-    """Assigns each review of a file to a split: a permutation of all reviews, cut into two or three parts."""
-
-    def __init__(
-        self, root: pathlib.Path, count: int, requested: set[str], fraction: float, seed: int
-    ) -> None:
-        share = int(round(count * fraction, 6))  # without rounding, 0.29 * 100 would be less than 29
-        held_out = {name: share for name in DRAWN[1:] if name in requested}
-        sizes = {**held_out, "train": count - sum(held_out.values())}
-        if min(sizes.values()) < 1:
-            raise InputError(
-                f"Each of {', '.join(sizes)} must get a review, but {root} has {count}, and "
-                f"--held_out_fraction={fraction} of them are {share}; give more reviews or a larger "
-                f"fraction, or name the splits, as in --train_split=train[:50%]."
-            )
-        self.count = count
-        self.split_sizes = {name: sizes[name] for name in DRAWN if name in sizes}
-        self._names, self._bounds = np.array(list(sizes)), np.cumsum(list(sizes.values()))
-        self._key = hashlib.sha256(f"{seed} held out".encode()).digest()[: permutation.KEY_BYTES]
-
-    def splits_of(self, start: int, stop: int) -> np.ndarray:
-        """The name of the split of each of the reviews start .. stop-1."""
-        positions = permutation.shuffled(start, stop, size=self.count, key=self._key)
-        return self._names[np.searchsorted(self._bounds, positions, side="right")]
-
-
-def _read_counts(kept: pathlib.Path, expected: Iterable[str]) -> dict[str, int] | None:
-    """The cached counts of these files; None if they are missing or damaged."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-        content = json.loads(files.read(kept, limit=2**20, follow_links=True))
-        counts = content["counts"]
-        is_whole = isinstance(counts, dict) and content["sha256"] == _digest(counts)
-        if (
-            is_whole
-            and set(counts) == set(expected)
-            and all(type(count) is int and 0 < count < 2**63 for count in counts.values())
-        ):
-            return counts
-    return None
-
-
-def _keep_counts(kept: pathlib.Path, counts: Mapping[str, int]) -> None:
-    # Several runs may write here at once, so the temporary file has a random name, unlike that of
-    # `files.write_atomically`. Nothing is synced and a failure is ignored: missing or damaged counts are just
-    # counted again.
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_suffix(f".{secrets.token_hex(4)}.tmp")
-        with temporary.open("x") as file:
-            file.write(json.dumps({"counts": counts, "sha256": _digest(counts)}))
-        temporary.replace(kept)
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode(errors="surrogateescape")).hexdigest()
+    def _unusual(self) -> list[object]:
+        # Options that older versions did not have are part of the identity only where they are given.
+        given = {
+            "encoding": self._options.encoding,
+            "delimiter": self._options.delimiter,
+            "header": self._options.header if self._options.header != "auto" else "",
+            "labels": self._labels,
+            "bad_rows": "skip" if self._skips else "",
+        }
+        return [given] if any(given.values()) else []

@@ -1,70 +1,96 @@
-"""Folders of texts, as in IMDB's own archive: pos/ and neg/ with a .txt for each review."""
+"""Folders of texts, as in IMDB's own archive: a folder for each class with a .txt for each review."""
 
 import contextlib
 import pathlib
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from trainer import files
-from trainer.data import review_files
-from trainer.data.review_files import Row
+from trainer.data.compression import Source
+from trainer.data.review_rows import BadRow, Row
+from trainer.data.text_encoding import Text
 from trainer.errors import InputError
 
-CLASSES = ("neg", "pos")
+UNLABELLED = ("unsup", "unlabeled", "unlabelled")
+SPLITS = ("train", "validation", "test", "dev", "valid", "val")
+
+_TEXT = re.compile(r"[^.].*\.txt(\.(gz|bz2|xz|zst))?")
 
 
 def classes_of(folder: pathlib.Path) -> list[str]:
-    """Which of neg and pos a folder holds; raises OSError when it can't be read."""
-    return [name for name in CLASSES if (folder / name).is_dir()]
+    """The folders of texts that a folder holds, in natural order; empty if it is not a folder.
 
-
-def texts_of(folder: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
-    """The texts of both classes, each with its label.
-
-    They are in the natural order of their names, 9.txt before 10.txt; for equal names, the negative one comes
-    first.
+    Folders of unlabelled reviews and of whole splits are not among them.
 
     Raises:
-      InputError: when a class has no text or can't be read.
+      OSError: when it can't be read.
+    """
+    if not folder.is_dir():
+        return []
+    names = (
+        path.name
+        for path in folder.iterdir()
+        if path.name[0] != "." and path.name.lower() not in (*UNLABELLED, *SPLITS) and path.is_dir()
+    )
+    return sorted((name for name in names if any(_texts(folder / name))), key=_natural_key)
+
+
+def unlabelled_of(folder: pathlib.Path) -> list[str]:
+    """The folders of unlabelled reviews beside those of the classes, which are not read."""
+    return [name for name in UNLABELLED if (folder / name).is_dir()]
+
+
+def _texts(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    return (path for path in folder.iterdir() if _TEXT.fullmatch(path.name))
+
+
+def texts_of(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The texts of all classes, in the natural order of their names, 9.txt before 10.txt.
+
+    For equal names, the order is that of the classes.
+
+    Raises:
+      InputError: when a class can't be read.
     """
     texts = []
-    for label, name in enumerate(CLASSES):
+    with readable(folder):
+        names = classes_of(folder)
+    for number, name in enumerate(names):
         with readable(folder / name):
-            paths = [
-                path for path in (folder / name).iterdir() if path.suffix == ".txt" and path.name[0] != "."
-            ]
-        if not paths:
-            raise InputError(
-                f"Both classes must have reviews, but {folder / name} holds no .txt; add one for each review."
-            )
-        texts += [(path, label) for path in paths]
-    return sorted(texts, key=_natural_order)
+            texts += [(path, number) for path in _texts(folder / name)]
+    return [path for path, _ in sorted(texts, key=_natural_order)]
 
 
 def _natural_order(entry: tuple[pathlib.Path, int]) -> tuple[list[int | str], int, str]:
-    path, label = entry
-    parts = re.split("([0-9]+)", path.name)
-    # Every other part is a number.
-    numbered = [int(part) if index % 2 else part for index, part in enumerate(parts)]
+    path, number = entry
     # 1.txt and 01.txt have the same number: without the name itself, the file system would order them.
-    return numbered, label, path.name
+    return _natural_key(path.name), number, path.name
 
 
-def read(folder: pathlib.Path) -> Iterator[Row]:
-    """The reviews of a folder, in the order of `texts_of`; memory holds one at a time.
+def _natural_key(name: str) -> list[int | str]:
+    # Every other part is a number.
+    parts = re.split("([0-9]+)", name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+
+def read(texts: Iterable[pathlib.Path], encoding: str) -> Iterator[tuple[str, Row | BadRow]]:
+    """The reviews of texts, each with its path and the name of its folder as its label.
+
+    Memory holds one at a time. `encoding` is as in `review_rows.Options`.
 
     Raises:
-      InputError: at the first file that holds no review; the message names it.
+      InputError: when a text can't be read; the message names it.
     """
-    for path, label in texts_of(folder):
+    for number, path in enumerate(texts, start=1):
         with readable(path):
             if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
                 raise InputError(f"Each .txt must be a file, but {path} is not one; remove it.")
-            text = "".join(review_files.lines_of(path))
-        if not text.strip():
-            raise InputError(f"Each file must hold a review, but {path} is empty; write one, or remove it.")
-        yield Row(1, text.encode(), label)
+            text = "".join(Text(Source(path), encoding).blocks())
+        if text.strip():
+            yield str(path), Row(number, 1, text.encode(), path.parent.name)
+        else:
+            yield str(path), BadRow(number, 1, "the text is empty", "it is empty")
 
 
 @contextlib.contextmanager

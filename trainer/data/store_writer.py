@@ -9,7 +9,8 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from trainer.data.corpus import Corpus, Reviews
+from trainer.data.corpus import Corpus
+from trainer.data.splits import Reviews
 from trainer.data.store_manifest import ARRAYS, FileFacts
 from trainer.data.vocabulary import Vocabulary, on_all_cores
 

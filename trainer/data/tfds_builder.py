@@ -10,9 +10,8 @@ import re
 import sys
 import textwrap
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -32,6 +31,10 @@ class Columns(NamedTuple):
 
     text: str
     label: str
+
+
+class NoSuchDatasetError(InputError):
+    """A --dataset is the name of no dataset."""
 
 
 class Folder:
@@ -102,7 +105,7 @@ def make_builder(name: str, folder: Folder) -> "tfds.core.DatasetBuilder":
     """The builder of a dataset whose prepared files lie, or will lie, in `folder`.
 
     Raises:
-      InputError: when there is no such dataset.
+      NoSuchDatasetError: when there is no such dataset.
       Exception: any exception from the code of the dataset.
     """
     import tensorflow_datasets as tfds
@@ -118,41 +121,17 @@ def make_builder(name: str, folder: Folder) -> "tfds.core.DatasetBuilder":
             raise DatasetNotFoundError
         return tfds.builder(name, data_dir=folder.name)
     except DatasetNotFoundError:
-        near = difflib.get_close_matches(name, _known_names(), n=1)
-        hint = (
-            f"did you mean {near[0]}?" if near else "https://www.tensorflow.org/datasets/catalog lists them."
-        )
-        raise InputError(
-            f"--dataset must be {SAMPLE_REVIEWS}, a text dataset of TFDS, "
-            f"or your own files as in csv:reviews.csv, but there is no {name!r}; {hint}"
-        ) from None
+        raise no_such_dataset(name) from None
 
 
-def check_features(name: str, builder: "tfds.core.DatasetBuilder", columns: Columns) -> None:
-    """Raises InputError when the dataset has no such text feature, or no such label of two classes."""
-    import tensorflow_datasets as tfds
-
-    features = builder.info.features
-    named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    if not isinstance(named.get(columns.text), tfds.features.Text) or not _may_be_label(
-        named.get(columns.label)
-    ):
-        raise InputError(
-            f'--dataset must have a text "{columns.text}" and a label "{columns.label}" of 2 classes, '
-            f"but {name} has {short(named or features)}; name others by --text_key and --label_key."
-        )
-
-
-def _may_be_label(feature: Any) -> bool:
-    import tensorflow_datasets as tfds
-
-    classes = getattr(feature, "num_classes", None)
-    if classes is not None:
-        return classes == 2
-    # A plain number may be a label as well; its values are checked when they are read.
-    if type(feature) not in (tfds.features.Scalar, tfds.features.Tensor):
-        return False
-    return feature.shape == () and feature.np_dtype != np.object_ and np.dtype(feature.np_dtype).kind in "biu"
+def no_such_dataset(name: str, nearest: str | None = None) -> NoSuchDatasetError:
+    """The error for an unknown --dataset; `nearest` is a path that exists and is spelled nearly like it."""
+    near = [nearest] if nearest else difflib.get_close_matches(name, _known_names(), n=1)
+    hint = f"did you mean {near[0]}?" if near else "https://www.tensorflow.org/datasets/catalog lists them."
+    return NoSuchDatasetError(
+        f"--dataset must be {SAMPLE_REVIEWS}, a text dataset of TFDS, or the path of your own reviews as in "
+        f"reviews.csv, but there is no {name!r}; {hint}"
+    )
 
 
 def prepare(name: str, folder: Folder) -> "tuple[Folder, tfds.core.DatasetBuilder]":

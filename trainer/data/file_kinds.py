@@ -1,0 +1,137 @@
+"""Which kind a file of reviews is, by its name and its content."""
+
+import json
+import pathlib
+import re
+
+from trainer.data import compression, separated
+from trainer.data.arrow_rows import FILE_MAGIC, PARQUET_MAGIC, STREAM_MAGIC
+from trainer.data.compression import Source
+from trainer.data.text_encoding import Text
+from trainer.errors import InputError
+
+KINDS = ("csv", "tsv", "jsonl", "json", "parquet", "arrow", "txt")
+SUFFIXES = {
+    **{f".{kind}": kind for kind in KINDS},
+    **{".tab": "tsv", ".ndjson": "jsonl", ".pq": "parquet", ".feather": "arrow", ".text": "txt"},
+}
+"""Suffix -> kind, without the suffix of a compression."""
+
+# The beginning of a file that is of no use -> what it is, and what to do.
+_REFUSED = {
+    b"%PDF": ("a PDF", "save its table as csv"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel or Word document", "save it as csv"),
+    b"SQLite format 3\0": ("an SQLite database", "export a table as csv"),
+    b"{\\rtf": ("an RTF document", "save it as text"),
+    b"\x93NUMPY": ("a NumPy array", "save it as csv"),
+    b"\x80\x04\x95": ("a pickle", "save it as csv"),
+    b"\x89HDF": ("an HDF5 file", "save it as csv"),
+    b"FEA1": ("a Feather file of version 1", "save it as parquet"),
+    b"ORC": ("an ORC file", "save it as parquet"),
+    b"Obj\x01": ("an Avro file", "save it as parquet"),
+    b"7z\xbc\xaf": ("an archive", "unpack it and name a file in it"),
+    b"Rar!": ("an archive", "unpack it and name a file in it"),
+}
+
+
+def kind_of(path: pathlib.Path, *, labelled: bool = True) -> str:
+    """One of `KINDS`.
+
+    Args:
+      path: a file.
+      labelled: whether its rows need labels; if so, a .txt is looked at as a table.
+
+    Raises:
+      InputError: when it can't be read, or is of another kind.
+    """
+    return kind_of_source(Source(path), labelled=labelled)
+
+
+def kind_of_source(source: Source, *, labelled: bool, encoding: str = "", wanted: str = "text") -> str:
+    """The same for a source; one without a name is a table if its first row names the column `wanted`."""
+    _refuse(source)
+    suffix = compression.without_suffix(source.path).suffix.lower() if source.path else ""
+    by_name = SUFFIXES.get(suffix, "")
+    if source.sample.startswith(PARQUET_MAGIC):
+        return "parquet"
+    if source.sample.startswith(FILE_MAGIC) or (
+        source.sample.startswith(STREAM_MAGIC) and by_name in ("", "arrow")
+    ):
+        return "arrow"
+    if by_name in ("parquet", "arrow"):
+        raise InputError(
+            f"A file that ends with {suffix} must be {by_name}, but {source.name} is not; "
+            f"write it again, or name another file."
+        )
+    if source.is_terminal or (by_name == "txt" and not labelled):
+        return "txt"
+    return _kind_of_text(source, by_name, labelled=labelled, encoding=encoding, wanted=wanted)
+
+
+def _kind_of_text(source: Source, by_name: str, *, labelled: bool, encoding: str, wanted: str) -> str:
+    text = Text(source, encoding)
+    start = text.sample.lstrip()
+    if as_json := kind_of_json(start, by_name, is_complete=source.is_complete):
+        return as_json
+    if by_name and by_name != "txt":
+        return by_name
+    lines = text.sample_lines()[:50]
+    names = {part.strip().lower() for part in wanted.split(",")}
+    delimiter, _ = separated.find_delimiter(lines, names, given="", kind="csv")
+    table = "tsv" if delimiter == "\t" else "csv"
+    if labelled:
+        return table
+    first = lines[0] if lines else ""
+    if delimiter in first and names <= {cell.strip(' "').lower() for cell in first.split(delimiter)}:
+        return table
+    return "txt"
+
+
+def kind_of_json(start: str, by_name: str, *, is_complete: bool) -> str:
+    """Either json or jsonl for a text that begins with an object or an array of objects; empty: it does not.
+
+    Args:
+      start: the beginning of the text.
+      by_name: the kind that the name says.
+      is_complete: whether `start` is all of it.
+    """
+    if re.match(r"\[\s*([{\]]|$)", start):
+        return "json"
+    if not start.startswith("{"):
+        return ""
+    first, _, rest = start.partition("\n")
+    try:
+        record = json.loads(first)
+    except (ValueError, RecursionError):
+        if by_name == "jsonl":
+            return "jsonl"
+        # An object over several lines, or one that is longer than the sample.
+        return "json" if re.match(r'\{\s*("|$)', start) and _is_cut(first, is_complete, rest) else ""
+    values = record.values() if isinstance(record, dict) else ()
+    holds_rows = any(isinstance(value, list) and value and isinstance(value[0], dict) for value in values)
+    return "json" if holds_rows and is_complete and not rest.strip() else "jsonl"
+
+
+def _is_cut(first: str, is_complete: bool, rest: str) -> bool:
+    # A line of JSON lines ends with a brace, even if it is not valid.
+    return not first.rstrip().endswith("}") and (bool(rest) or not is_complete)
+
+
+def _refuse(source: Source) -> None:
+    for magic, (what, remedy) in _REFUSED.items():
+        if source.sample.startswith(magic):
+            raise _unusable(source, what, remedy)
+    if source.sample.startswith(b"PK\x03\x04"):
+        if b"xl/" in source.sample:
+            raise _unusable(source, "an Excel workbook", "save it as csv")
+        if b"word/" in source.sample:
+            raise _unusable(source, "a Word document", "save its table as csv")
+        raise _unusable(source, "a zip archive", "unpack it and name a file in it")
+    if source.sample[257:262] == b"ustar":
+        raise _unusable(source, "a tar archive", "unpack it and name a file or a folder in it")
+
+
+def _unusable(source: Source, what: str, remedy: str) -> InputError:
+    return InputError(
+        f"Reviews must be csv, tsv, JSON, parquet or text, but {source.name} is {what}; {remedy}."
+    )

@@ -1,0 +1,186 @@
+"""Text from bytes: its encoding, its lines, and a guess at the encoding when it is not UTF-8."""
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+
+import charset_normalizer
+
+from trainer.data.compression import Source
+from trainer.errors import InputError
+
+# In characters. Without a limit, a file without line ends would fill the memory.
+LONGEST_LINE = 2**26
+
+_LONGEST_CHECK = 2**28  # bytes; a guess is tried on the whole file up to this size
+# UTF-32 first: its mark begins with the one of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_WESTERN = ["cp1252", "latin-1"]
+_OTHERS = [
+    *("gb18030", "big5", "cp932", "euc_jp", "cp949"),
+    *("cp1251", "koi8_r", "cp866", "cp1253", "cp1255", "cp1256", "cp874"),
+]
+
+
+class Text:
+    """The text of a source.
+
+    Args:
+      source: its bytes.
+      encoding: as Python names it; empty: by the byte order mark, else UTF-8.
+
+    Attributes:
+      encoding: the one that is used.
+      sample: the beginning of the text.
+
+    Raises:
+      InputError: when there is no such encoding, or, from the methods, when bytes are no text in it; the
+        message names the line.
+    """
+
+    def __init__(self, source: Source, encoding: str = "") -> None:
+        self._source, self._given = source, encoding
+        if encoding:
+            _check(encoding)
+        self.encoding, self._mark = _find(source.sample, encoding)
+        decoder = codecs.getincrementaldecoder(self.encoding)("ignore")
+        self.sample = decoder.decode(source.sample[self._mark :])
+        # Line ends of old Macs.
+        self._newline = "\r" if "\r" in self.sample and "\n" not in self.sample else "\n"
+
+    def blocks(self) -> Iterator[str]:
+        """The text in blocks."""
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        line, skipped = 1, self._mark
+        source = self._source.blocks()
+        for block in _with_last(source):
+            try:
+                text = decoder.decode(block[skipped:], final=not block)
+            except UnicodeError as error:
+                raise self._undecodable(error, line, source) from None
+            skipped = max(0, skipped - len(block))
+            if "\0" in text:
+                raise self._nul(line + text.count(self._newline, 0, text.index("\0")))
+            line += text.count(self._newline)
+            yield text
+
+    def lines(self) -> Iterator[str]:
+        """The lines with their ends; CR alone ends them only in a file without LF."""
+        return self._split(self.blocks())
+
+    def sample_lines(self) -> list[str]:
+        """The whole lines of the sample."""
+        lines = list(self._split([self.sample]))
+        return lines if self._source.is_complete else lines[:-1]
+
+    def _split(self, blocks: Iterable[str]) -> Iterator[str]:
+        pending: list[str] = []
+        number, size = 1, 0
+        for block in blocks:
+            first, *others = block.split(self._newline)
+            pending.append(first)
+            size += len(first)
+            if size > LONGEST_LINE:
+                raise InputError(
+                    f"A line of reviews must have at most {LONGEST_LINE} characters, but line {number} of "
+                    f"{self._source.name} has more; name a file of text, with a review in each row."
+                )
+            if others:
+                yield "".join(pending) + self._newline
+                yield from (line + self._newline for line in others[:-1])
+                number, pending, size = number + len(others), [others[-1]], len(others[-1])
+        if last := "".join(pending):
+            yield last
+
+    def _nul(self, line: int) -> InputError:
+        nuls = [self._source.sample[start::2].count(0) for start in (0, 1)]
+        is_utf_16 = max(nuls) > len(self._source.sample) / 8 and not self._given
+        remedy = f"give --encoding=utf-16-{'be' if nuls[0] > nuls[1] else 'le'}" if is_utf_16 else "mend it"
+        return InputError(
+            f"Reviews must be text in UTF-8, but line {line} of {self._source.name} is not (it holds a NUL "
+            f"byte); {remedy}, or name a file of text."
+        )
+
+    def _undecodable(self, error: UnicodeError, line: int, rest: Iterator[bytes]) -> InputError:
+        reason, around = str(error), b""
+        if isinstance(error, UnicodeDecodeError):
+            before = error.object[: error.start].decode(self.encoding, "ignore")
+            line, reason = line + before.count(self._newline), error.reason
+            around = error.object[max(0, error.start - 2000) :] + next(rest, b"")
+        name = self._source.name
+        if self._given:
+            return InputError(
+                f"Reviews must be text in --encoding={self._given}, but line {line} of {name} is not "
+                f"({reason}); name another encoding, or none for UTF-8."
+            )
+        for guess in guesses(around):
+            if (is_right := self._decodes(guess)) is not False:
+                kind = "in which all of it can be read" if is_right else "which is likely"
+                return InputError(
+                    f"Reviews must be text in UTF-8, or in UTF-16 with a byte order mark, but line {line} of "
+                    f"{name} is not ({reason}); give --encoding={guess}, {kind}."
+                )
+        raise AssertionError("latin-1 decodes anything")
+
+    def _decodes(self, encoding: str) -> bool | None:
+        """Whether all of the source is text in an encoding; None: it is too large to try, or a pipe."""
+        if not self._source.can_reopen:
+            return None
+        decoder, size = codecs.getincrementaldecoder(encoding)(), 0
+        try:
+            for block in _with_last(self._source.blocks()):
+                decoder.decode(block, final=not block)
+                size += len(block)
+                if size > _LONGEST_CHECK:
+                    return None
+        except UnicodeError:
+            return False
+        return True
+
+
+def guesses(data: bytes) -> list[str]:
+    """Encodings that text which is not UTF-8 may be in, the likeliest first; the last one takes any bytes."""
+    runs = re.findall(rb"[\x80-\xff]+", data)
+    alone = sum(len(run) == 1 for run in runs)
+    # Letters with accents stand alone; letters of other scripts stand together.
+    if alone > sum(map(len, runs)) / 3:
+        return _WESTERN
+    with_others = [match.encoding for match in charset_normalizer.from_bytes(data, cp_isolation=_OTHERS)]
+    return [*sorted(with_others, key=lambda name: not _is_japanese(data, name)), *_WESTERN]
+
+
+def _is_japanese(data: bytes, encoding: str) -> bool:
+    # In other encodings, Japanese looks like rare characters.
+    text = data.decode(encoding, "ignore")
+    letters = re.findall(r"[^\x00-\x7f]", text)
+    return encoding in ("euc_jp", "cp932") and len(re.findall("[\u3041-\u30ff]", text)) > len(letters) / 3
+
+
+def _check(encoding: str) -> None:
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(b"", final=True)
+        b"".decode(encoding)
+    except (LookupError, ValueError, TypeError):
+        raise InputError(
+            f"--encoding must name an encoding of text, but --encoding={encoding} was given; "
+            f"name one as in cp1252, or none for UTF-8."
+        ) from None
+
+
+def _find(sample: bytes, given: str) -> tuple[str, int]:
+    """The encoding of a text, and the length of its byte order mark."""
+    for mark, name in _MARKS.items():
+        if sample.startswith(mark) and (not given or name.startswith(codecs.lookup(given).name)):
+            return name, len(mark)
+    return given or "utf-8", 0
+
+
+def _with_last(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    yield from blocks
+    yield b""
