@@ -10,7 +10,7 @@ from trainer.labels import NEGATIVE_POSITIVE
 
 
 def open_data(cache_dir, **settings):
-    return training_data.open_data(Config(**tiny("run", cache_dir, **settings)))
+    return training_data.open_data(Config(**tiny("run", cache_dir, **settings)), is_new=True)
 
 
 def test_data_holds_classes_batches_and_a_store_for_each_split(cache_dir, caplog):

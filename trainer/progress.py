@@ -7,7 +7,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from trainer import flagfile
+from trainer import data_report, flagfile
 from trainer.classes import Prediction, predictions
 from trainer.fields import OnResume
 from trainer.inference import logits_of
@@ -17,6 +17,8 @@ from trainer.session import Session
 from trainer.steps import Slices
 
 SampleText = dict[str, Any]  # text, label, probability; with more than two classes also probabilities
+
+_LEARNED = 0.98  # the largest loss, as a share of that of a constant answer, of a model that has learned
 
 
 def with_progress_bars(batches: Iterable[Slices], session: Session) -> Iterator[Slices]:
@@ -61,12 +63,13 @@ def log_training(session: Session, step: int, gradient_norm: float, *, reviews_p
     }
     session.events.write("train", step=step, scalars=scalars)
     remark = f"padding {scalars['padded_ratio']:.3f} | {reviews_per_second:.0f} reviews/s"
-    log_line(session, "train", step, scalars, remark)
+    log_line(session, "train", session.config.train_split, step, scalars, remark)
 
 
 def log_line(
     session: Session,
     name: str,
+    split: str,
     step: int,
     metrics: Mapping[str, float],
     remark: str,
@@ -75,15 +78,39 @@ def log_line(
 ) -> None:
     """Logs one line in fixed columns; a good one is green on a terminal.
 
-    `metrics` holds loss and accuracy, and may hold f1.
+    Args:
+      session: what is trained.
+      name: what the line is of.
+      split: the reviews that the metrics are of.
+      step: the step that they are of.
+      metrics: loss and accuracy, and perhaps f1.
+      remark: the last column.
+      is_good: whether the line is a good one.
     """
     last_step = session.last_step
     position = f"step {step:>{len(str(last_step))}}/{last_step}"
     epoch = f"epoch {step / session.data.plan.steps_per_epoch:6.2f}"
     values = f"loss {metrics['loss']:.4f} | accuracy {metrics['accuracy']:.4f}"
+    if constant := data_report.constant_accuracy(session.data.class_counts[split]):
+        values += f" (a constant answer: {constant:.4f})"
     if "f1" in metrics:  # which training lacks: behind the columns that all lines have
         remark = f"f1 {metrics['f1']:.4f} | {remark}"
     logging.info("%s", f"{name:<10} | {position} | {epoch} | {values} | {remark}", extra={"is_good": is_good})
+
+
+def warn_if_nothing_was_learned(session: Session, split: str, loss: float) -> None:
+    """Warns when the loss on a split is hardly better than that of a constant answer."""
+    counts = session.data.class_counts
+    constant = data_report.constant_loss(counts[session.config.train_split], counts[split])
+    if loss > _LEARNED * constant and not session.data.class_weights:
+        logging.warning(
+            "The loss on %s is %.4f, and that of always answering the shares of the classes %.4f: hardly "
+            "anything was learned; try a higher learning rate in a new run, as in --learning_rate=%g.",
+            split,
+            loss,
+            constant,
+            10 * session.config.learning_rate,
+        )
 
 
 def classify_sample_texts(session: Session) -> list[SampleText]:

@@ -15,7 +15,14 @@ from trainer.fields import FIXED, FREE, INEXACT
 from trainer.intervals import SaveInterval, Throughput
 from trainer.metrics import Metrics
 from trainer.prepare import prepare_directory, write_copies
-from trainer.progress import classify_sample_texts, log_line, log_training, with_progress_bars, write_texts
+from trainer.progress import (
+    classify_sample_texts,
+    log_line,
+    log_training,
+    warn_if_nothing_was_learned,
+    with_progress_bars,
+    write_texts,
+)
 from trainer.run import early_stopping, event_files, records, summaries
 from trainer.run.state import Sums
 from trainer.session import Session, open_session
@@ -164,7 +171,8 @@ def evaluate_and_judge(session: Session, step: int, *, saved_step: int) -> bool:
     is_best = after.best_step == step
     remark = "best so far" if is_best else f"{after.waited} without improvement"
     name = "validation" if config.validation_split else "monitored"
-    log_line(session, name, step, shown, remark, is_good=is_best)
+    split = config.validation_split or config.train_split
+    log_line(session, name, split, step, shown, remark, is_good=is_best)
     return is_best
 
 
@@ -218,7 +226,8 @@ def finish(session: Session, reason: str) -> None:
         test = evaluate_split(session, config.test_split, 0, "the final evaluation will be done again.")
         shown = test.values()
         session.events.write("test", step=step, scalars=shown)
-        log_line(session, "test", step, shown, plural(test.reviews, "review"))
+        log_line(session, "test", config.test_split, step, shown, plural(test.reviews, "review"))
+        warn_if_nothing_was_learned(session, config.test_split, test.loss)
         result["test"] = {**shown, "reviews": test.reviews}
     sample_texts = classify_sample_texts(session)
     result["sample_texts"] = sample_texts

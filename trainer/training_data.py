@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from absl import logging
 
-from trainer import build
+from trainer import build, data_report
 from trainer.classes import training_weights
 from trainer.config import Config
 from trainer.data import cache_entry, input_pipeline, token_store
+from trainer.data.statistics import class_counts
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError
 from trainer.labels import Classes
@@ -23,6 +23,7 @@ class Data:
       vocabulary: the tokens of the train split.
       classes: the classes of the corpus.
       class_weights: the weight of each class in the training loss; empty: none.
+      class_counts: the number of reviews of each class, by the split's name.
       stores: one for each split, by the split's name.
       plan: which reviews each training step reads.
     """
@@ -30,12 +31,15 @@ class Data:
     vocabulary: Vocabulary
     classes: Classes
     class_weights: tuple[float, ...]
+    class_counts: Mapping[str, Sequence[int]]
     stores: Mapping[str, token_store.TokenStore]
     plan: input_pipeline.BatchPlan
 
 
-def open_data(settings: Config) -> Data:
+def open_data(settings: Config, *, is_new: bool) -> Data:
     """Opens what the config names, after encoding what --cache_dir lacks; logs a description.
+
+    That of a new run is more detailed, with warnings of what would make a worthless model.
 
     Raises:
       InputError: when the corpus or a split is unknown, the training reviews are all of one class, or
@@ -67,18 +71,19 @@ def open_data(settings: Config) -> Data:
         tokenizer=build.tokenizer_of(settings),
     )
     train = stores[settings.train_split]
-    size = len(corpus.classes)
-    # A label that is none, in a damaged store, is reported when the store has been verified.
-    counts = np.bincount(train.labels[:], minlength=size)[:size].tolist()
-    _check_labels(settings.train_split, counts, corpus.classes)
+    counts = {split: class_counts(store.labels, len(corpus.classes)) for split, store in stores.items()}
+    _check_labels(settings.train_split, counts[settings.train_split], corpus.classes)
+    if is_new:
+        sample, _ = next(corpus.batches(settings.train_split))
+        data_report.report(settings, corpus.classes, vocabulary, stores, sample.tolist())
     plan = input_pipeline.BatchPlan(
         lengths=train.lengths,
         batch_size=settings.batch_size,
         seed=settings.seed,
         max_length=settings.max_length,
     )
-    weights = training_weights(settings.class_weights, corpus.classes, counts)
-    return Data(vocabulary, corpus.classes, weights, stores, plan)
+    weights = training_weights(settings.class_weights, corpus.classes, counts[settings.train_split])
+    return Data(vocabulary, corpus.classes, weights, counts, stores, plan)
 
 
 def _check_labels(split: str, counts: Sequence[int], classes: Classes) -> None:

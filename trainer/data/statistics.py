@@ -45,7 +45,8 @@ def class_counts(labels: AnyArray, classes: int) -> tuple[int, ...]:
     """
     counts = np.zeros(classes, np.int64)
     for start in range(0, len(labels), 2**20):
-        counts += np.bincount(labels[start : start + 2**20], minlength=classes)
+        # A label that is none, in a damaged store, is reported when the store has been verified.
+        counts += np.bincount(labels[start : start + 2**20], minlength=classes)[:classes]
     return tuple(counts.tolist())
 
 
