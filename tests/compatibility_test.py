@@ -1,10 +1,12 @@
 """Whether a run may be resumed with the given flags."""
 
 import pytest
-from fakes import NoStopRequests, resume_one_epoch
+from fakes import NoStopRequests, corpus_of, resume_one_epoch
 
-from trainer import train
+from trainer import build, compatibility, train
+from trainer.config import Config
 from trainer.errors import InputError
+from trainer.labels import NEGATIVE_POSITIVE, Classes
 from trainer.run import conditions
 
 
@@ -43,3 +45,41 @@ def test_a_different_machine_is_refused_by_name_unless_allowed(
         resume_one_epoch(copy_of_one_epoch, cache_dir, epochs=2)
     resume_one_epoch(copy_of_one_epoch, cache_dir, epochs=2, allow_inexact_resume=True)
     assert "is 'Z80' now" in caplog.text
+
+
+def classes(*names):
+    return Classes(names, tuple((name,) for name in names))
+
+
+def differences(recorded, current):
+    return compatibility.compare(
+        {},
+        Config(workdir="run"),
+        recorded_conditions={},
+        current_conditions={},
+        recorded_fingerprints={"vocabulary": "v", **recorded},
+        current_fingerprints={"vocabulary": "v", **current},
+    ).fixed
+
+
+def test_the_usual_two_classes_are_not_recorded_so_that_runs_of_older_versions_resume():
+    assert compatibility.fingerprint_of(NEGATIVE_POSITIVE) == {}
+    assert differences({}, {}) == []
+
+
+def test_other_classes_are_refused_and_both_are_named():
+    three, four = (compatibility.fingerprint_of(classes(*names)) for names in ("abc", "abcd"))
+    assert differences(three, three) == []
+    assert differences(three, four) == ["the classes were a=a; b=b; c=c and are a=a; b=b; c=c; d=d now"]
+    usual = "negative=0,neg,negative,false; positive=1,pos,positive,true"
+    assert differences({}, three) == [f"the classes were {usual} and are a=a; b=b; c=c now"]
+    assert differences(three, {}) == [f"the classes were a=a; b=b; c=c and are {usual} now"]
+
+
+def test_the_same_classes_in_another_order_are_refused(copy_of_topics, cache_dir, monkeypatch):
+    monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of("arts", "Politics & Law", "sports"))
+    with pytest.raises(InputError, match=r"the classes were sports=sports; .* and are arts=arts; "):
+        train.run(
+            {"workdir": str(copy_of_topics), "cache_dir": cache_dir, "epochs": 4},
+            stop_requests=NoStopRequests(),
+        )

@@ -248,6 +248,12 @@ def finished_topics(build_once, cache_dir):
     return build_once("topics", make) / "run"
 
 
+@pytest.fixture
+def copy_of_topics(finished_topics, tmp_path):
+    """A copy of it, to be written."""
+    return pathlib.Path(shutil.copytree(finished_topics, tmp_path / "copy"))
+
+
 @pytest.fixture(scope="session")
 def one_epoch(build_once, cache_dir):
     """The directory of a tiny run of one epoch; to be read, not written."""

@@ -30,6 +30,7 @@ def make_store(lengths, is_large=False):
         offsets=offsets,
         labels=(numbers % 2).astype(np.uint8),
         vocab_size=len(lengths) + 1,
+        classes=2,
         path=pathlib.Path("store"),
         fingerprint="",
     )

@@ -16,6 +16,7 @@ def store_of(tmp_path, reviews, labels=None):
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         labels=np.array(labels or [0] * len(reviews), np.uint8),
         vocab_size=100,
+        classes=2,
         path=tmp_path,
         fingerprint="",
     )

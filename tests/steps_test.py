@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoStopRequests, tiny
+from fakes import NoStopRequests, corpus_of, tiny
 
-from trainer import classes, steps, train
-from trainer.data.input_pipeline import Batch
+from trainer import build, classes, metrics, prepare, steps, train
+from trainer.data.input_pipeline import Batch, evaluation_batches
 from trainer.model.classifier import Classifier, Dimensions
 from trainer.run.distribution import Replicas
 from trainer.session import open_session
@@ -103,13 +103,13 @@ def test_the_step_is_traced_once_whatever_the_lengths(session):
     assert train_step.experimental_get_tracing_count() == 1
 
 
-def batches(examples):
+def batches(examples, classes=2):
     random = np.random.default_rng(0)
     for start in range(0, examples, steps.EVALUATION_BATCH_SIZE):
         rows = min(steps.EVALUATION_BATCH_SIZE, examples - start)
         weights = (np.arange(steps.EVALUATION_BATCH_SIZE) < rows).astype(np.float32)
         token_ids = random.integers(1, 50, (steps.EVALUATION_BATCH_SIZE, 5)).astype(np.int32)
-        labels = random.integers(0, 2, steps.EVALUATION_BATCH_SIZE).astype(np.float32)
+        labels = random.integers(0, classes, steps.EVALUATION_BATCH_SIZE).astype(np.float32)
         lengths = np.where(weights > 0, 5, 0).astype(np.int32)
         yield (
             Batch(
@@ -128,12 +128,12 @@ def test_each_review_counts_once_when_the_last_batch_is_incomplete(model):
         logits.append(model(batch.token_ids, batch.lengths).numpy()[real])
         labels.append(batch.labels.numpy()[real])
     logits, labels = np.concatenate(logits), np.concatenate(labels)
-    metrics = steps.evaluate(
+    evaluated = steps.evaluate(
         steps.make_eval_step(model, Replicas()), batches(300), stop=lambda: False, abandon=KeyboardInterrupt
     )
-    assert metrics.reviews == 300
-    assert metrics.accuracy == np.mean((logits > 0) == (labels > 0.5))
-    assert metrics.loss == pytest.approx(
+    assert evaluated.reviews == 300
+    assert evaluated.accuracy == np.mean((logits > 0) == (labels > 0.5))
+    assert evaluated.loss == pytest.approx(
         np.mean(classes.losses(logits, labels).numpy(), dtype=np.float64), rel=1e-6
     )
 
@@ -150,3 +150,73 @@ def test_evaluation_can_be_abandoned_between_two_batches(model):
             steps.make_eval_step(model, Replicas()), batches(1000), stop=stop, abandon=KeyboardInterrupt
         )
     assert len(checks) == 2
+
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def session_of_three(tmp_path, cache_dir, monkeypatch):
+    monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of(*NAMES))
+    return open_session(tiny(tmp_path / "run", cache_dir, dropout=0.0), stop_requests=NoStopRequests())
+
+
+def batch_of_three():
+    return make_batch(weights=(1.0, 1.0, 1.0, 0.0))._replace(labels=tf.constant([0.0, 2.0, 1.0, 2.0]))
+
+
+def test_the_sums_of_a_step_of_three_classes_are_exact(session_of_three):
+    batch, state = batch_of_three(), session_of_three.state
+    logits = state.model(batch.token_ids, batch.lengths).numpy().astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.log(shares[[0, 1, 2], [0, 2, 1]]).sum()
+    reported_loss, _ = make_train_step(session_of_three, clip_norm=0.0)(batch)
+    assert float(reported_loss) == pytest.approx(expected / 3, rel=1e-6)
+    loss, correct, reviews, *_ = state.since_log.numpy()
+    assert (loss, reviews) == (pytest.approx(expected, rel=1e-6), 3)
+    assert correct == np.sum(logits.argmax(axis=1)[:3] == np.array([0, 2, 1]))
+
+
+def test_class_weights_multiply_the_trained_loss_and_leave_the_metrics(session_of_three):
+    batch, state = batch_of_three(), session_of_three.state
+    losses = classes.exact_losses(state.model(batch.token_ids, batch.lengths).numpy(), batch.labels.numpy())
+    options = {"batch_size": 4, "clip_norm": 0.0, "class_weights": (1.0, 3.0, 0.5)}
+    step = train.make_train_step(state, session_of_three.replicas, **options)
+    reported_loss = step((batch,), 0.0).numpy()[0]
+    assert reported_loss == pytest.approx((losses[0] + 0.5 * losses[1] + 3.0 * losses[2]) / 3, rel=1e-6)
+    assert state.since_log.numpy()[0] == pytest.approx(losses[:3].sum(), rel=1e-6)
+
+
+def test_a_class_of_greater_weight_is_predicted_more_often(tmp_path, cache_dir, monkeypatch):
+    monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of(*NAMES))
+    predicted = {}
+    for weight in (0.2, 5.0):
+        given = tiny(tmp_path / str(weight), cache_dir, class_weights=f"b={weight}", sample_text=())
+        run = open_session(given, stop_requests=NoStopRequests())
+        prepare.prepare_directory(run)
+        train.train_and_evaluate(run)
+        store = run.data.stores["validation[:20]"]
+        (batch,) = evaluation_batches(store=store, batch_size=20, max_length=0, examples=20)
+        logits = run.state.model(batch[0].token_ids, batch[0].lengths).numpy()
+        predicted[weight] = int(np.sum(logits.argmax(axis=1) == 1))
+    assert predicted[5.0] > predicted[0.2]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_an_evaluation_may_sum_the_confusion_matrix_and_keeps_the_bits_of_loss_and_accuracy(count):
+    logits = 1 if count == 2 else count
+    model = Classifier(Dimensions(50, 8, 8, 8, logits), dropout=0.5, seed=0)
+    options = {"stop": lambda: False, "abandon": KeyboardInterrupt}
+    without = steps.evaluate(steps.make_eval_step(model, Replicas()), batches(300, count), **options)
+    step = steps.make_eval_step(model, Replicas(), confusion_of=count)
+    evaluated = steps.evaluate(step, batches(300, count), **options)
+    assert without.f1 is None
+    assert evaluated._replace(f1=None) == without
+    confusion = np.zeros((count, count), int)
+    for (batch,) in batches(300, count):
+        real = batch.weights.numpy() > 0
+        decisions = classes.decide(model(batch.token_ids, batch.lengths).numpy())
+        np.add.at(confusion, (batch.labels.numpy().astype(int)[real], decisions[real]), 1)
+    assert confusion.sum() == 300
+    assert evaluated.f1 == metrics.f1(confusion.tolist())
+    assert 0.0 < evaluated.f1 < 1.0

@@ -1,6 +1,7 @@
 """A trained model, loaded from a run that may be training."""
 
 import json
+import pathlib
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from trainer import trained_model
 from trainer.errors import InputError, StorageError
+from trainer.labels import NEGATIVE_POSITIVE
 from trainer.run import checkpoint_files, checkpoint_reading
 
 
@@ -88,3 +90,24 @@ def test_a_missing_or_changed_vocabulary_is_refused(copy, content):
         (copy / "vocabulary.txt").write_bytes(content)
     with pytest.raises(StorageError, match="writes it again"):
         step_of(copy)
+
+
+def test_the_classes_are_those_of_the_checkpoint(finished, finished_topics):
+    assert trained_model.load({"workdir": str(finished)}).classes == NEGATIVE_POSITIVE
+    trained = trained_model.load({"workdir": str(finished_topics)})
+    assert trained.classes.names == ("sports", "Politics & Law", "arts")
+    assert trained.classes.number_of("Sports") == 0
+    assert trained.model.logit.units == 3
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": ["a"]}', '{"a": 1, "b": 2}', "[" * 10**5])
+def test_malformed_classes_of_a_checkpoint_are_refused(text):
+    with pytest.raises(InputError, match="must hold the classes of its run"):
+        trained_model.classes_of(pathlib.Path("ckpt-1"), {"classes": text})
+
+
+def test_a_threshold_is_for_two_classes(finished, finished_topics):
+    trained_model.load({"workdir": str(finished), "threshold": 0.7}).check_threshold()
+    trained_model.load({"workdir": str(finished_topics)}).check_threshold()
+    with pytest.raises(InputError, match=r"--threshold=0\.7 is for two classes, but .* has 3: sports, "):
+        trained_model.load({"workdir": str(finished_topics), "threshold": 0.7}).check_threshold()

@@ -4,9 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
-from fakes import NoStopRequests, tiny
+from fakes import NoStopRequests, corpus_of, tiny
 
-from trainer import prepare, session, train, trained_model
+from trainer import build, prepare, session, train, trained_model
 from trainer.errors import InputError
 from trainer.run import checkpoint_files, checkpoint_reading
 
@@ -106,3 +106,30 @@ def test_with_another_vocabulary_shared_tokens_are_copied_and_init_optimizer_ref
         assert state.model.embedding.embeddings.numpy()[tokens.index(token)].tobytes() == theirs.tobytes()
     with pytest.raises(InputError, match="--init_optimizer needs the same"):
         start_from(tmp_path / "other", cache_dir, finished, vocab_size=50, init_optimizer=True)
+
+
+def test_a_source_of_three_classes_starts_a_run_of_the_same_classes(
+    tmp_path, cache_dir, topics, finished_topics
+):
+    start_from(tmp_path, cache_dir, finished_topics)
+    first = str(tmp_path / "new" / "checkpoints" / "ckpt-0")
+    assert weights(tmp_path / "new", first) == weights(finished_topics, "best")
+
+
+@pytest.mark.parametrize(
+    ("names", "remedy"),
+    [
+        (("arts", "sports"), r"but has sports, Politics & Law, arts; leave out --init_from\.$"),
+        (
+            ("arts", "sports", "Politics & Law"),
+            r"--labels='sports=sports;Politics & Law=politics & law;arts=arts', or leave out --init_from\.$",
+        ),
+        (("x", "y", "z"), r"--labels='sports=x;Politics & Law=y;arts=z', or leave out --init_from\.$"),
+    ],
+)
+def test_a_source_of_other_classes_is_refused_by_their_names(
+    tmp_path, cache_dir, finished_topics, monkeypatch, names, remedy
+):
+    monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of(*names))
+    with pytest.raises(InputError, match=remedy):
+        start_from(tmp_path, cache_dir, finished_topics)

@@ -36,7 +36,7 @@ class Batch(NamedTuple, Generic[Array]):
 
     token_ids: Array  # [batch_size, T] int32, padded with 0 at the end
     lengths: Array  # [batch_size] int32, 0 .. T
-    labels: Array  # [batch_size] float32, 0.0 or 1.0
+    labels: Array  # [batch_size] float32, the numbers of the classes
     weights: Array  # [batch_size] float32: 1.0, or 0.0 for an empty review that only fills the batch
     reviews: Array  # [] float32: the number of weights 1.0 in the whole batch, even if this is a slice
 
@@ -172,7 +172,7 @@ def _gather(store: TokenStore, rows: np.ndarray, max_length: int, reviews: np.nd
     for row, start, length in zip(token_ids, starts.tolist(), lengths.tolist(), strict=True):
         row[:length] = store.token_ids[start : start + length]
     labels = np.where(is_real, store.labels[rows], 0)
-    if token_ids.view(np.uint32).max() >= store.vocab_size or labels.max() > 1:
+    if token_ids.view(np.uint32).max() >= store.vocab_size or labels.max() >= store.classes:
         raise store.damaged("its token ids or labels are out of range")
     return Batch(token_ids, lengths, labels.astype(np.float32), is_real.astype(np.float32), reviews)
 

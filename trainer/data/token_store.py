@@ -54,6 +54,7 @@ class TokenStore:
     offsets: AnyArray  # [examples + 1] int64
     labels: AnyArray  # [examples] uint8, the number of the class
     vocab_size: int
+    classes: int
     path: pathlib.Path
     fingerprint: str  # hexadecimal sha256 of content and vocabulary, not of paths or times
     verification: Verification | None = None  # of large arrays, which are not checked on opening
@@ -196,6 +197,7 @@ def _load(folder: pathlib.Path, corpus: Corpus, split: str, vocabulary: Vocabula
     return TokenStore(
         **arrays,
         vocab_size=len(vocabulary),
+        classes=len(corpus.classes),
         path=path,
         fingerprint=manifest["fingerprint"],
         verification=verification,
