@@ -26,11 +26,13 @@ class Differences:
     """How a start differs from its run; each difference is one phrase.
 
     Attributes:
-      fixed: differences that are never accepted.
+      fixed: differences of settings that are never accepted.
+      reviews: differences of vocabulary and splits, which are never accepted either.
       inexact: differences that --allow_inexact_resume accepts.
     """
 
     fixed: list[str]
+    reviews: list[str]
     inexact: list[str]
 
 
@@ -56,10 +58,10 @@ def compare(
     fixed = changes(stored, settings, FIXED)
     recorded = recorded_fingerprints or {}
     changed = [name for name, value in (current_fingerprints or {}).items() if recorded.get(name) != value]
-    fixed += [f"the {name} has changed" for name in changed]
+    reviews = [f"the {name} has changed" for name in changed]
     inexact = changes(stored, settings, INEXACT)
     inexact += conditions.differences(recorded_conditions, current_conditions)
-    return Differences(fixed, inexact)
+    return Differences(fixed, reviews, inexact)
 
 
 def check_compatible(
@@ -84,8 +86,14 @@ def check_compatible(
     if differences.fixed:
         raise InputError(
             f"{settings.workdir} must be resumed as it was started, "
-            f"but {'; '.join(differences.fixed + differences.inexact)}; "
+            f"but {'; '.join(differences.fixed + differences.reviews + differences.inexact)}; "
             f"give the run's own values, or start a new run in another --workdir."
+        )
+    if differences.reviews:
+        raise InputError(
+            f"{settings.workdir} must be resumed with the reviews that it was started with, but those "
+            f"of {settings.dataset} are others now ({'; '.join(differences.reviews)}); put a copy of the old "
+            f"ones there, or start a new run in another --workdir with --init_from={settings.workdir}."
         )
     inexact = "; ".join(differences.inexact)
     if inexact and not settings.allow_inexact_resume:
