@@ -35,7 +35,7 @@ def test_each_review_of_train_is_in_one_split_in_its_order():
     assert drawn.sizes == {"train": 60, "validation": 20, "test": 20}
     parts = {split: read(drawn, split) for split in drawn.sizes}
     assert {split: len(part) for split, part in parts.items()} == drawn.sizes
-    assert sorted(sum(parts.values(), [])) == sorted(read(source(), "train"))
+    assert sorted(text for part in parts.values() for text in part) == sorted(read(source(), "train"))
     for part in parts.values():
         assert part == sorted(part, key=lambda text: int(text.split()[1]))
 

@@ -214,7 +214,7 @@ class Kept:
 
     def read(self, key: object) -> Counts | None:
         """The counts of the files that `key` describes; None if they are missing or damaged."""
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             content = json.loads(files.read(self._path(key), follow_links=True))
             counts = content["counts"]
             if content["sha256"] == digest(counts):
