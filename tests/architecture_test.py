@@ -89,6 +89,7 @@ API_OWNERS = {
         "trainer.data.splits",
         "trainer.data.tfds_corpus",
         "trainer.data.tfds_builder",
+        "trainer.data.tfds_features",
         "trainer.data.sample_reviews",
     },
     "tf.train.Checkpoint": {"trainer.run.checkpoint_manager", "trainer.run.checkpoint_reading"},

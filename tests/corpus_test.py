@@ -1,5 +1,9 @@
 """A corpus, whatever its source."""
 
+import dataclasses
+import gzip
+import re
+
 import numpy as np
 import pytest
 from tfds_corpus_test import open_from, texts_of
@@ -7,6 +11,7 @@ from tfds_corpus_test import open_from, texts_of
 from trainer.data import splits
 from trainer.data.corpus import Corpus
 from trainer.errors import InputError
+from trainer.labels import Classes
 
 LABELS = {
     "train": np.array([0, 1, 1, 0]),
@@ -45,11 +50,16 @@ def test_labels_are_uint8():
 
 
 @pytest.mark.parametrize("split", ["unlabelled", "stars"])
-def test_labels_other_than_0_and_1_are_refused(split):
-    with pytest.raises(
-        InputError, match=f"Labels must be 0 or 1, but split '{split}' of listed has other labels"
-    ):
+def test_labels_that_are_no_class_are_refused(split):
+    with pytest.raises(InputError, match=f"must have labels, but split {split} has none .*listed"):
         list(CORPUS.reviews(split))
+
+
+def test_more_classes_have_more_labels():
+    stars = dataclasses.replace(CORPUS, classes=Classes(("a", "b", "c"), (("a",), ("b",), ("c",))))
+    assert [labels.tolist() for _, labels in stars.reviews("train")] == [[0], [1], [1], [0]]
+    with pytest.raises(InputError, match="split stars"):
+        list(stars.reviews("stars"))
 
 
 def test_the_size_of_a_split_expression_is_the_sum_of_its_parts():
@@ -72,3 +82,21 @@ def test_a_dataset_takes_precedence_over_a_folder_of_the_same_name(tmp_path):
     assert open_from(tmp_path, "tiny_reviews").split_sizes["train"] == 100
     for name in ("tiny_reviews/", "./tiny_reviews", f"{tmp_path}/tiny_reviews"):
         assert texts_of(open_from(tmp_path, name), "train") == [b"neg", b"pos"]
+
+
+@pytest.mark.parametrize("name", ["reviews.csv", "./reviews.csv", "data/reviews.tsv.gz", "data"])
+def test_the_path_alone_is_enough(tmp_path, name):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "reviews.csv").write_text("text,label\ngood,yes\nbad,no\n")
+    (tmp_path / "data" / "reviews.tsv.gz").write_bytes(gzip.compress(b"text\tlabel\ngood\tyes\nbad\tno\n"))
+    corpus = open_from(tmp_path, name, requested_splits=("train",))
+    assert texts_of(corpus, "train") == [b"good", b"bad"] and corpus.classes.names == ("no", "yes")
+    assert corpus.element_spec == "text: string, label: one of no, yes"
+
+
+def test_a_misspelt_file_is_refused_with_the_name_of_the_one_that_exists(tmp_path):
+    (tmp_path / "reviews.csv").write_text("text,label\ngood,yes\nbad,no\n")
+    with pytest.raises(InputError, match=r"there is no 'reveiws\.csv'; did you mean (\S+)\?") as error:
+        open_from(tmp_path, "reveiws.csv")
+    (remedy,) = re.findall(r"did you mean (\S+)\?", str(error.value))
+    assert open_from(tmp_path, remedy).split_sizes == {"train": 2}

@@ -78,7 +78,7 @@ def test_each_split_has_a_line_with_its_classes_and_nothing_is_warned_of(tmp_pat
     warnings, lines = report(tmp_path, caplog)
     assert warnings == []
     assert lines == [
-        f"Split     {split}: 40 reviews (20 negative, 20 positive), median 30 tokens, 0.0% unknown"
+        f"Split     {split}: 40 reviews (negative: 20, positive: 20), median 30 tokens, 0.0% unknown"
         for split in SPLITS
     ]
 

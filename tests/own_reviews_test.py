@@ -1,14 +1,12 @@
 """Corpora from the user's own files."""
 
 import csv
-import gzip
-import io
 import json
 import os
 import pathlib
+import re
 import shutil
 
-import numpy as np
 import pytest
 from compare_runs import outcome, tensors
 from fakes import NoStopRequests, command, tiny
@@ -18,7 +16,10 @@ from reference_runs import train_until_killed
 from trainer import train
 from trainer.data import corpus as corpora
 from trainer.data.corpus import open_corpus
+from trainer.data.own_rows import OwnRows
+from trainer.data.tables import Options
 from trainer.errors import InputError
+from trainer.labels import NEGATIVE_POSITIVE
 
 REVIEWS = [
     (
@@ -136,8 +137,14 @@ def test_a_folder_may_hold_one_file_or_folder_per_split(tmp_path, kind):
     (tmp_path / "all" / "unsup").mkdir()
     (tmp_path / "all" / "README").write_text("Not a split.")
     corpus = open_own(f"{kind}:{tmp_path / 'all'}", tmp_path, DEFAULT)
-    assert corpus.split_sizes == {"train": 60, "test": 40}
+    assert corpus.split_sizes == {"train": 54, "validation": 6, "test": 40}
     assert read(corpus, "test") == REVIEWS[60:]
+    held_out = read(corpus, "validation")
+    assert read(corpus, "train") == [review for review in REVIEWS[:60] if review not in held_out]
+    assert open_own(f"{kind}:{tmp_path / 'all'}", tmp_path, ("train[:50]", "test")).split_sizes == {
+        "test": 40,
+        "train": 60,
+    }
 
 
 def test_a_relative_path_is_relative_to_data_dir(tmp_path):
@@ -151,42 +158,13 @@ def test_the_reviews_of_a_file_are_counted_only_once_until_it_changes(tmp_path, 
     path = write(tmp_path / "a.csv", REVIEWS)
     first = open_own(name_of(path), tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(own_reviews.OwnReviews, "_read", None)
+        patch.setattr(OwnRows, "read", None)
         assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
         assert open_own(name_of(path), tmp_path).version == first.version
     write(path, REVIEWS[:50])
     changed = open_own(name_of(path), tmp_path)
     assert changed.split_sizes == {"train": 50}
     assert changed.version != first.version
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "[1]",
-        "null",
-        '{"train": 900}',
-        '{"counts": {"train": 900}}',
-        '{"counts": {"train": 900}, "sha256": ""}',
-        "\0\0",
-    ],
-)
-def test_a_damaged_count_file_is_not_used(tmp_path, content):
-    path = write(tmp_path / "a.csv", REVIEWS)
-    open_own(name_of(path), tmp_path)
-    (kept,) = (tmp_path / "cache" / "counts").iterdir()
-    kept.write_text(content)
-    assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
-
-
-def test_counts_that_do_not_belong_to_these_files_are_not_used(tmp_path):
-    path = write(tmp_path / "a.csv", REVIEWS)
-    open_own(name_of(path), tmp_path)
-    (kept,) = (tmp_path / "cache" / "counts").iterdir()
-    for counts in ({"train": 0}, {"train": True}, {"test": 100}, ["train"], {}):
-        kept.write_text(json.dumps({"counts": counts, "sha256": own_reviews._digest(counts)}))
-        assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
 
 
 def test_moving_a_review_to_the_other_class_changes_the_version(tmp_path):
@@ -243,14 +221,15 @@ def test_blank_lines_of_a_csv_are_skipped_but_count_as_lines(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\n\ngood,1\n\n\nbad,0\n\n")
     assert read(open_own(name_of(path), tmp_path), "train") == [("good", 1), ("bad", 0)]
-    path.write_text("text,label\n\ngood,1\n\n\nbad,perhaps\n")
+    path.write_text("text,label\n\ngood,1\n\n\nbad,\n")
     with pytest.raises(InputError, match="line 6 of"):
         open_own(name_of(path), tmp_path)
 
 
 def test_the_columns_can_be_chosen_by_name(tmp_path):
     (tmp_path / "a.csv").write_text("id,Review,Stars\n1,good,1\n2,bad,0\n")
-    corpus = open_own(name_of(tmp_path / "a.csv"), tmp_path, text_column="review", label_column="stars")
+    options = Options(text_column="review", label_column="stars")
+    corpus = open_own(name_of(tmp_path / "a.csv"), tmp_path, options=options)
     assert read(corpus, "train") == [("good", 1), ("bad", 0)]
 
 
@@ -267,95 +246,163 @@ def test_a_path_may_contain_spaces_colons_and_non_ascii_letters(tmp_path):
     assert open_own(name_of(path), tmp_path).split_sizes == {"train": 100}
 
 
-GOOD = "text,label\ngood,1\nbad,0\n"
-
-
-def packed():
-    archive = io.BytesIO()
-    np.savez(archive, a=np.zeros(3))
-    return archive.getvalue()
-
-
-MALFORMED_FILES = {
-    "Latin-1": ("a.csv", GOOD.encode() + b"na\xefve,1\n", "line 4 of .*a.csv is not"),
-    "UTF-16": ("a.csv", GOOD.encode("utf-16"), "line 1 of .*UTF-8"),
-    "UTF-32": ("a.jsonl", '{"text": "good", "label": 1}\n'.encode("utf-32"), "line 1 of .*UTF-8"),
-    "NUL": ("a.csv", b"text,label\ngo\0od,1\n", "line 2 of .*NUL byte"),
-    "gzip": ("a.csv", gzip.compress(GOOD.encode()), "line 1 of .*UTF-8"),
-    "zip": ("a.csv", packed(), "line [1-9].*UTF-8"),
-    "Parquet": ("a.csv", b"PAR1\x15\x04\x15\x10\xff\n", "line 1 of .*UTF-8"),
-    "a quote that never closes": (
+BAD = {
+    "a label is missing": (
         "a.csv",
-        'text,label\ngood,1\n"bad,0\ngood,1\n',
-        "line 3 of .*never closes",
+        "text,label\ngood,1\nbad,\n",
+        "1 where it has no label .*line 3 of a.csv",
     ),
-    "a quote within a field": (
-        "a.csv",
-        'text,label\n"good" film,1\n',
-        "line 2 of .*follows its closing quote",
+    "a text is empty": ("a.csv", "text,label\ngood,1\n,0\n", "1 where its text is empty .*line 3 of a.csv"),
+    "a cell is missing": ("a.csv", "text,label\ngood,1\nbad\n", "line 3 of a.csv"),
+    "JSON is cut short": (
+        "a.jsonl",
+        '{"text": "good", "label": 1}\n{"text": "ba',
+        "line 2 of a.jsonl.*not JSON",
     ),
-    "a quote within a field of a tsv": (
-        "a.tsv",
-        'text\tlabel\n"good" film\t1\n',
-        "line 2 of .*follows its closing quote",
-    ),
-    "a header whose quote never closes": ("a.csv", '"text,label\ngood,1\n', "line 1 of .*never closes"),
-    "a header over two lines": ("a.csv", '"te\nxt",label\ngood,1\n', r"line 1 of .*is te\\nxt, label"),
-    "a header with a terminal control sequence": (
-        "a.csv",
-        "\x1b[2Jtext,label\ngood,1\n",
-        r"line 1 of .*is \\x1b",
-    ),
-    "too many fields": (
-        "a.csv",
-        "text,label\ngood, but,1\n",
-        "line 2 of .*3 fields, but the first row has 2",
-    ),
-    "too few fields": ("a.csv", "text,label\ngood,1\nbad\n", "line 3 of .*1 fields, but the first row has 2"),
-    "no header": ("a.csv", "good,1\nbad,0\n", "line 1 of .*a.csv is good, 1"),
-    "no text column": ("a.csv", "review,label\ngood,1\n", "line 1 of .*is review, label; .*--text_column"),
-    "no label column": ("a.csv", "text,stars\ngood,1\n", "line 1 of .*is text, stars; .*--label_column"),
-    "a column twice": ("a.csv", "text,text,label\ngood,bad,1\n", "once, but line 1"),
-    "another delimiter": ("a.csv", "text;label\ngood;1\n", "line 1 of .*is text;label"),
-    "tabs in a csv": ("a.csv", "text\tlabel\ngood\t1\n", "line 1 of"),
-    "commas in a tsv": ("a.tsv", GOOD, "line 1 of"),
-    "JSON in a csv": ("a.csv", '{"text": "good", "label": 1}\n', "line 1 of"),
-    "a csv in a jsonl": ("a.jsonl", GOOD, "line 1 of .*not JSON"),
-    "no label": ("a.csv", "text,label\ngood,1\nbad,\n", "line 3 of .*its label is ''"),
-    "an unknown label": ("a.csv", "text,label\ngood,maybe\n", "line 2 of .*'maybe'.*negative"),
-    "a third class": ("a.csv", "text,label\ngood,2\n", "line 2 of .*'2'"),
-    "a label that is not an integer": ("a.csv", "text,label\ngood,1.5\n", "line 2 of .*'1.5'"),
-    "an empty text": ("a.csv", "text,label\ngood,1\n,0\n", "line 3 of .*is empty"),
-    "a text of spaces": ("a.csv", 'text,label\n" \n ",0\n', "line 2 of .*is empty"),
-    "an empty file": ("a.csv", "", "line 1 of .*is empty"),
-    "an empty jsonl": ("a.jsonl", "", "holds none"),
-    "only a header": ("a.csv", "text,label\n", "holds none"),
-    "only blank lines": ("a.csv", "\n\n\n", "line 1 of"),
-    "CR alone": ("a.csv", "text,label\rgood,1\rbad,0\r", "CR alone"),
-    "JSON cut short": ("a.jsonl", '{"text": "good", "label": 1}\n{"text": "ba', "line 2 of .*not JSON"),
-    "a JSON array": ("a.jsonl", '[{"text": "good", "label": 1}]\n', "line 1 of .*not an object"),
-    "JSON over several lines": ("a.jsonl", '{\n"text": "good"\n}\n', "line 1 of .*not JSON"),
-    "a blank line in a jsonl": ("a.jsonl", '{"text": "good", "label": 1}\n\n', "line 2 of .*not JSON"),
-    "JSON without a text": ("a.jsonl", '{"review": "good", "label": 1}\n', 'line 1 of .*no "text"'),
-    "JSON without a label": ("a.jsonl", '{"text": "good"}\n', 'line 1 of .*no "label"'),
-    "JSON null": ("a.jsonl", '{"text": null, "label": 1}\n', 'line 1 of .*no "text"'),
-    "a text that is a number": ("a.jsonl", '{"text": 5, "label": 1}\n', "line 1 of .*is not a text"),
-    "a label that is a list": ("a.jsonl", '{"text": "good", "label": [1]}\n', r"line 1 of .*\[1\]"),
-    "a key twice": ("a.jsonl", '{"text": "good", "label": 1, "label": 0}\n', "line 1 of .*a key twice"),
-    "JSON too deep": ("a.jsonl", "[" * 100_000 + "\n", "line 1 of .*not JSON"),
 }
 
 
-@pytest.mark.parametrize("what", MALFORMED_FILES)
-def test_a_malformed_file_is_refused_in_one_sentence_with_file_and_line(tmp_path, what):
-    name, content, words = MALFORMED_FILES[what]
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_row_is_refused_with_its_line_and_following_the_remedy_works(tmp_path, what):
+    name, content, words = BAD[what]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=f"1 of 2 rows of .*{words}") as error:
+        open_own(tmp_path / name, tmp_path)
+    assert str(tmp_path / name) in str(error.value) and str(error.value).isprintable()
+    (remedy,) = re.findall(r"--bad_rows=(\w+)", str(error.value))
+    corpus = open_own(tmp_path / name, tmp_path, bad_rows=remedy)
+    assert read(corpus, "train") == [("good", 1)] and sum(corpus.skipped.values()) == 1
+
+
+def test_all_bad_rows_are_counted_by_kind_with_the_first_of_each(tmp_path, caplog):
+    rows = [*REVIEWS[:20], ("", 1), ("x", ""), *REVIEWS[20:40], ("", 0), ("", 1)]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(
+        InputError,
+        match=r"4 of 44 rows .*: 3 where its text is empty \(first in line 21 .*, 1 where it has no label "
+        r"\(first in line 22 of a\.jsonl.*--bad_rows=skip",
+    ):
+        open_own(path, tmp_path)
+    corpus = open_own(path, tmp_path, bad_rows="skip")
+    assert read(corpus, "train") == REVIEWS[:40]
+    assert corpus.skipped == {"its text is empty": 3, "it has no label": 1}
+    assert "4 of 44 rows, which are invalid" in caplog.text
+    assert sum(corpus.split_sizes.values()) + sum(corpus.skipped.values()) == len(rows)
+
+
+def test_skipping_bad_rows_is_part_of_the_version_and_stopping_is_not(tmp_path):
+    path = write(tmp_path / "a.csv", REVIEWS)
+    versions = [open_own(path, tmp_path, bad_rows=bad_rows).version for bad_rows in ("", "stop", "skip")]
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_labels_merge_and_leave_out_reviews_and_how_many_is_said(tmp_path, caplog):
+    rows = [(f"review {number}", 1 + number % 5) for number in range(100)]
+    path = write(tmp_path / "a.csv", rows)
+    corpus = open_own(path, tmp_path, DEFAULT, labels="negative=1,2;positive=4,5")
+    assert corpus.classes.names == ("negative", "positive")
+    assert corpus.left_out == {"3": 20} and "20 of 100 rows" in caplog.text and "3 (20)" in caplog.text
+    assert corpus.split_sizes == {"train": 64, "validation": 8, "test": 8}
+    expected = sorted((text, int(stars > 3)) for text, stars in rows if stars != 3)
+    assert sorted(review for split in DEFAULT for review in read(corpus, split)) == expected
+    assert corpus.version != open_own(path, tmp_path, DEFAULT).version
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (("no", "yes"), ("no", "yes")),
+        ((10, 9, 2), ("2", "9", "10")),
+        (("Spam", "ham", "spam", "spam"), ("ham", "spam")),
+        (("T", "F"), ("F", "T")),
+    ],
+)
+def test_each_label_is_a_class(tmp_path, labels, classes):
+    rows = [(f"review {number}", label) for number, label in enumerate(labels * 3)]
+    corpus = open_own(write(tmp_path / "a.csv", rows), tmp_path)
+    assert corpus.classes.names == classes and f"one of {', '.join(classes)}" in corpus.element_spec
+    expected = [(text, [name.lower() for name in classes].index(str(label).lower())) for text, label in rows]
+    assert read(corpus, "train") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "text,label\ngood,2\nfine,2\n", "two classes or more, but all reviews have the label 2"),
+        ("a.jsonl", "", "a.jsonl"),
+        ("a.csv", "text,label\n", "a.csv"),
+        ("a.csv", b"text,label\ngood,1\nna\xefve,0\n", "--encoding="),
+        ("a.csv", "text,label\n" + "".join(f"a{n},b{n}\n" for n in range(10_020)), "at most 256"),
+    ],
+)
+def test_a_file_without_classes_or_reviews_is_refused_in_one_sentence(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=words) as error:
-        read(open_own(name_of(path), tmp_path), "train")
-    assert str(path) in str(error.value)
+        open_own(tmp_path / name, tmp_path)
     assert str(error.value).isprintable()
-    assert not list(tmp_path.glob("cache/counts/*"))
+
+
+def test_a_label_that_a_further_split_alone_has_is_refused(tmp_path):
+    write(tmp_path / "train.csv", [("a", 1), ("b", 2)])
+    write(tmp_path / "extra.csv", [("a", 1), ("b", 3)])
+    with pytest.raises(InputError, match=r"must be 1, 2, .*extra has 3 \(1\)"):
+        open_own(tmp_path, tmp_path, ("train",), evaluated_split="extra")
+    write(tmp_path / "extra.csv", [("a", 1), ("b", 2), ("c", 2)])
+    corpus = open_own(tmp_path, tmp_path, ("train",), evaluated_split="extra[:2]")
+    assert read(corpus, "extra[1:]") == [("b", 1), ("c", 1)]
+
+
+UNLABELLED = {
+    "no column": ("test.tsv", "index\ttext\n0\tgood\n"),
+    "empty labels": ("test.csv", "text,label\ngood,\nbad,\n"),
+    "-1": ("test.csv", "text,label\ngood,-1\nbad,-1\n"),
+}
+
+
+@pytest.mark.parametrize("what", UNLABELLED)
+def test_an_unlabelled_test_file_is_named_only_if_it_is_asked_for_and_the_remedy_works(tmp_path, what):
+    write(tmp_path / "train.csv", REVIEWS)
+    name, content = UNLABELLED[what]
+    (tmp_path / name).write_text(content)
+    (tmp_path / "sample_submission.csv").write_text("id,answer\n1,0\n")
+    (tmp_path / "train (1).csv").write_text("broken")
+    with pytest.raises(InputError, match=r"give --test_split= ") as error:
+        open_own(tmp_path, tmp_path, DEFAULT)
+    assert "\n" not in str(error.value)
+    corpus = open_own(tmp_path, tmp_path, ("train", "validation"))
+    assert corpus.split_sizes == {"train": 90, "validation": 10}
+
+
+def test_two_class_labels_of_older_versions_keep_their_identity(tmp_path):
+    """The expected values are those of version c826cf6."""
+
+    def make(path, content):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        os.utime(path, (1e9, 1e9))
+
+    rows = [(f"Review {i} is {'good' if i % 3 else 'bad'}", "pos" if i % 3 else "neg") for i in range(100)]
+    make(tmp_path / "a.csv", "".join(f"{text},{label}\n" for text, label in [("text", "label"), *rows]))
+    for number, (text, label) in enumerate(rows[:60]):
+        make(tmp_path / "f" / label / f"{number}.txt", text)
+    sliced = ("train[:90%]", "train[90%:]", "train[:20]")
+    for name, requested, version, kwargs in (
+        ("csv:a.csv", DEFAULT, "9229b45f5476", {}),
+        ("csv:a.csv", sliced, "57f6efdb7990", {}),
+        (
+            "csv:a.csv",
+            ("train", "validation", "validation"),
+            "4b0b08a105f8",
+            {"seed": 3, "held_out_fraction": 0.29},
+        ),
+        ("folder:f", DEFAULT, "05ba79f32bf8", {}),
+        ("f", ("train[:50%]", "train[50%:]"), "bbf6261f32e5", {}),
+    ):
+        corpus = open_own(name, tmp_path, requested, data_dir=str(tmp_path), **kwargs)
+        assert (corpus.version, corpus.classes) == (version, NEGATIVE_POSITIVE)
+    drawn = open_own("csv:a.csv", tmp_path, DEFAULT, data_dir=str(tmp_path))
+    numbers = [int(text.split()[1]) for text, _ in read(drawn, "test")]
+    assert numbers == [1, 46, 47, 51, 67, 73, 74, 77, 81, 90]
 
 
 def make_tree(root, *names):
@@ -373,22 +420,19 @@ INVALID_PATHS = {
     "a missing folder": ((), "folder:a", "a does not"),
     "no path": ((), "csv:", "a path after csv:"),
     "a folder in place of a file": (("a/",), "csv:a", r"a \.csv for each split"),
+    "an empty folder": (("a/",), "./a", "a file of reviews for each split, .*a holds neither"),
     "a file in place of a folder": (("a.csv",), "folder:a.csv", "must name a folder"),
-    "a folder without classes": (("a/x.txt",), "folder:a", "must hold pos/ and neg/"),
-    "only one class": (("a/pos/1.txt",), "folder:a", "must hold pos/ and neg/, but .*a holds only pos/"),
-    "a split of one class": (
-        ("a/train/pos/1.txt", "a/train/neg/1.txt", "a/test/neg/1.txt"),
-        "folder:a",
-        "a/test holds only neg/",
-    ),
-    "a split that cannot be named": (("a/train.csv", "a/my test.csv"), "csv:a", r"my test\.csv; rename it"),
-    "a split that is called all": (("a/all.csv",), "csv:a", r"not be .all., but there is .*all\.csv"),
+    "a folder without classes": (("a/x.txt",), "folder:a", "a folder of .txt for each class"),
+    "only one class": (("a/pos/1.txt",), "folder:a", "for each class, .*a holds only pos/"),
+    "a folder of one class": (("a/spam/1.txt",), "a", "for each class, .*a holds only spam/"),
+    "no split that is named": (("a/x.csv", "a/y.csv"), "csv:a", r"no train .*--train_split=x"),
+    "two files of a split": (("a/train.csv", "a/train.jsonl"), "./a", r"train\.csv and train\.jsonl .*csv:"),
     "a path that is too long": ((), f"csv:{'x' * 300}", "File name too long"),
     "a path of a folder that is too long": ((), f"folder:{'x' * 300}", "File name too long"),
-    "an empty class": (("a/pos/1.txt", "a/neg/"), "folder:a", r"a/neg holds no \.txt"),
+    "an empty class": (("a/pos/1.txt", "a/neg/"), "folder:a", "holds only pos/"),
     "no texts": (("a/pos/1.md", "a/neg/1.md"), "folder:a", r"holds no \.txt"),
-    "a text that is not UTF-8": (("a/pos/1.txt", "a/neg/latin.txt"), "folder:a", "line 1 of .*latin.txt"),
-    "a text that is empty": (("a/pos/1.txt", "a/neg/empty.txt"), "folder:a", "empty.txt is empty"),
+    "a text that is not UTF-8": (("a/pos/1.txt", "a/neg/latin.txt"), "folder:a", "latin.txt.*--encoding="),
+    "a text that is empty": (("a/pos/1.txt", "a/neg/empty.txt"), "folder:a", "empty.txt: it is empty"),
     "a folder that looks like a text": (
         ("a/pos/1.txt", "a/neg/1.txt/"),
         "folder:a",
@@ -403,13 +447,13 @@ def test_a_path_without_a_corpus_is_refused_in_one_sentence(tmp_path, what):
     names, dataset, words = INVALID_PATHS[what]
     make_tree(tmp_path, *names)
     with pytest.raises(InputError, match=words) as error:
-        read(open_own(dataset, tmp_path, data_dir=str(tmp_path)), "train")
+        read(open_own(dataset, tmp_path, ("train",), data_dir=str(tmp_path)), "train")
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_kind_is_refused_with_an_example(tmp_path):
     with pytest.raises(
-        InputError, match=r"your own files as in csv:reviews\.csv, but there is no 'xml:a\.xml'"
+        InputError, match=r"your own reviews as in reviews\.csv, but there is no 'xml:a\.xml'"
     ):
         open_own("xml:a.xml", tmp_path)
 
@@ -424,7 +468,7 @@ def test_too_few_reviews_to_draw_splits_from_are_refused_in_one_sentence(tmp_pat
     [
         ("text,label\ngood,1\nfine,1\n", "reviews of both labels"),
         ("text,label\ngood\n", "line 2 of"),
-        ("review\n", "line 1 of"),
+        ("review\n", "must have the columns text and label"),
     ],
 )
 def test_the_program_reports_a_malformed_file_in_one_line_with_exit_code_2(
@@ -462,8 +506,13 @@ def test_a_run_on_own_files_resumes_and_refuses_changed_files(tmp_path, cache_di
     train.run({**given, "epochs": 2}, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "continued") == outcome(tmp_path / "straight")
     write(path, REVIEWS[1:])
-    with pytest.raises(InputError, match=r"the split train\[:90%\] has changed"):
+    with pytest.raises(InputError, match=r"the split train\[:90%\] has changed.* a copy of") as error:
         train.run({**given, "epochs": 3}, stop_requests=NoStopRequests())
+    (source,) = re.findall(r"--init_from=(.*)\.$", str(error.value))
+    new = {**given, "workdir": str(tmp_path / "new"), "init_from": source}
+    train.run(new, stop_requests=NoStopRequests())
+    write(path, REVIEWS)
+    train.run({**given, "epochs": 3}, stop_requests=NoStopRequests())
 
 
 @pytest.mark.slow

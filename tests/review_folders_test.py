@@ -1,11 +1,13 @@
 """Folders of texts."""
 
+import gzip
 import os
 import pathlib
 
 import pytest
 
 from trainer.data import review_folders
+from trainer.data.tables import BadRow
 from trainer.errors import InputError
 
 
@@ -18,13 +20,14 @@ def make(folder, *names):
     return folder
 
 
-def read(folder):
-    return [(row.text.decode(), row.label) for row in review_folders.read(folder)]
+def read(folder, encoding=""):
+    rows = review_folders.read(review_folders.texts_of(folder), encoding)
+    return [(row.text.decode(), row.label) for _, row in rows]
 
 
-def test_files_are_in_natural_order_and_neg_is_first_for_equal_names(tmp_path):
+def test_files_are_in_natural_order_and_the_first_class_is_first_for_equal_names(tmp_path):
     names = ("neg/2.txt", "pos/2.txt", "neg/10_9.txt", "neg/10_10.txt", "pos/0100.txt", "pos/a1.txt")
-    assert read(make(tmp_path, *reversed(names))) == [(name, int(name.startswith("pos"))) for name in names]
+    assert read(make(tmp_path, *reversed(names))) == [(name, name[:3]) for name in names]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -36,29 +39,46 @@ def test_names_with_equal_numbers_have_one_order_on_any_filesystem(tmp_path, mon
     assert [name for name, _ in read(tmp_path)] == list(names)
 
 
-def test_hidden_files_and_files_of_other_types_are_ignored(tmp_path):
-    assert (
-        len(
-            read(
-                make(
-                    tmp_path,
-                    "neg/1.txt",
-                    "pos/1.txt",
-                    "pos/._1.txt",
-                    "pos/.DS_Store",
-                    "pos/notes.md",
-                    "urls.txt",
-                )
-            )
-        )
-        == 2
+def test_classes_are_the_folders_that_hold_texts(tmp_path):
+    make(
+        tmp_path,
+        "10/1.txt",
+        "2/1.txt.gz",
+        "empty/notes.md",
+        "unsup/1.txt",
+        "train/1.txt",
+        ".git/1.txt",
+        "1.txt",
     )
+    assert review_folders.classes_of(tmp_path) == ["2", "10"]
+    assert review_folders.classes_of(tmp_path / "1.txt") == []
 
 
-def test_a_byte_order_mark_is_skipped(tmp_path):
+def test_hidden_files_and_files_of_other_types_are_ignored(tmp_path):
+    names = ("neg/1.txt", "pos/1.txt", "pos/._1.txt", "pos/.DS_Store", "pos/notes.md", "urls.txt")
+    assert len(read(make(tmp_path, *names))) == 2
+
+
+def test_a_byte_order_mark_is_skipped_and_a_compressed_text_is_read(tmp_path):
     make(tmp_path, "neg/1.txt", "pos/1.txt")
     (tmp_path / "pos" / "1.txt").write_bytes(b"\xef\xbb\xbfgood\r\nfilm\n")
-    assert read(tmp_path)[1] == ("good\r\nfilm\n", 1)
+    (tmp_path / "pos" / "2.txt.gz").write_bytes(gzip.compress(b"fine"))
+    assert read(tmp_path)[1:] == [("good\r\nfilm\n", "pos"), ("fine", "pos")]
+
+
+def test_texts_have_the_encoding_that_is_given(tmp_path):
+    make(tmp_path, "neg/1.txt", "pos/1.txt")
+    (tmp_path / "pos" / "1.txt").write_bytes("naïve".encode("cp1252"))
+    with pytest.raises(InputError, match=r"pos/1\.txt.*--encoding="):
+        read(tmp_path)
+    assert read(tmp_path, "cp1252")[1] == ("naïve", "pos")
+
+
+def test_an_empty_text_is_a_bad_row_that_names_its_file(tmp_path):
+    make(tmp_path, "neg/1.txt", "pos/1.txt")
+    (tmp_path / "neg" / "1.txt").write_text(" \n")
+    (place, row), _ = review_folders.read(review_folders.texts_of(tmp_path), "")
+    assert isinstance(row, BadRow) and place == str(tmp_path / "neg" / "1.txt")
 
 
 def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path):
@@ -66,7 +86,3 @@ def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path):
     os.mkfifo(tmp_path / "pos" / "2.txt")
     with pytest.raises(InputError, match=r"must be a file, but .*2\.txt is not one"):
         read(tmp_path)
-
-
-def test_a_folder_with_one_class_has_only_that_class(tmp_path):
-    assert review_folders.classes_of(make(tmp_path, "pos/1.txt")) == ["pos"]

@@ -12,14 +12,6 @@ from trainer.errors import InputError
 
 
 @pytest.mark.parametrize(
-    "names", [("sentence", "label"), ("text", "is_good"), ("is_good", "sentence"), ("sentence", "sentence")]
-)
-def test_missing_columns_are_refused_with_the_available_ones(tmp_path, names):
-    with pytest.raises(InputError, match=r"'sentence': Text.*--text_key and --label_key"):
-        open_from(tmp_path, "verdicts", text_column=names[0], label_column=names[1])
-
-
-@pytest.mark.parametrize(
     "name", ["nosuch", "imdb", "", "two words", "../tiny_reviews", "huggingface:imdb", "tiny_reviews/x=1,y=2"]
 )
 def test_an_unknown_dataset_is_named_and_only_the_data_folder_is_read(tmp_path, name, monkeypatch):
@@ -40,13 +32,6 @@ def test_a_misspelt_dataset_is_refused_with_the_nearest_name(tmp_path):
 def test_an_unknown_version_or_config_is_refused(tmp_path, name):
     with pytest.raises(InputError, match=f"--dataset={name}"):
         open_from(tmp_path, name)
-
-
-@pytest.mark.parametrize("name", ["three_stars", "mnist", "glue/sst2"])
-def test_a_dataset_that_is_not_binary_text_classification_is_refused_before_download(tmp_path, name):
-    with pytest.raises(InputError, match='must have a text "text" and a label "label" of 2 classes'):
-        open_from(tmp_path, name)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

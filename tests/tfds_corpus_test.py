@@ -17,9 +17,11 @@ from token_store_test import without_privileges
 
 from trainer import machine
 from trainer.data import corpus as corpora
-from trainer.data import sample_reviews
+from trainer.data import label_counts, sample_reviews
 from trainer.data.corpus import open_corpus
+from trainer.data.tables import Options
 from trainer.errors import InputError, StorageError
+from trainer.labels import NEGATIVE_POSITIVE
 
 
 class TinyReviews(tfds.core.GeneratorBasedBuilder):
@@ -75,9 +77,21 @@ class Verdicts(TinyReviews):
 
 
 class ThreeStars(TinyReviews):
-    """Three classes."""
+    """Three classes with names, and a test split without labels."""
 
-    LABELS = 3
+    def _info(self):
+        features = {
+            "sentence": tfds.features.Text(),
+            "stars": tfds.features.ClassLabel(names=["bad", "fair", "good"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(0, 60), "test": self._generate_examples(-5, 0)}
+
+    def _generate_examples(self, start, stop):
+        for number in range(start, stop):
+            yield number, {"sentence": f"Sentence {number}", "stars": number % 3 if number >= 0 else -1}
 
 
 class OutOfReach(TinyReviews):
@@ -108,9 +122,13 @@ def tiny(data_dir):
     return open_from(data_dir)
 
 
-def open_from(data_dir, name="tiny_reviews", **columns):
+def open_from(data_dir, name="tiny_reviews", *, text_column="text", label_column="label", **kwargs):
     return open_corpus(
-        name=name, data_dir=str(data_dir), cache_dir=str(pathlib.Path(data_dir) / "cache"), **columns
+        name=name,
+        data_dir=str(data_dir),
+        cache_dir=str(pathlib.Path(data_dir) / "cache"),
+        options=Options(text_column=text_column, label_column=label_column),
+        **kwargs,
     )
 
 
@@ -214,12 +232,87 @@ def test_texts_and_labels_may_have_other_names(tmp_path):
     corpus = open_from(tmp_path, "verdicts", text_column="sentence", label_column="is_good")
     ((texts, labels),) = corpus.reviews("train")
     assert [(int(text.split()[1]) + 1) % 2 for text in texts] == labels.tolist()
-    with pytest.raises(InputError, match="Labels must be 0 or 1"):
-        list(open_from(tmp_path, "verdicts", text_column="sentence", label_column="votes").reviews("train"))
+    assert corpus.classes == NEGATIVE_POSITIVE and corpus.version == "1.2.3"
+
+
+def test_numbers_are_classes_and_are_counted_once(tmp_path, monkeypatch):
+    columns = {"text_column": "sentence", "label_column": "votes"}
+    corpus = open_from(tmp_path, "verdicts", **columns)
+    assert corpus.classes.names == tuple(map(str, range(10)))
+    assert [int(text.split()[1]) for text in texts_of(corpus, "train")] == np.concatenate(
+        [labels for _, labels in corpus.reviews("train")]
+    ).tolist()
+    monkeypatch.setattr(label_counts, "count_labels", None)
+    merged = open_from(tmp_path, "verdicts", labels="low=0,1,2;high=8,9", **columns)
+    assert merged.classes.names == ("low", "high") and merged.split_sizes == {"train": 5}
+    assert merged.left_out == {str(votes): 1 for votes in range(3, 8)}
+    ((texts, labels),) = merged.reviews("train")
+    assert {int(text.split()[1]): label for text, label in zip(texts, labels, strict=True)} == {
+        0: 0,
+        1: 0,
+        2: 0,
+        8: 1,
+        9: 1,
+    }
+    assert merged.examples("train[:2]") == len(texts_of(merged, "train[:2]")) == 2
+
+
+@pytest.fixture(scope="module")
+def stars_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stars")
+    ThreeStars(data_dir=folder).download_and_prepare()
+    return folder
+
+
+def labels_of(corpus, split):
+    return {
+        int(text.split()[1]): int(label)
+        for texts, labels in corpus.reviews(split)
+        for text, label in zip(texts, labels, strict=True)
+    }
+
+
+def test_a_dataset_gives_names_and_columns_of_its_classes(stars_dir, caplog):
+    corpus = open_from(stars_dir, "three_stars")
+    assert corpus.classes.names == ("bad", "fair", "good")
+    assert labels_of(corpus, "train") == {number: number % 3 for number in range(60)}
+    assert "--text_column=sentence is taken" in caplog.text
+    assert "--label_column=stars is taken" in caplog.text
+
+
+@pytest.mark.parametrize("labels", ["bad,good", "0,2", "bad=0;good=2"])
+def test_labels_of_a_dataset_may_be_names_or_numbers(stars_dir, caplog, labels):
+    corpus = open_from(stars_dir, "three_stars", labels=labels, requested_splits=("train",))
+    assert labels_of(corpus, "train") == {
+        number: int(number % 3 == 2) for number in range(60) if number % 3 != 1
+    }
+    assert corpus.left_out == {"fair": 20} and "20 of 60 rows" in caplog.text and "fair (20)" in caplog.text
+    assert corpus.classes.number_of("good") == corpus.classes.number_of("2") == 1
+
+
+@pytest.mark.parametrize("labels", ["", "bad,good"])
+def test_a_test_split_without_labels_is_refused_and_the_remedy_works(stars_dir, labels):
+    names = {"labels": labels, "requested_splits": ("train", "validation", "test")}
+    with pytest.raises(InputError, match=r"split test has none .* give --test_split= "):
+        list(open_from(stars_dir, "three_stars", **names).reviews("test"))
+    corpus = open_from(stars_dir, "three_stars", labels=labels, requested_splits=("train", "validation"))
+    assert corpus.examples("validation") == (4 if labels else 6)
+
+
+def test_validation_is_drawn_from_train_and_test_stays(data_dir, tiny, caplog):
+    requested = ("train", "validation", "test")
+    corpus = open_from(data_dir, requested_splits=requested, held_out_fraction=0.2)
+    assert corpus.split_sizes == {"train": 80, "validation": 20, "test": 10, "unsupervised": 5}
+    whole, held_out = texts_of(tiny, "train"), texts_of(corpus, "validation")
+    assert texts_of(corpus, "train") == [text for text in whole if text not in held_out]
+    assert texts_of(corpus, "test[:50%]") == texts_of(tiny, "test[:50%]")
+    assert corpus.version.startswith("1.2.3-") and "validation is drawn from train" in caplog.text
+    other = open_from(data_dir, requested_splits=requested, held_out_fraction=0.2, seed=1)
+    assert other.version != corpus.version and texts_of(other, "validation") != held_out
 
 
 def test_reviews_without_a_label_are_refused(tiny):
-    with pytest.raises(InputError, match="'unsupervised'"):
+    with pytest.raises(InputError, match="split unsupervised has none"):
         list(tiny.reviews("unsupervised"))
 
 

@@ -29,11 +29,13 @@ class Differences:
     """How a start differs from its run; each difference is one phrase.
 
     Attributes:
-      fixed: differences that are never accepted.
+      fixed: differences of settings that are never accepted.
+      reviews: differences of vocabulary and splits, which are never accepted either.
       inexact: differences that --allow_inexact_resume accepts.
     """
 
     fixed: list[str]
+    reviews: list[str]
     inexact: list[str]
 
 
@@ -58,14 +60,14 @@ def compare(
     """
     fixed = changes(stored, settings, FIXED)
     recorded = recorded_fingerprints or {}
+    current = current_fingerprints or {}
+    changed = [name for name in current if name != CLASSES and recorded.get(name) != current[name]]
+    reviews = [f"the {name} has changed" for name in changed]
     if current_fingerprints is not None:
-        fixed += _changed_classes(recorded.get(CLASSES), current_fingerprints.get(CLASSES))
-        names = (name for name in current_fingerprints if name != CLASSES)
-        changed = [name for name in names if recorded.get(name) != current_fingerprints[name]]
-        fixed += [f"the {name} has changed" for name in changed]
+        reviews += _changed_classes(recorded.get(CLASSES), current.get(CLASSES))
     inexact = changes(stored, settings, INEXACT)
     inexact += conditions.differences(recorded_conditions, current_conditions)
-    return Differences(fixed, inexact)
+    return Differences(fixed, reviews, inexact)
 
 
 def fingerprint_of(classes: Classes) -> dict[str, str]:
@@ -112,8 +114,14 @@ def check_compatible(
     if differences.fixed:
         raise InputError(
             f"{settings.workdir} must be resumed as it was started, "
-            f"but {'; '.join(differences.fixed + differences.inexact)}; "
+            f"but {'; '.join(differences.fixed + differences.reviews + differences.inexact)}; "
             f"give the run's own values, or start a new run in another --workdir."
+        )
+    if differences.reviews:
+        raise InputError(
+            f"{settings.workdir} must be resumed with the reviews that it was started with, but those "
+            f"of {settings.dataset} are others now ({'; '.join(differences.reviews)}); put a copy of the old "
+            f"ones there, or start a new run in another --workdir with --init_from={settings.workdir}."
         )
     inexact = "; ".join(differences.inexact)
     if inexact and not settings.allow_inexact_resume:

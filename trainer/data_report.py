@@ -44,7 +44,7 @@ def report(
     figures = {split: describe(store, len(classes)) for split, store in stores.items()}
     for split, of_split in figures.items():
         counts = ", ".join(
-            f"{count:,} {name}" for name, count in zip(classes.names, of_split.class_counts, strict=True)
+            f"{name}: {count:,}" for name, count in zip(classes.names, of_split.class_counts, strict=True)
         )
         logging.info(
             "Split     %s: %s (%s), median %s, %.1f%% unknown",

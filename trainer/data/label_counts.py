@@ -22,6 +22,7 @@ MOST_LABELS = 10_000  # a column with more different values holds no labels
 _FORMAT = 2
 _LONGEST_LABEL = 200  # characters; what follows does not count
 _LONGEST_REASON = 300
+_NO_LABEL = "it has no label"  # the kind of such rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Counts:
     @property
     def is_unlabelled(self) -> bool:
         """Whether all labels are missing, or -1, as in the test splits of public benchmarks."""
-        return {normalised(label) for label in self.labels} <= {"-1"} and not self.others
+        is_bad_otherwise = bool(self.bad.keys() - {_NO_LABEL})
+        return {normalised(label) for label in self.labels} <= {"-1"} and not is_bad_otherwise
 
 
 def count(rows: Iterable[tuple[str, Row | BadRow]]) -> Counts:
@@ -85,6 +87,19 @@ def spelled(label: str | None) -> str:
     return (label or "")[:_LONGEST_LABEL]
 
 
+def check_labelled(counts: Mapping[str, Counts]) -> None:
+    """Raises InputError for a split without labels, if others have some.
+
+    Args:
+      counts: of each split that a run names.
+    """
+    if all(of_split.is_unlabelled for of_split in counts.values()):
+        return
+    for split, of_split in counts.items():
+        if of_split.is_unlabelled:
+            raise unlabelled(split, "all of its labels are missing or -1")
+
+
 def classes_of(counts: Mapping[str, Counts], given: str) -> Classes:
     """The classes of a corpus.
 
@@ -93,12 +108,8 @@ def classes_of(counts: Mapping[str, Counts], given: str) -> Classes:
       given: `--labels`.
 
     Raises:
-      InputError: when the labels are no classes, or a split has no labels.
+      InputError: when the labels are no classes, or a split has none of the classes.
     """
-    for split, of_split in counts.items():
-        labelled_elsewhere = any(not others.is_unlabelled for others in counts.values())
-        if of_split.is_unlabelled and labelled_elsewhere and split != "train":
-            raise unlabelled(split, "all of its labels are missing or -1")
     too_many = any(of_split.others for of_split in counts.values())
     classes = find_classes(total(counts.values()), "" if too_many else given)
     if len(classes) < 2:
@@ -109,8 +120,9 @@ def classes_of(counts: Mapping[str, Counts], given: str) -> Classes:
     for split, of_split in counts.items():
         if not of_split.size(classes):
             raise InputError(
-                f"Each split must hold reviews of the classes that --labels names, but {split} has none: its "
-                f" labels are {listed(of_split.labels)}; name others by --labels, or another split."
+                f"Each split must hold reviews with a label of {', '.join(classes.names)}, but {split} has "
+                f"none: its labels are {listed(of_split.labels) or 'missing'}; name another split, or others "
+                f"by --labels."
             )
     return classes
 
@@ -202,12 +214,15 @@ class Kept:
 
     def read(self, key: object) -> Counts | None:
         """The counts of the files that `key` describes; None if they are missing or damaged."""
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             content = json.loads(files.read(self._path(key), follow_links=True))
             counts = content["counts"]
             if content["sha256"] == digest(counts):
                 labels, bad, others = counts
-                return Counts(labels, {kind: (n, first) for kind, (n, first) in bad.items()}, others)
+                counted = Counts(labels, {kind: (n, first) for kind, (n, first) in bad.items()}, others)
+                numbers = [*labels.values(), *(n for n, _ in bad.values())]
+                if counted.rows > 0 and all(type(n) is int and n > 0 for n in numbers):
+                    return counted
         return None
 
     def write(self, key: object, counts: Counts) -> None:

@@ -68,6 +68,7 @@ class OwnReviews:
         selected = own_files.select(found, splits.names(requested_splits))
         self._files = own_files.to_read(found, selected)
         counts = self._rows.count(self._files, cache_dir)
+        label_counts.check_labelled(counts)
         self._check_rows(counts)
         self.classes = label_counts.classes_of(counts, labels)
         self.left_out = label_counts.left_out(counts.values(), self.classes)

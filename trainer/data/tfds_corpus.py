@@ -142,6 +142,7 @@ class TfdsReviews:
             for split, of_split in counts.items()
             if split in used
         }
+        label_counts.check_labelled(as_named)
         self.classes = names.complete(label_counts.classes_of(as_named, given))
         self._numbers = names.numbers(self.classes, {label for c in counts.values() for label in c.labels})
         for split, of_split in counts.items():

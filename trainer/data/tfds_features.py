@@ -9,7 +9,7 @@ from absl import logging
 
 from trainer.data.tfds_builder import Columns, short
 from trainer.errors import InputError
-from trainer.labels import NEGATIVE_POSITIVE, Classes, normalised
+from trainer.labels import MOST_CLASSES, NEGATIVE_POSITIVE, Classes, normalised
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -94,7 +94,12 @@ class LabelNames:
         return str(number), name
 
     def classes(self) -> Classes:
-        """One class for each name, in the order of the dataset."""
+        """One class for each name, in the order of the dataset; InputError if there are too many."""
+        if len(self.names) > MOST_CLASSES:
+            raise InputError(
+                f"Labels must be of at most {MOST_CLASSES} classes, but the dataset has {len(self.names)}; "
+                f"name some by --labels."
+            )
         values = tuple(self.values(number) for number in range(len(self.names)))
         numbers = [{NEGATIVE_POSITIVE.number_of(value) for value in of_class} for of_class in values]
         if numbers == [{0}, {1}]:
