@@ -18,7 +18,9 @@ from trainer.steps import Slices
 
 SampleText = dict[str, Any]  # text, label, probability; with more than two classes also probabilities
 
-_LEARNED = 0.98  # the largest loss, as a share of that of a constant answer, of a model that has learned
+# What a model that has learned has at least one of.
+_LEARNED = 0.98  # a loss below this share of that of a constant answer
+_GAINED = 0.05  # an accuracy as much above that of a constant answer
 
 
 def with_progress_bars(batches: Iterable[Slices], session: Session) -> Iterator[Slices]:
@@ -98,11 +100,12 @@ def log_line(
     logging.info("%s", f"{name:<10} | {position} | {epoch} | {values} | {remark}", extra={"is_good": is_good})
 
 
-def warn_if_nothing_was_learned(session: Session, split: str, loss: float) -> None:
-    """Warns when the loss on a split is hardly better than that of a constant answer."""
+def warn_if_nothing_was_learned(session: Session, split: str, loss: float, accuracy: float) -> None:
+    """Warns when loss and accuracy on a split are hardly better than those of a constant answer."""
     counts = session.data.class_counts
     constant = data_report.constant_loss(counts[session.config.train_split], counts[split])
-    if loss > _LEARNED * constant and not session.data.class_weights:
+    most_frequent = max(counts[split]) / sum(counts[split])
+    if loss > _LEARNED * constant and accuracy < most_frequent + _GAINED and not session.data.class_weights:
         logging.warning(
             "The loss on %s is %.4f, and that of always answering the shares of the classes %.4f: hardly "
             "anything was learned; try a higher learning rate in a new run, as in --learning_rate=%g.",

@@ -227,7 +227,7 @@ def finish(session: Session, reason: str) -> None:
         shown = test.values()
         session.events.write("test", step=step, scalars=shown)
         log_line(session, "test", config.test_split, step, shown, plural(test.reviews, "review"))
-        warn_if_nothing_was_learned(session, config.test_split, test.loss)
+        warn_if_nothing_was_learned(session, config.test_split, test.loss, test.accuracy)
         result["test"] = {**shown, "reviews": test.reviews}
     sample_texts = classify_sample_texts(session)
     result["sample_texts"] = sample_texts
