@@ -59,7 +59,7 @@ def differences(recorded, current):
         current_conditions={},
         recorded_fingerprints={"vocabulary": "v", **recorded},
         current_fingerprints={"vocabulary": "v", **current},
-    ).fixed
+    ).reviews
 
 
 def test_the_usual_two_classes_are_not_recorded_so_that_runs_of_older_versions_resume():
