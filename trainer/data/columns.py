@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from trainer.data.review_rows import Columns, Options, printable
 from trainer.errors import InputError
+from trainer.labels import NEGATIVE_POSITIVE
 
 # Names under which public datasets have them; taken if there is exactly one and no "text" or "label".
 TEXT_NAMES = (
@@ -19,6 +20,9 @@ LABEL_NAMES = (
 )
 DEFAULTS = Options()
 
+NESTED = ("{...}", "[...]")  # how cells with objects and lists are shown
+
+_IDENTIFIERS = ("", "id", "index", "idx", "guid", "uid")
 _MOST_LABELS, _LONGEST_LABEL = 20, 30
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
@@ -31,12 +35,14 @@ class Table(NamedTuple):
       names: of the columns; if the table does not name them, their numbers.
       rows: its first rows, without names.
       has_names: whether the names are its own.
+      may_lack_names: whether its first row may be a review, though it looks like names.
     """
 
     place: str
     names: Sequence[str]
     rows: Sequence[Sequence[str]]
     has_names: bool = True
+    may_lack_names: bool = False
 
 
 def has_header(first: Sequence[str], others: Sequence[Sequence[str]], options: Options) -> bool:
@@ -83,8 +89,8 @@ def select(table: Table, options: Options) -> tuple[Columns[int], str]:
     for name in _asked(found, options):
         if found.count(name) > 1:
             raise InputError(
-                f"The first row must name each column, {name} among them and once, but line 1 of "
-                f"{table.place} is {_listed(table)}; rename one, or give its number."
+                f"The name of a column must be there once, but {name} is there {found.count(name)} times in "
+                f"{table.place}: its columns are {_listed(table)}; rename one, or give its number."
             )
     text = {name: _position(table, found, name) for name in _parts(found, options.text_column)}
     label = None if options.label_column is None else _position(table, found, _key(options.label_column))
@@ -162,9 +168,15 @@ def _of_two(table: Table, options: Options) -> tuple[int, int | None] | None:
     if len(table.names) == 1 and options.label_column is None:
         return 0, None
     labels = [at for at in range(len(table.names)) if _may_be_label(table, at)]
+    if len(labels) > 1:  # in a short table, texts are few, too
+        labels = [at for at in labels if all(map(_is_usual_label, _values(table, at)))]
     if len(table.names) != 2 or len(labels) != 1:
         return None
     return 1 - labels[0], labels[0] if options.label_column else None
+
+
+def _is_usual_label(value: str) -> bool:
+    return bool(_NUMBER.fullmatch(value)) or NEGATIVE_POSITIVE.number_of(value) is not None
 
 
 def _values(table: Table, at: int) -> list[str]:
@@ -175,48 +187,57 @@ def _may_be_label(table: Table, at: int) -> bool:
     values = _values(table, at)
     distinct = set(values)
     return (
-        len(distinct) <= min(_MOST_LABELS, max(2, len(values) / 2))
+        not distinct & set(NESTED)
+        and len(distinct) <= min(_MOST_LABELS, max(2, len(values) / 2))
         and max(map(len, distinct), default=0) <= _LONGEST_LABEL
     )
+
+
+def _may_be_text(table: Table, at: int) -> bool:
+    values = {*_values(table, at)}
+    return not values & set(NESTED) and not all(map(_NUMBER.fullmatch, values))
 
 
 def _missing(table: Table, options: Options) -> InputError:
     """The error that lists the columns, and prints flags that name the likely ones."""
     found = [_key(name) for name in table.names]
     wanted = " and ".join(_asked(found, options))
-    is_named = table.has_names
-    given = "" if is_named else "it has no header, and "
-    likely = _likely(table, options)
-    remedy = f"give {likely}" if likely else "add the missing one, or name another file"
+    remedy = _remedy(table, options)
+    if not table.has_names:
+        return InputError(
+            f"Columns without names must be given by their numbers, but {wanted} was asked for, and those "
+            f"of {table.place} are {_listed(table)}; {remedy}."
+        )
+    if table.may_lack_names and options.header == "auto":
+        remedy += ", or --header=none if the first row holds a review"
     return InputError(
-        f"The first row must name each column, {wanted} among them and once, but {given}line 1 of "
-        f"{table.place} is {_listed(table)}; {remedy}."
-        if is_named
-        else f"Without a header, columns must be given by their numbers, but --text_column="
-        f"{options.text_column} was given, and the columns of {table.place} are {_listed(table)}; {remedy}."
+        f"Reviews must have the columns {wanted}, but those of {table.place} are {_listed(table)}; {remedy}."
     )
 
 
-def _likely(table: Table, options: Options) -> str:
-    if len(table.names) < (1 if options.label_column is None else 2):
-        return ""
+def _remedy(table: Table, options: Options) -> str:
     found = [_key(name) for name in table.names]
     lengths = [sum(map(len, _values(table, at))) for at in range(len(found))]
-    text = max(range(len(found)), key=lambda at: (found[at] in TEXT_NAMES and lengths[at] > 0, lengths[at]))
+    texts = [at for at in range(len(found)) if _may_be_text(table, at)]
+    text = max(texts, key=lambda at: (found[at] in TEXT_NAMES, lengths[at]), default=None)
+    labels = [at for at in range(len(found)) if at != text and found[at] not in _IDENTIFIERS]
+    label = max(
+        (at for at in labels if found[at] in LABEL_NAMES or _may_be_label(table, at)),
+        key=lambda at: (found[at] in LABEL_NAMES, len(set(_values(table, at))) > 1, -at),
+        default=None,
+    )
+    if text is None or (options.label_column is not None and label is None):
+        if any(set(NESTED) & set(row) for row in table.rows):
+            return (
+                "its values are nested: write an object for each review, as in "
+                '{"text": "A fine film.", "label": "positive"}'
+            )
+        return "name the right ones by --text_column and --label_column, or give a file that has them"
     flags = [] if table.has_names else ["--header=none"]
     flags.append(f"--text_column={_flag_value(table, text)}")
-    if options.label_column is not None:
-        label = max(
-            (at for at in range(len(found)) if at != text),
-            key=lambda at: (
-                found[at] in LABEL_NAMES,
-                _may_be_label(table, at),
-                len(set(_values(table, at))) > 1,
-                -at,
-            ),
-        )
+    if options.label_column is not None and label is not None:
         flags.append(f"--label_column={_flag_value(table, label)}")
-    return " ".join(flags)
+    return f"give {' '.join(flags)}"
 
 
 def _flag_value(table: Table, at: int) -> str:
@@ -232,4 +253,4 @@ def _listed(table: Table) -> str:
     for at, name in enumerate(table.names[:20]):
         example = f" ({printable(examples[at].strip()[:30])})" if at < len(examples) else ""
         shown.append(f"{printable(name.strip()[:40])}{example}")
-    return ", ".join(shown) or "empty"
+    return ", ".join(shown) or "none"

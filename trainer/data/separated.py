@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from trainer.data.text_encoding import LONGEST_LINE
 from trainer.errors import InputError
+from trainer.words import plural
 
 SAMPLE_ROWS = 1000
 
@@ -84,7 +85,7 @@ def records(lines: Iterable[str], layout: Layout, *, skip: int = 0) -> Iterator[
         count = len(record.cells)
         if not record.kind and layout.width not in (0, count):
             kind = f"it has {'more' if count > layout.width else 'fewer'} fields than columns"
-            why = f"it has {count} fields, but the first row has {layout.width}"
+            why = f"it has {plural(count, 'field')}, but the first row has {layout.width}"
             record = Record(number, record.cells, kind, why)
         yield record
 

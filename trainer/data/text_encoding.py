@@ -121,7 +121,7 @@ class Text:
             )
         for guess in guesses(around):
             if (is_right := self._decodes(guess)) is not False:
-                kind = "as all of it is text in that" if is_right else "perhaps"
+                kind = "in which all of it can be read" if is_right else "which is likely"
                 return InputError(
                     f"Reviews must be text in UTF-8, or in UTF-16 with a byte order mark, but line {line} of "
                     f"{name} is not ({reason}); give --encoding={guess}, {kind}."
