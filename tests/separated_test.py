@@ -16,16 +16,16 @@ def lines_of(text):
     return re.findall("[^\n]*\n|[^\n]+", text)
 
 
-def read(text, delimiter=",", width=2, is_row=lambda cells: False):
+def read(text, delimiter=",", width=2, is_row=lambda cells, start: False):
     layout = Layout(delimiter, width, is_row)
     return [record.kind or record.cells for record in separated.records(lines_of(text), layout)]
 
 
-def is_row(cells):
+def is_row(cells, start):
     return len(cells) == 2 and cells[1] in ("0", "1")
 
 
-def is_row_label_first(cells):
+def is_row_label_first(cells, start):
     return len(cells) == 2 and cells[0] in ("0", "1")
 
 
@@ -182,8 +182,10 @@ def test_a_delimiter_must_be_one_character(given):
 def test_a_row_is_known_by_its_columns_of_few_values_and_of_numbers():
     rows = [[str(n), f"film {n}", ("neg", "pos")[n % 2]] for n in range(30)]
     test = separated.row_test(rows, ignored=[1])
-    assert test(["77", "anything", " pos"])
-    assert not test(["77", "anything", "perhaps"])
-    assert not test(["x", "anything", "pos"])
-    assert not test(["77", "pos"])
-    assert not separated.row_test([], [])([])
+    assert test(["77", "anything", " pos"], 0) and test(["77", "anything", " pos"], 2)
+    assert not test(["77", "anything", "perhaps"], 0)
+    assert not test(["x", "anything", "pos"], 0)
+    assert not test(["77", "pos"], 0)
+    assert not test(["77", "anything", "pos"], 3)
+    assert not separated.row_test(rows, ignored=[1, 2])(["77", "Well", " hello"], 2), "no column tells"
+    assert not separated.row_test([], [])([], 0)
