@@ -147,6 +147,19 @@ def test_a_folder_may_hold_one_file_or_folder_per_split(tmp_path, kind):
     }
 
 
+def test_unlabelled_reviews_of_the_imdb_archive_are_not_read_which_is_said(tmp_path, caplog):
+    for split in ("train", "test"):
+        write(tmp_path / "aclImdb" / split, REVIEWS[:60])
+        (tmp_path / "aclImdb" / split / "urls_pos.txt").write_text("http://example.org")
+    (tmp_path / "aclImdb" / "train" / "unsup").mkdir()
+    (tmp_path / "aclImdb" / "train" / "unsup" / "0.txt").write_text("?")
+    (tmp_path / "aclImdb" / "imdb.vocab").write_text("the")
+    corpus = open_own(tmp_path / "aclImdb", tmp_path, DEFAULT)
+    assert corpus.split_sizes == {"train": 54, "validation": 6, "test": 60}
+    assert corpus.classes == NEGATIVE_POSITIVE
+    assert f"{tmp_path / 'aclImdb' / 'train' / 'unsup'} is not read" in caplog.text
+
+
 def test_a_relative_path_is_relative_to_data_dir(tmp_path):
     write(tmp_path / "a.csv", REVIEWS)
     write(tmp_path / "b", REVIEWS)

@@ -64,6 +64,16 @@ def test_a_test_file_without_a_label_column_is_told_from_one_that_cannot_be_read
     assert "--test_split" not in str(error.value)
 
 
+def test_a_label_column_that_train_lacks_too_is_an_error_of_train(tmp_path):
+    files = {}
+    for split in ("test", "train"):
+        files[split] = [tmp_path / f"{split}.csv"]
+        files[split][0].write_text("index,text\n1,good\n2,bad\n")
+    with pytest.raises(InputError, match=r"train\.csv") as error:
+        OwnRows("csv", tmp_path, Options()).count(files, str(tmp_path))
+    assert "--test_split" not in str(error.value)
+
+
 def test_files_without_rows_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"a\.csv"):
         OwnRows("csv", tmp_path, Options()).count({"train": [write(tmp_path / "a.csv")]}, str(tmp_path))

@@ -49,15 +49,10 @@ def kind_of(path: pathlib.Path, *, labelled: bool = True) -> str:
 
 def kind_of_source(source: Source, *, labelled: bool, encoding: str = "", wanted: str = "text") -> str:
     """The same for a source; one without a name is a table if its first row names the column `wanted`."""
-    _refuse(source)
+    if by_magic := kind_by_magic(source):
+        return by_magic
     suffix = compression.without_suffix(source.path).suffix.lower() if source.path else ""
     by_name = SUFFIXES.get(suffix, "")
-    if source.sample.startswith(PARQUET_MAGIC):
-        return "parquet"
-    if source.sample.startswith(FILE_MAGIC) or (
-        source.sample.startswith(STREAM_MAGIC) and by_name in ("", "arrow")
-    ):
-        return "arrow"
     if by_name in ("parquet", "arrow"):
         raise InputError(
             f"A file that ends with {suffix} must be {by_name}, but {source.name} is not; "
@@ -117,7 +112,16 @@ def _is_cut(first: str, is_complete: bool, rest: str) -> bool:
     return not first.rstrip().endswith("}") and (bool(rest) or not is_complete)
 
 
-def _refuse(source: Source) -> None:
+def kind_by_magic(source: Source) -> str:
+    """The kind that the first bytes say: parquet or arrow; empty: they say none.
+
+    Raises:
+      InputError: when they say that it holds no rows, as those of a workbook.
+    """
+    if source.sample.startswith(PARQUET_MAGIC):
+        return "parquet"
+    if source.sample.startswith((FILE_MAGIC, STREAM_MAGIC)):
+        return "arrow"
     for magic, (what, remedy) in _REFUSED.items():
         if source.sample.startswith(magic):
             raise _unusable(source, what, remedy)
@@ -129,6 +133,7 @@ def _refuse(source: Source) -> None:
         raise _unusable(source, "a zip archive", "unpack it and name a file in it")
     if source.sample[257:262] == b"ustar":
         raise _unusable(source, "a tar archive", "unpack it and name a file or a folder in it")
+    return ""
 
 
 def _unusable(source: Source, what: str, remedy: str) -> InputError:

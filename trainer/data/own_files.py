@@ -242,3 +242,9 @@ def to_read(found: Found, by_split: Files) -> Files:
     if found.kind != "folder":
         return by_split
     return {split: review_folders.texts_of(folder) for split, (folder,) in by_split.items()}
+
+
+def unlabelled(found: Found, by_split: Files) -> list[pathlib.Path]:
+    """The folders of unlabelled reviews beside those of the classes, which are not read."""
+    folders = [paths[0] for paths in by_split.values()] if found.kind == "folder" else []
+    return [path for folder in folders for path in review_folders.unlabelled_of(folder)]

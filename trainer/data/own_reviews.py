@@ -10,6 +10,7 @@ so on. Rows are read on demand; only how many there are with each label is kept.
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from trainer.data import held_out, label_counts, own_files, own_rows, splits, tables
 from trainer.data.label_counts import Counts
@@ -67,6 +68,8 @@ class OwnReviews:
         self._rows = own_rows.OwnRows(found.kind, self._root, options)
         selected = own_files.select(found, splits.names(requested_splits))
         self._files = own_files.to_read(found, selected)
+        for folder in own_files.unlabelled(found, selected):
+            logging.info("Folder    %s is not read: its reviews have no labels.", folder)
         counts = self._rows.count(self._files, cache_dir)
         label_counts.check_labelled(counts)
         self._check_rows(counts)

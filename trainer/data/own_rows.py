@@ -61,14 +61,15 @@ class OwnRows:
           InputError: when a split can't be read, or has no rows or no labels.
         """
         kept, counts = label_counts.Kept(cache_dir), {}
-        for split, paths in files.items():
+        # Train comes first: columns that it lacks too are wrong, whereas a test file may have no labels.
+        for split, paths in sorted(files.items(), key=lambda item: item[0] != "train"):
             key = [str(self._root.resolve()), dataclasses.asdict(self._options), self.facts({split: paths})]
             if (of_split := kept.read(key)) is None:
                 logging.info("Counting the reviews of %s, split %s; this is done once.", self._root, split)
                 of_split = self._count(split, paths)
                 kept.write(key, of_split)
             counts[split] = of_split
-        return counts
+        return {split: counts[split] for split in files}
 
     def _count(self, split: str, paths: list[pathlib.Path]) -> Counts:
         try:

@@ -36,9 +36,9 @@ def classes_of(folder: pathlib.Path) -> list[str]:
     return sorted((name for name in names if any(_texts(folder / name))), key=_natural_key)
 
 
-def unlabelled_of(folder: pathlib.Path) -> list[str]:
-    """The folders of unlabelled reviews beside those of the classes, which are not read."""
-    return [name for name in UNLABELLED if (folder / name).is_dir()]
+def unlabelled_of(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of unlabelled reviews that a folder holds."""
+    return [folder / name for name in UNLABELLED if (folder / name).is_dir()]
 
 
 def _texts(folder: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -20,6 +20,8 @@ SAMPLE_ROWS = 1000
 _DELIMITERS = (",", ";", "\t", "|")
 _MOST_LINES = 10_000  # of a cell; a quote that never closes must not read the whole file for each row
 _MOST_VALUES = 20
+_ENOUGH = 10  # numbers in a column to say that it holds no other values
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 csv.field_size_limit(LONGEST_LINE)  # the default of 128 KiB is less than a long review
 
@@ -39,12 +41,13 @@ class Layout(NamedTuple):
     Attributes:
       delimiter: what separates the columns; a tab means that quotes are text.
       width: the number of columns; 0: not known yet, and any is taken.
-      is_row: whether cells look like a whole row; decides whether a quote has swallowed one.
+      is_row: whether cells look like a whole row, by those from a position on; decides whether a quote has
+        swallowed one.
     """
 
     delimiter: str
     width: int = 0
-    is_row: Callable[[list[str]], bool] = lambda cells: False
+    is_row: Callable[[list[str], int], bool] = lambda cells, start: False
 
 
 class _Lines:
@@ -99,7 +102,7 @@ def _csv_row(number: int, line: str, source: _Lines, layout: Layout) -> Record:
         yield line
         while len(taken) < _MOST_LINES and (more := source.take()) is not None:
             taken.append(more)
-            if more.count('"') % 2 == 0 and layout.is_row(_cells(more, layout)):
+            if more.count('"') % 2 == 0 and layout.is_row(_cells(more, layout), 0):
                 return
             yield more
 
@@ -118,9 +121,10 @@ def _csv_row(number: int, line: str, source: _Lines, layout: Layout) -> Record:
 def _has_swallowed(first: str, last: str, layout: Layout) -> bool:
     """Whether a cell over several lines has a whole row in its first line, or in its last one."""
     # Read alone, the first line ends in the cell whose quote is open.
-    if len(_cells(first, layout)) == layout.width:
-        return layout.is_row(_cells(last.replace('"', ""), layout))
-    return layout.is_row(_cells(first.replace('"', ""), layout))
+    opened = len(_cells(first, layout))
+    if opened == layout.width:
+        return layout.is_row(_cells(last.replace('"', ""), layout), 0)
+    return layout.is_row(_cells(first.replace('"', ""), layout), opened)
 
 
 def _cells(line: str, layout: Layout) -> list[str]:
@@ -188,14 +192,17 @@ def _explain(error: csv.Error) -> str:
     explanations = {
         "unexpected end of data": "its quote never closes",
         "field larger": "it is too long, or its quote never closes",
+        "new-line character": "a line break stands outside its quotes",
         "expected after": "more follows its closing quote, and a quote within quotes is written twice",
     }
     matching = (text for start, text in explanations.items() if start in str(error))
     return next(matching, str(error))
 
 
-def row_test(rows: Sequence[Sequence[str]], ignored: Iterable[int]) -> Callable[[list[str]], bool]:
+def row_test(rows: Sequence[Sequence[str]], ignored: Iterable[int]) -> Callable[[list[str], int], bool]:
     """A test of cells: whether each column with few values, or with numbers alone, holds one of these.
+
+    It takes the cells and a position; without such a column from there on, the answer is no.
 
     Args:
       rows: some of the table.
@@ -208,15 +215,15 @@ def row_test(rows: Sequence[Sequence[str]], ignored: Iterable[int]) -> Callable[
         column = [row[at].strip() for row in rows]
         if len(set(column)) <= min(_MOST_VALUES, len(column) / 2):
             values[at] = set(column)
-        elif all(re.fullmatch(r"[+-]?\d+(\.\d*)?", cell) for cell in column):
+        elif len(column) >= _ENOUGH and all(map(_NUMBER.fullmatch, column)):
             numbers.add(at)
 
-    def is_row(cells: list[str]) -> bool:
+    def is_row(cells: list[str], start: int) -> bool:
         return (
             len(cells) == width
-            and bool(values or numbers)
+            and any(at >= start for at in (*values, *numbers))
             and all(cells[at].strip() in known for at, known in values.items())
-            and all(re.fullmatch(r"[+-]?\d+(\.\d*)?", cells[at].strip()) for at in numbers)
+            and all(_NUMBER.fullmatch(cells[at].strip()) for at in numbers)
         )
 
     return is_row

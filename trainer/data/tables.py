@@ -95,6 +95,8 @@ def open_table(path: pathlib.Path | None, options: Options, *, kind: str = "") -
     """
     source = Source(path)
     labelled = options.label_column is not None
+    # The first bytes are right even where a prefix or a flag says otherwise.
+    kind = file_kinds.kind_by_magic(source) or kind
     if not kind:
         kind = file_kinds.kind_of_source(
             source, labelled=labelled, encoding=options.encoding, wanted=options.text_column
