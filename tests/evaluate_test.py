@@ -107,7 +107,7 @@ class TestRows:
 
     def test_labels_of_another_spelling_are_named_by_the_flag(self):
         assert self.numbers("1", "0", "x", labels="good=0;bad=1") == [0, 1]
-        with pytest.raises(InputError, match="the class b, which is none of them; .*--labels='bad=4;good=x'"):
+        with pytest.raises(InputError, match=r"class b, which is none of them; .*--labels='bad=4;good=x'"):
             self.numbers("1", labels="good=4;b=x")
 
     def test_rows_of_no_class_are_skipped_with_one_summary_that_names_the_first(self, caplog):

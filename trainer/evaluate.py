@@ -119,8 +119,8 @@ def _numbers_of(theirs: Classes, ours: Classes, name: str) -> list[int]:
             )
             raise InputError(
                 f"Reviews must be of the run's classes, {listed(ours.names)}, but {name} has the class "
-                f"{class_name}, which is none of them; name other reviews, or which labels mean these classes, as in "
-                f"--labels='{example}'."
+                f"{class_name}, which is none of them; name other reviews, or the labels of these classes, "
+                f"as in --labels='{example}'."
             )
         numbers += meant
     return numbers
