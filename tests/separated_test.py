@@ -70,6 +70,8 @@ def test_after_a_bad_row_reading_goes_on_at_the_next_line():
         ('"bad,0\na,1\nTV of 42",1\n', is_row, [OPEN, ["a", "1"], ['TV of 42"', "1"]]),
         ('"bad,0\nTV of 42",1\n', is_row, [OPEN, ['TV of 42"', "1"]]),
         ('1,"bad\n0,TV of 42"\n', is_row_label_first, [OPEN, ["0", 'TV of 42"']]),
+        ('1,"bad\n0,""so, fine"\n', is_row_label_first, [OPEN, MORE]),
+        ('"1,bad\n0,""so, fine"\n', is_row_label_first, [OPEN, MORE]),
         ('1,"bad\n0,fine\n0,TV of 42"\n', is_row_label_first, [OPEN, ["0", "fine"], ["0", 'TV of 42"']]),
     ],
 )

@@ -153,6 +153,18 @@ def test_several_text_columns_are_joined_and_columns_can_be_kept(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "gb18030", "cp1252"])
+def test_the_encoding_is_found_wrong_before_columns_are_looked_for(tmp_path, encoding):
+    rows = [
+        ("影評" if encoding == "gb18030" else "critiqué", "blurb"),
+        *[("naïve é 电影很好看"[:7], "1")] * 40,
+    ]
+    content = separated(rows).encode(encoding, "ignore")
+    path = write(tmp_path, "a.csv", content)
+    with pytest.raises(InputError, match=r"line 1 of .* is not"):
+        open_table(path, Options())
+
+
 def test_a_table_describes_itself(tmp_path):
     path = write(tmp_path, "a.csv.gz", gzip.compress(separated(REVIEWS, delimiter=";").encode("cp1252")))
     table = open_table(path, Options(encoding="cp1252"))

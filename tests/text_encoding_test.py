@@ -97,6 +97,14 @@ def test_utf_16_without_a_mark_is_an_input_error_whose_remedy_works(tmp_path, en
     assert read(tmp_path / "a", content, encoding) == ["good film\n", "bad film\n"]
 
 
+@pytest.mark.parametrize("content", [b"go\0od\n", b"na\xefve\n", b"\xff\xfeg\0o"])
+def test_a_sample_that_is_not_all_text_is_refused_before_it_is_used(tmp_path, content):
+    text = text_of(tmp_path / "a", b"good\n" * 9 * (content[0] != 255) + content)
+    with pytest.raises(InputError, match=r"line (1|10) of"):
+        text.check_sample()
+    text_of(tmp_path / "a", "naïve\n".encode()).check_sample()
+
+
 def test_cr_alone_ends_a_line_only_in_a_file_without_lf(tmp_path):
     assert read(tmp_path / "a", b"one\rtwo\r") == ["one\r", "two\r"]
     assert read(tmp_path / "a", b"one\rtwo\nthree\r\n") == ["one\rtwo\n", "three\r\n"]

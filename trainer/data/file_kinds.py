@@ -34,17 +34,18 @@ _REFUSED = {
 }
 
 
-def kind_of(path: pathlib.Path, *, labelled: bool = True) -> str:
+def kind_of(path: pathlib.Path, *, labelled: bool = True, encoding: str = "") -> str:
     """One of `KINDS`.
 
     Args:
       path: a file.
       labelled: whether its rows need labels; if so, a .txt is looked at as a table.
+      encoding: as Python names it; empty: recognised.
 
     Raises:
       InputError: when it can't be read, or is of another kind.
     """
-    return kind_of_source(Source(path), labelled=labelled)
+    return kind_of_source(Source(path), labelled=labelled, encoding=encoding)
 
 
 def kind_of_source(source: Source, *, labelled: bool, encoding: str = "", wanted: str = "text") -> str:

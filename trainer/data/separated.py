@@ -112,7 +112,7 @@ def _csv_row(number: int, line: str, source: _Lines, layout: Layout) -> Record:
         source.give_back(taken)
         kind = _explain(error)
         return Record(number, _cells(line, layout), kind, kind)
-    if taken and _has_swallowed(line, taken[-1], layout):
+    if taken and (layout.width not in (0, len(cells)) or _has_swallowed(line, taken[-1], layout)):
         source.give_back(taken)
         return Record(number, _cells(line, layout), "its quote never closes", "its quote never closes")
     return Record(number, cells)
@@ -123,7 +123,8 @@ def _has_swallowed(first: str, last: str, layout: Layout) -> bool:
     # Read alone, the first line ends in the cell whose quote is open.
     opened = len(_cells(first, layout))
     if opened == layout.width:
-        return layout.is_row(_cells(last.replace('"', ""), layout), 0)
+        # The text comes last, and may hold delimiters.
+        return layout.is_row(last.replace('"', "").split(layout.delimiter, layout.width - 1), 0)
     return layout.is_row(_cells(first.replace('"', ""), layout), opened)
 
 

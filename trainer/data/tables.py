@@ -106,6 +106,7 @@ def open_table(path: pathlib.Path | None, options: Options, *, kind: str = "") -
     if kind in ("parquet", "arrow"):
         return _open_arrow(source, kind, options)
     text = Text(source, options.encoding)
+    text.check_sample()
     if kind in ("json", "jsonl"):
         found = file_kinds.kind_of_json(text.sample.lstrip(), kind, is_complete=source.is_complete)
         return _open_json(source, text, found or kind, options)

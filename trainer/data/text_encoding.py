@@ -1,6 +1,7 @@
 """Text from bytes: its encoding, its lines, and a guess at the encoding when it is not UTF-8."""
 
 import codecs
+import collections
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,7 @@ class Text:
 
     Attributes:
       encoding: the one that is used.
-      sample: the beginning of the text.
+      sample: the beginning of the text, without what can't be decoded.
 
     Raises:
       InputError: when there is no such encoding, or, from the methods, when bytes are no text in it; the
@@ -54,6 +55,18 @@ class Text:
         self.sample = decoder.decode(source.sample[self._mark :])
         # Line ends of old Macs.
         self._newline = "\r" if "\r" in self.sample and "\n" not in self.sample else "\n"
+
+    def check_sample(self) -> None:
+        """Raises InputError when the sample is not all text, before anything is concluded from it."""
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        try:
+            decoder.decode(self._source.sample[self._mark :], final=self._source.is_complete)
+        except UnicodeError:
+            is_text = False
+        else:
+            is_text = "\0" not in self.sample
+        if not is_text:
+            collections.deque(self.blocks(), maxlen=0)
 
     def blocks(self) -> Iterator[str]:
         """The text in blocks."""
