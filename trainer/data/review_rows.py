@@ -158,7 +158,10 @@ def _as_text(value: object) -> str:
 
 def encoded(text: str) -> bytes:
     """A text in UTF-8; JSON may escape a lone surrogate, which no encoding can represent."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
 
 
 def printable(text: str) -> str:

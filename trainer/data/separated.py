@@ -188,6 +188,7 @@ def _explain(error: csv.Error) -> str:
     explanations = {
         "unexpected end of data": "its quote never closes",
         "field larger": "it is too long, or its quote never closes",
+        "new-line character": "a line break stands outside its quotes",
         "expected after": "more follows its closing quote, and a quote within quotes is written twice",
     }
     matching = (text for start, text in explanations.items() if start in str(error))

@@ -1,6 +1,7 @@
 """Text from bytes: its encoding, its lines, and a guess at the encoding when it is not UTF-8."""
 
 import codecs
+import io
 import re
 from collections.abc import Iterable, Iterator
 
@@ -164,9 +165,9 @@ def _is_japanese(data: bytes, encoding: str) -> bool:
 
 def _check(encoding: str) -> None:
     try:
-        codecs.getincrementaldecoder(encoding)().decode(b"", final=True)
-        b"".decode(encoding)
-    except (LookupError, ValueError, TypeError):
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # refuses codecs of bytes, such as base64
+        codecs.getincrementaldecoder(encoding)("ignore").decode(b"a", final=True)
+    except (LookupError, ValueError):
         raise InputError(
             f"--encoding must name an encoding of text, but --encoding={encoding} was given; "
             f"name one as in cp1252, or none for UTF-8."
