@@ -2,11 +2,16 @@
 
 import json
 import pathlib
+import types
 
 import pytest
+from fakes import corpus_of
 
-from trainer import evaluate
+from trainer import build, evaluate
+from trainer.config import Config
+from trainer.data.review_files import Row
 from trainer.errors import InputError
+from trainer.labels import Classes
 
 
 @pytest.fixture
@@ -44,3 +49,75 @@ def test_a_file_without_reviews_is_refused_in_one_sentence(trained, tmp_path):
     (tmp_path / "own.csv").write_text("text,label\n")
     with pytest.raises(InputError, match="has none"):
         evaluate_to_json({**trained, "input": str(tmp_path / "own.csv")}, tmp_path)
+
+
+def test_three_classes_have_the_metrics_of_the_final_evaluation(topics, finished_topics, tmp_path, capsys):
+    given = {"workdir": str(finished_topics)}
+    result = json.loads((finished_topics / "result.json").read_text())["test"]
+    facts = evaluate_to_json(given, tmp_path)
+    assert (facts["accuracy"], facts["macro_f1"]) == (result["accuracy"], pytest.approx(result["f1"]))
+    assert facts["loss"] == pytest.approx(result["loss"], rel=1e-6)
+    assert [of_class["name"] for of_class in facts["classes"]] == list(topics)
+    assert [of_class["reviews"] for of_class in facts["classes"]] == [sum(row) for row in facts["confusion"]]
+    assert "2 Politics & Law" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--threshold"):
+        evaluate_to_json({**given, "threshold": 0.5}, tmp_path)
+
+
+def test_a_threshold_moves_predictions_and_not_the_loss(trained, tmp_path):
+    usual, all_positive = (
+        evaluate_to_json({**trained, "threshold": value}, tmp_path) for value in (None, 0.0)
+    )
+    assert (all_positive["true_negatives"], all_positive["false_negatives"]) == (0, 0)
+    assert all_positive["loss"] == usual["loss"]
+
+
+def test_another_corpus_may_name_or_order_the_classes_otherwise_but_must_have_the_same(
+    trained, tmp_path, monkeypatch
+):
+    given, facts = {**trained, "dataset": "topics", "split": "test"}, {}
+    for names in (("neg", "pos"), ("pos", "neg")):
+        monkeypatch.setattr(build, "open_corpus", lambda config, names=names: corpus_of(*names))
+        facts[names] = evaluate_to_json(given, tmp_path)
+    # The labels of the second corpus are the others, for the same texts.
+    one, other = facts.values()
+    assert other["true_positives"] == one["false_positives"]
+    monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of("neg", "pos", "neutral"))
+    with pytest.raises(
+        InputError, match="classes, negative, positive, but topics test has the class neutral"
+    ):
+        evaluate_to_json(given, tmp_path)
+
+
+class TestRows:
+    """Rows of the user's own files, whose labels are as they are spelled there."""
+
+    CLASSES = Classes(("bad", "good"), (("1", "2"), ("4", "5")))
+
+    def numbers(self, *labels, **settings):
+        rows = [Row(line, b"text", label) for line, label in enumerate(labels, start=2)]
+        config = Config(workdir="run", input="own.csv", **settings)
+        trained = types.SimpleNamespace(config=config, classes=self.CLASSES)
+        chunks = (rows[start : start + 2] for start in range(0, len(rows), 2))
+        return [number for _, numbers in evaluate._of_rows(chunks, trained) for number in numbers]
+
+    def test_labels_are_mapped_to_the_classes_of_the_run(self, caplog):
+        assert self.numbers("5", 1, "2.0") == [1, 0, 0]
+        assert caplog.text == ""
+
+    def test_labels_of_another_spelling_are_named_by_the_flag(self):
+        assert self.numbers("1", "0", "x", labels="good=0;bad=1") == [0, 1]
+        with pytest.raises(InputError, match=r"class b, which is none of them; .*--labels='bad=4;good=x'"):
+            self.numbers("1", labels="good=4;b=x")
+
+    def test_rows_of_no_class_are_skipped_with_one_summary_that_names_the_first(self, caplog):
+        assert self.numbers("5", "3", "3", "1", "3") == [1, 0]
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "3 rows of own.csv are skipped, because the label means no class of the run, bad, good: "
+            "the first is '3' in line 3."
+        )
+
+    def test_a_row_of_no_class_is_an_error_when_bad_rows_stop(self):
+        with pytest.raises(InputError, match=r"own\.csv has '3' in line 3; .*--bad_rows=skip"):
+            self.numbers("5", "3", bad_rows="stop")

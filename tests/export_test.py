@@ -107,6 +107,8 @@ def test_the_saved_model_serves_logit_probability_and_label_for_any_batch_size(e
         )
         np.testing.assert_allclose(outputs["probability"], tf.sigmoid(outputs["logit"]))
         np.testing.assert_array_equal(outputs["label"], outputs["logit"].numpy() > 0)
+        names = [("negative", "positive")[label] for label in outputs["label"]]
+        assert [name.decode() for name in outputs["class_name"].numpy()] == names
 
 
 def test_stock_keras_loads_the_keras_file_predicts_and_fits(exported, logits_without_trainer):
@@ -230,3 +232,45 @@ def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path
     assert np.std(ours) > 0.1
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5)
     np.testing.assert_allclose(keras_own, ours, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="session")
+def exported_topics(build_once, finished_topics):
+    """Settings of a tiny run of three classes that was exported."""
+
+    def make(folder):
+        export.run({"workdir": str(shutil.copytree(finished_topics, folder / "run"))})
+
+    return {"workdir": str(build_once("exported topics", make) / "run")}
+
+
+TOPIC_TEXTS = [*TEXTS, *(f"word{word} " * 3 for word in range(8))]
+
+
+def test_predict_saved_model_and_keras_agree_on_three_classes(exported_topics, tmp_path):
+    predict.run(
+        {**exported_topics, "text": tuple(TOPIC_TEXTS), "output": str(tmp_path / "predictions.jsonl")}
+    )
+    answers = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    ours = np.array([list(answer["probabilities"].values()) for answer in answers])
+    loaded = tf.saved_model.load(str(saved_model(exported_topics)))
+    served = loaded.signatures["serving_default"](texts=tf.constant(TOPIC_TEXTS))
+    model = keras.models.load_model(pathlib.Path(exported_topics["workdir"], "export", "model.keras"))
+    np.testing.assert_allclose(served["probabilities"], ours, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(tf.nn.softmax(served["logits"]), ours, rtol=0, atol=1e-5)
+    keras_own = model.predict(tf.constant(TOPIC_TEXTS), verbose=0)
+    np.testing.assert_allclose(tf.nn.softmax(keras_own), ours, rtol=0, atol=1e-5)
+    assert [name.decode() for name in served["class_name"].numpy()] == [answer["label"] for answer in answers]
+    assert served["label"].numpy().tolist() == ours.argmax(axis=1).tolist()
+    assert np.std(ours) > 0.01
+    metrics = model.fit(tf.constant(TOPIC_TEXTS), tf.constant([0, 1, 2] * 4 + [0]), verbose=0).history
+    assert set(metrics) == {"loss", "accuracy"}
+
+
+def test_a_saved_model_names_the_classes(exported, exported_topics):
+    for given, names in (
+        (exported, ["negative", "positive"]),
+        (exported_topics, ["sports", "Politics & Law", "arts"]),
+    ):
+        facts = json.loads((saved_model(given) / "assets.extra" / "run.json").read_text())
+        assert facts["classes"] == names

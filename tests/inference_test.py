@@ -47,3 +47,13 @@ def test_logits_are_in_the_order_of_the_texts(model):
         assert logits_of(model, VOCABULARY, [texts[at]], max_length=0)[0] == pytest.approx(
             together[at], rel=1e-5
         )
+
+
+def test_three_classes_have_a_logit_each_and_no_texts_have_none():
+    model = Classifier(Dimensions(50, 8, 8, 8, 3), dropout=0.5, seed=0)
+    texts = ["movie was good", "the", "good good good good"]
+    logits = logits_of(model, VOCABULARY, texts, max_length=0)
+    assert logits.shape == (3, 3)
+    for text, of_text in zip(texts, logits, strict=True):
+        assert logits_of(model, VOCABULARY, [text], max_length=0)[0] == pytest.approx(of_text, rel=1e-5)
+    assert len(logits_of(model, VOCABULARY, [], max_length=0)) == 0

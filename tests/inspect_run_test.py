@@ -61,3 +61,11 @@ def test_without_validation_the_history_has_the_training_metrics(tmp_path, cache
     assert {row["val_loss"] for row in rows} == {None}
     inspect_run.run({"workdir": str(tmp_path / "run"), "output": str(tmp_path / "history.csv")})
     assert (tmp_path / "history.csv").read_text().splitlines()[1].startswith("5,0.625,0.")
+
+
+def test_f1_is_in_the_history_of_a_run_that_evaluates_it(finished, finished_topics, tmp_path, capsys):
+    for workdir, is_there in ((finished, False), (finished_topics, True)):
+        assert ("val_f1" in facts(workdir)["history"][0]) is is_there
+        inspect_run.run({"workdir": str(workdir), "output": str(tmp_path / "history.csv")})
+        assert ("val_f1" in (tmp_path / "history.csv").read_text().splitlines()[0]) is is_there
+        assert ("val_f1" in capsys.readouterr().out.partition("history ")[2].splitlines()[0]) is is_there

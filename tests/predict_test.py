@@ -134,3 +134,32 @@ def test_a_signal_ends_predict_at_once_while_it_waits_for_texts(predict_command)
             process.send_signal(signum)
             assert process.stderr.read() == f"Ended by {signum.name}.\n"
         assert process.returncode == 128 + signum
+
+
+def test_a_threshold_decides_between_two_classes_and_keeps_the_probability(trained, tmp_path):
+    (usual,) = predictions_of(trained, tmp_path, text=("good",))
+    probability = usual["probability"]
+    (low,) = predictions_of(trained, tmp_path, text=("good",), threshold=probability - 1e-3)
+    (high,) = predictions_of(trained, tmp_path, text=("good",), threshold=probability + 1e-3)
+    assert (low["label"], high["label"]) == ("positive", "negative")
+    assert low["probability"] == high["probability"] == probability
+    assert set(usual) == {"line", "label", "probability", "text"}
+
+
+def test_of_three_classes_the_most_probable_one_and_all_probabilities_are_given(
+    finished_topics, tmp_path, capsys
+):
+    given, texts = {"workdir": str(finished_topics)}, tuple(f"word{word} " * 5 for word in (5, 6, 7))
+    answers = predictions_of(given, tmp_path, text=texts)
+    for answer in answers:
+        assert set(answer["probabilities"]) == {"sports", "Politics & Law", "arts"}
+        assert sum(answer["probabilities"].values()) == pytest.approx(1.0)
+        assert answer["probability"] == max(answer["probabilities"].values())
+        assert answer["probabilities"][answer["label"]] == answer["probability"]
+    predict.run({**given, "text": texts})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  word")[0] for line in lines] == [
+        f"{answer['label']:<14}  {answer['probability']:.4f}" for answer in answers
+    ]
+    with pytest.raises(InputError, match="--threshold"):
+        predict.run({**given, "text": texts, "threshold": 0.5})

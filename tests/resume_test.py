@@ -112,3 +112,31 @@ def test_two_epochs_and_two_more_equal_four(tmp_path, cache_dir):
         {"workdir": str(continued), "cache_dir": cache_dir, "epochs": 4}, stop_requests=NoStopRequests()
     )
     assert outcome(continued) == outcome(straight)
+
+
+@pytest.mark.parametrize(("step", "committed"), [(0, True), (5, False), (10, True), (17, True), (24, False)])
+def test_a_run_of_three_classes_with_weights_and_f1_resumes_bit_identically(
+    tmp_path, cache_dir, topics, weighted_topics_outcome, monkeypatch, step, committed
+):
+    given = tiny(tmp_path / "run", cache_dir, **WEIGHTED)
+    assert train_until_killed(given, monkeypatch, step, committed=committed)
+    train.run(given, stop_requests=NoStopRequests())
+    assert outcome(tmp_path / "run") == weighted_topics_outcome
+
+
+WEIGHTED = {"monitor": "val_f1", "class_weights": "balanced", "patience": 0, "train_split": "train[:32]"}
+
+
+@pytest.fixture
+def weighted_topics_outcome(tmp_path, cache_dir, topics):
+    """The outcome of a run of three classes that was left alone."""
+    train.run(tiny(tmp_path / "alone", cache_dir, **WEIGHTED), stop_requests=NoStopRequests())
+    alone = outcome(tmp_path / "alone")
+    assert {step for run, tag, step in alone["points"] if (run, tag) == ("validation", "f1")} == {
+        5,
+        10,
+        15,
+        20,
+    }
+    assert any(key[:2] == ("best", "f1") for key in alone["points"])
+    return alone

@@ -8,12 +8,12 @@ from absl import logging
 from tqdm import tqdm
 
 from trainer import build, output, trained_model
-from trainer.config import Config, Settings
+from trainer.config import Settings
 from trainer.data import review_files
 from trainer.data.review_files import Row
 from trainer.errors import InputError
 from trainer.inference import logits_of, make_predict_step
-from trainer.labels import Classes, listed
+from trainer.labels import Classes, listed, parse_labels
 from trainer.report import make_report, table
 from trainer.streams import printable
 from trainer.trained_model import TrainedModel
@@ -61,7 +61,7 @@ def _reviews(trained: TrainedModel) -> tuple[str, Iterator[Reviews]]:
             text_column=config.text_column,
             label_column=config.label_column,
         )
-        return config.input, _of_rows(review_files.chunks(rows), trained.classes, config)
+        return config.input, _of_rows(review_files.chunks(rows), trained)
     split = config.split or config.test_split
     if not split:
         raise InputError(
@@ -74,23 +74,26 @@ def _reviews(trained: TrainedModel) -> tuple[str, Iterator[Reviews]]:
     return name, ((texts, numbers[labels]) for texts, labels in corpus.reviews(split))
 
 
-def _of_rows(chunks: Iterable[Sequence[Row]], classes: Classes, config: Config) -> Iterator[Reviews]:
-    # The rows whose label is one of the run's; says at the end how many are skipped.
+def _of_rows(chunks: Iterable[Sequence[Row]], trained: TrainedModel) -> Iterator[Reviews]:
+    # The rows whose label means a class of the run; says at the end how many are skipped.
+    config, ours = trained.config, trained.classes
+    theirs = parse_labels(config.labels) if config.labels else ours
+    number_of_class = _numbers_of(theirs, ours, config.input)
     skipped, first = 0, ""
     for chunk in chunks:
         texts, numbers = [], []
         for row in chunk:
-            number = classes.number_of(row.label)
+            number = theirs.number_of(row.label)
             if number is not None:
                 texts.append(row.text)
-                numbers.append(number)
+                numbers.append(number_of_class[number])
                 continue
             first = first or f"{str(row.label)[:100]!r} in line {row.line}"
             skipped += 1
             if config.bad_rows == "stop":
                 raise InputError(
-                    f"Labels must mean a class of the run, {listed(classes.names)}, but {config.input} has "
-                    f"{first}; fix it, or give --bad_rows=skip."
+                    f"Labels must mean a class of the run, {listed(ours.names)}, but {config.input} has "
+                    f"{first}; fix it, name its labels by --labels, or give --bad_rows=skip."
                 )
         yield texts, np.array(numbers, np.int64)
     if skipped:
@@ -99,20 +102,25 @@ def _of_rows(chunks: Iterable[Sequence[Row]], classes: Classes, config: Config) 
             plural(skipped, "row"),
             config.input,
             "is" if skipped == 1 else "are",
-            listed(classes.names),
+            listed(ours.names),
             first,
         )
 
 
 def _numbers_of(theirs: Classes, ours: Classes, name: str) -> list[int]:
-    """The number that each class of a corpus has in the run; the corpus need not be the run's own."""
+    """The number that each class of some reviews has in the run, by its name or else by its values."""
     numbers: list[int] = []
     for class_name, values in zip(theirs.names, theirs.values, strict=True):
-        meant = {number for value in values if (number := ours.number_of(value)) is not None}
+        by_value = {number for value in values if (number := ours.number_of(value)) is not None}
+        meant = {ours.names.index(class_name)} if class_name in ours.names else by_value
         if len(meant) != 1:
+            example = ";".join(
+                f"{own}={value[0]}" for own, value in zip(ours.names, theirs.values, strict=False)
+            )
             raise InputError(
                 f"Reviews must be of the run's classes, {listed(ours.names)}, but {name} has the class "
-                f"{class_name}, which is none of them; name other reviews."
+                f"{class_name}, which is none of them; name other reviews, or the labels of these classes, "
+                f"as in --labels='{example}'."
             )
         numbers += meant
     return numbers

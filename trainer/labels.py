@@ -91,7 +91,9 @@ def find_classes(counts: Mapping[str, int], given: str = "") -> Classes:
         spellings.setdefault(normalised(label), {})[str(label).strip()] = count
     names = {value: min(same, key=lambda text: (-same[text], text)) for value, same in spellings.items()}
     if given:
-        return _parse(given, names)
+        classes = parse_labels(given)
+        _check_present(classes, names)
+        return classes
     if names.keys() <= NEGATIVE_POSITIVE._numbers.keys():
         return NEGATIVE_POSITIVE
     total = sum(counts.values())
@@ -120,8 +122,8 @@ def _natural_key(value: str) -> tuple[list[int | str], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], value
 
 
-def _parse(given: str, names: Mapping[str, str]) -> Classes:
-    """The classes that `--labels` names; `names`: each value of the corpus -> its most frequent spelling."""
+def parse_labels(given: str) -> Classes:
+    """The classes that `--labels` names, without a look at any reviews; raises InputError if malformed."""
     if "=" in given:
         pairs = [part.partition("=") for part in given.split(";") if part.strip()]
         parsed = [(name.strip(), values.split(",")) for name, _, values in pairs]
@@ -136,13 +138,18 @@ def _parse(given: str, names: Mapping[str, str]) -> Classes:
             f"--labels must name two classes or more, each value once, but --labels={given} was given; "
             f"write neg,pos or 'negative=1,2;positive=4,5'."
         )
-    absent = [name for name, of_class in classes if not names.keys() & set(of_class)]
+    return Classes(tuple(name for name, _ in classes), tuple(of_class for _, of_class in classes))
+
+
+def _check_present(classes: Classes, names: Mapping[str, str]) -> None:
+    # `names`: each value of the corpus -> its most frequent spelling.
+    named = zip(classes.names, classes.values, strict=True)
+    absent = [name for name, of_class in named if not names.keys() & set(of_class)]
     if absent:
         raise InputError(
             f"--labels must name labels of the reviews, but none has a label of {listed(absent)}; "
             f"their labels are {listed(names[value] for value in _in_order(list(names)))}."
         )
-    return Classes(tuple(name for name, _ in classes), tuple(of_class for _, of_class in classes))
 
 
 def listed(values: Iterable[str], most: int = 10) -> str:

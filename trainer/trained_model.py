@@ -17,7 +17,10 @@ from trainer.model.classifier import Classifier, count_weights
 from trainer.run import checkpoint_files, checkpoint_reading, distribution
 from trainer.settings import changes, resolve
 
-_READABLE_ELSEWHERE = ("dataset", "text_column", "label_column")  # fixed in training alone
+# Fixed in training alone: other modes may read reviews of another form.
+_READABLE_ELSEWHERE = (
+    *("dataset", "text_column", "label_column", "labels", "bad_rows", "encoding", "delimiter", "header"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
