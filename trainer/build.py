@@ -1,9 +1,11 @@
 """Builds what a config describes: corpus, model, optimizer and state."""
 
+import dataclasses
 from collections.abc import Mapping
 
-from trainer.config import Config
+from trainer.config import Config, Settings
 from trainer.data import cache_entry, corpus
+from trainer.data.review_files import Style
 from trainer.data.tables import Options
 from trainer.data.vocabulary import Tokenizer
 from trainer.labels import Classes
@@ -39,6 +41,14 @@ def options_of(config: Config) -> Options:
         delimiter=config.delimiter,
         header=config.header,
     )
+
+
+def style_of(config: Config, given: Settings) -> Style:
+    """How --input is read: as the command line says, else like the run's own reviews if it is like them."""
+    options = options_of(config)
+    names = {field.name for field in dataclasses.fields(Options)}
+    stated = Options(**{name: value for name, value in given.items() if name in names})
+    return Style(given=stated, usual=options, kind=config.input_format)
 
 
 def tokenizer_of(config: Config) -> Tokenizer:

@@ -7,17 +7,16 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from trainer import build, output, trained_model
+from trainer import build, output, places, trained_model
 from trainer.config import Settings
 from trainer.data import review_files
-from trainer.data.review_files import Row
+from trainer.data.review_files import BadRow, Row
 from trainer.errors import InputError
 from trainer.inference import logits_of, make_predict_step
 from trainer.labels import Classes, listed, parse_labels
 from trainer.report import make_report, table
 from trainer.streams import printable
 from trainer.trained_model import TrainedModel
-from trainer.words import plural
 
 Reviews = tuple[Sequence[bytes] | np.ndarray, np.ndarray]
 """Texts, and the numbers of their classes."""
@@ -28,6 +27,7 @@ def run(given: Settings) -> None:
     trained = trained_model.load(given)
     trained.check_threshold()
     config = trained.config
+    output.check_is_not_input(config.output, config.input)
     name, reviews = _reviews(trained)
     report = make_report(_logits(trained, name, reviews), trained.classes, config.threshold)
     if report is None:
@@ -54,57 +54,33 @@ def _reviews(trained: TrainedModel) -> tuple[str, Iterator[Reviews]]:
     # Returns a name for the reviews, and batches of them.
     config = trained.config
     if config.input:
-        rows = review_files.read(
+        classes = parse_labels(config.labels) if config.labels else trained.classes
+        numbers = np.array(_numbers_of(classes, trained.classes, config.input))
+        reviews = review_files.open_input(
             config.input,
-            labelled=True,
-            bad_rows=config.bad_rows,
-            text_column=config.text_column,
-            label_column=config.label_column,
+            build.style_of(config, trained.given),
+            classes=classes,
+            bad_rows=trained.given.get("bad_rows", ""),
         )
-        return config.input, _of_rows(review_files.chunks(rows), trained)
+        batches = _of_rows(review_files.chunks(reviews.rows()), classes)
+        return config.input, ((texts, numbers[labels]) for texts, labels in batches)
     split = config.split or config.test_split
     if not split:
         raise InputError(
             "--mode=evaluate needs reviews, but the run has no --test_split; name some by --split or --input."
         )
-    corpus = build.open_corpus(config)
+    corpus = build.open_corpus(places.where_trained(config, trained.given))
     corpus.examples(split)  # raises when there is no such split
     name = f"{config.dataset} {split}"
     numbers = np.array(_numbers_of(corpus.classes, trained.classes, name))
     return name, ((texts, numbers[labels]) for texts, labels in corpus.reviews(split))
 
 
-def _of_rows(chunks: Iterable[Sequence[Row]], trained: TrainedModel) -> Iterator[Reviews]:
-    # The rows whose label means a class of the run; says at the end how many are skipped.
-    config, ours = trained.config, trained.classes
-    theirs = parse_labels(config.labels) if config.labels else ours
-    number_of_class = _numbers_of(theirs, ours, config.input)
-    skipped, first = 0, ""
+def _of_rows(chunks: Iterable[Sequence[Row | BadRow]], classes: Classes) -> Iterator[Reviews]:
+    # The rows that are not bad; their labels mean classes.
     for chunk in chunks:
-        texts, numbers = [], []
-        for row in chunk:
-            number = theirs.number_of(row.label)
-            if number is not None:
-                texts.append(row.text)
-                numbers.append(number_of_class[number])
-                continue
-            first = first or f"{str(row.label)[:100]!r} in line {row.line}"
-            skipped += 1
-            if config.bad_rows == "stop":
-                raise InputError(
-                    f"Labels must mean a class of the run, {listed(ours.names)}, but {config.input} has "
-                    f"{first}; fix it, name its labels by --labels, or give --bad_rows=skip."
-                )
-        yield texts, np.array(numbers, np.int64)
-    if skipped:
-        logging.warning(
-            "%s of %s %s skipped, because the label means no class of the run, %s: the first is %s.",
-            plural(skipped, "row"),
-            config.input,
-            "is" if skipped == 1 else "are",
-            listed(ours.names),
-            first,
-        )
+        rows = [row for row in chunk if isinstance(row, Row)]
+        yield [row.text for row in rows], np.array([classes.number_of(row.label) for row in rows], np.int64)
 
 
 def _numbers_of(theirs: Classes, ours: Classes, name: str) -> list[int]:

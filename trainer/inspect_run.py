@@ -1,7 +1,6 @@
 """Reports what a run directory holds, whether it is valid, and what the same command would do next."""
 
 import contextlib
-import csv
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +28,10 @@ def run(given: Settings) -> None:
     path = given.get("output", "")
     if path != "-":
         sys.stdout.write("".join(f"{line}\n" for line in _lines(facts)))
-    if path.endswith(".csv"):
-        _write_csv(path, facts["history"])
+    if output.is_csv(path):
+        with output.records(path, list(_columns(facts["history"]))) as write:
+            for row in facts["history"]:
+                write({**row, "best": int(row["best"])})
     else:
         output.write_json(path, facts)
 
@@ -93,13 +94,3 @@ def _cell(name: str, value: Any) -> str:
     if name == "epoch":
         return f"{value:.2f}"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _write_csv(path: str, rows: Sequence[Row]) -> None:
-    with (
-        files.storage_errors(pathlib.Path(path)),
-        pathlib.Path(path).open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, _columns(rows), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, "best": int(row["best"])} for row in rows)

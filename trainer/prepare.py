@@ -6,7 +6,7 @@ import pathlib
 
 from absl import logging
 
-from trainer import files, flagfile, metrics
+from trainer import files, flagfile, metrics, places
 from trainer.run import event_files, records
 from trainer.run.state import Sums
 from trainer.session import Session
@@ -35,6 +35,7 @@ def prepare_directory(session: Session) -> None:
         steps_recomputed_at_least=log.last_step - step,
         steps_per_epoch=session.data.plan.steps_per_epoch,
         stores={split: store.path for split, store in session.data.stores.items()},
+        places=places.of_process(session.config),
     )
     session.checkpoints.save()
     if step:

@@ -25,8 +25,12 @@ _READABLE_ELSEWHERE = (
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A trained model with its settings, its vocabulary and its classes."""
+    """A trained model with its settings, its vocabulary and its classes.
 
+    `given` are the settings of the command line, `config` all of them: the given ones, else the run's own.
+    """
+
+    given: Settings
     config: Config
     prefix: pathlib.Path
     vocabulary: Vocabulary
@@ -83,7 +87,7 @@ def _load(directory: pathlib.Path, prefix: pathlib.Path, given: Settings) -> Tra
     check_size(prefix, settings, len(vocabulary), classes)
     model = build.make_model(settings, len(vocabulary), classes)
     checkpoint_reading.restore_parts(prefix, model=model)
-    return TrainedModel(settings, prefix, vocabulary, classes, model)
+    return TrainedModel(given, settings, prefix, vocabulary, classes, model)
 
 
 def classes_of(prefix: pathlib.Path, fingerprints: Mapping[str, str]) -> Classes:

@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import pathlib
-import tempfile
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
 
 import pyarrow
 import pyarrow.parquet
@@ -33,7 +30,6 @@ class ArrowTable:
 
     def __init__(self, source: Source, kind: str) -> None:
         self._source, self._kind = source, kind
-        self._copy: tempfile._TemporaryFileWrapper[bytes] | None = None
         with self._readable(), self._opened() as table:
             schema = table.schema_arrow if isinstance(table, pyarrow.parquet.ParquetFile) else table.schema
             self.names: list[str] = list(schema.names)
@@ -70,23 +66,13 @@ class ArrowTable:
     @contextlib.contextmanager
     def _opened(self) -> Iterator["pyarrow.parquet.ParquetFile | pyarrow.RecordBatchReader"]:
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(pyarrow.PythonFile(self._seekable(), mode="r"))
+            file = stack.enter_context(pyarrow.PythonFile(self._source.seekable(), mode="r"))
             if self._kind == "parquet":
                 yield stack.enter_context(pyarrow.parquet.ParquetFile(file))
             elif self._source.sample.startswith(FILE_MAGIC):
                 yield stack.enter_context(pyarrow.ipc.open_file(file))
             else:
                 yield stack.enter_context(pyarrow.ipc.open_stream(file))
-
-    def _seekable(self) -> BinaryIO:
-        # The end of the file says where its parts are: what comes from a pipe or is compressed is copied.
-        if self._source.path is not None and self._source.can_reopen and not self._source.compression:
-            return self._source.path.open("rb")
-        if self._copy is None:
-            self._copy = tempfile.NamedTemporaryFile()  # noqa: SIM115
-            self._copy.writelines(self._source.blocks())
-            self._copy.flush()
-        return pathlib.Path(self._copy.name).open("rb")
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import itertools
 import lzma
 import pathlib
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -46,6 +47,7 @@ class Source:
         self.path = path
         self.name = "standard input" if path is None else str(path)
         self.compression = ""
+        self._copy: tempfile._TemporaryFileWrapper[bytes] | None = None
         with self._readable():
             self.can_reopen = path is not None and (path.is_file() or not path.exists())
             self._stream = self._open()
@@ -66,6 +68,19 @@ class Source:
                 return
             with contextlib.closing(self._open()) as stream:
                 yield from self._read(stream)
+
+    def seekable(self) -> BinaryIO:
+        """All bytes as a file that can be read at any position, as often as needed.
+
+        What comes from a pipe or is compressed is copied to the disk.
+        """
+        if self.path is not None and self.can_reopen and not self.compression:
+            return self.path.open("rb")
+        if self._copy is None:
+            self._copy = tempfile.NamedTemporaryFile()  # noqa: SIM115
+            self._copy.writelines(self.blocks())
+            self._copy.flush()
+        return pathlib.Path(self._copy.name).open("rb")
 
     def _read(self, stream: BinaryIO) -> Iterator[bytes]:
         return iter(lambda: stream.read(_BLOCK), b"")

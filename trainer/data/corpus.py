@@ -109,7 +109,7 @@ def open_corpus(
       StorageError: when it exists but can't be read, or `sample_reviews` can't be prepared in `cache_dir`.
     """
     tfds_builder.silence_log()
-    if _is_own(name, data_dir):
+    if is_own(name, data_dir):
         own = own_reviews.OwnReviews(
             name=name,
             data_dir=data_dir,
@@ -188,7 +188,8 @@ def _of_tfds(
     )
 
 
-def _is_own(name: str, data_dir: str | None) -> bool:
+def is_own(name: str, data_dir: str | None) -> bool:
+    """Whether a --dataset names the user's own files rather than a dataset of TFDS."""
     if own_files.has_kind(name):
         return True
     # The name of a dataset takes precedence over a file or folder of the same name.

@@ -3,8 +3,9 @@
 import json
 import pathlib
 import re
+from collections.abc import Sequence
 
-from trainer.data import compression, separated
+from trainer.data import columns, compression, separated
 from trainer.data.arrow_rows import FILE_MAGIC, PARQUET_MAGIC, STREAM_MAGIC
 from trainer.data.compression import Source
 from trainer.data.text_encoding import Text
@@ -48,8 +49,14 @@ def kind_of(path: pathlib.Path, *, labelled: bool = True, encoding: str = "") ->
     return kind_of_source(Source(path), labelled=labelled, encoding=encoding)
 
 
-def kind_of_source(source: Source, *, labelled: bool, encoding: str = "", wanted: str = "text") -> str:
-    """The same for a source; one without a name is a table if its first row names the column `wanted`."""
+def kind_of_source(
+    source: Source, *, labelled: bool, encoding: str = "", wanted: Sequence[str] = ("text",)
+) -> str:
+    """The same for a source.
+
+    Text without labels and without a name that says more is a table if its first row names columns: those of
+    one of `wanted`, as in title,body, or one that texts usually have.
+    """
     if by_magic := kind_by_magic(source):
         return by_magic
     suffix = compression.without_suffix(source.path).suffix.lower() if source.path else ""
@@ -59,12 +66,14 @@ def kind_of_source(source: Source, *, labelled: bool, encoding: str = "", wanted
             f"A file that ends with {suffix} must be {by_name}, but {source.name} is not; "
             f"write it again, or name another file."
         )
-    if source.is_terminal or (by_name == "txt" and not labelled):
+    if source.is_terminal:
         return "txt"
     return _kind_of_text(source, by_name, labelled=labelled, encoding=encoding, wanted=wanted)
 
 
-def _kind_of_text(source: Source, by_name: str, *, labelled: bool, encoding: str, wanted: str) -> str:
+def _kind_of_text(
+    source: Source, by_name: str, *, labelled: bool, encoding: str, wanted: Sequence[str]
+) -> str:
     text = Text(source, encoding)
     start = text.sample.lstrip()
     if as_json := kind_of_json(start, by_name, is_complete=source.is_complete):
@@ -72,15 +81,23 @@ def _kind_of_text(source: Source, by_name: str, *, labelled: bool, encoding: str
     if by_name and by_name != "txt":
         return by_name
     lines = text.sample_lines()[:50]
-    names = {part.strip().lower() for part in wanted.split(",")}
-    delimiter, _ = separated.find_delimiter(lines, names, given="", kind="csv")
-    table = "tsv" if delimiter == "\t" else "csv"
-    if labelled:
-        return table
-    first = lines[0] if lines else ""
-    if delimiter in first and names <= {cell.strip(' "').lower() for cell in first.split(delimiter)}:
-        return table
+    names = [{part.strip().lower() for part in columns.split(",")} for columns in wanted]
+    delimiter, skip = separated.find_delimiter(lines, set().union(*names), given="", kind="csv")
+    if labelled or _is_table(lines[skip:], delimiter, names):
+        return "tsv" if delimiter == "\t" else "csv"
     return "txt"
+
+
+def _is_table(lines: Sequence[str], delimiter: str, wanted: Sequence[set[str]]) -> bool:
+    """Whether the first line is a header, and most rows have as many cells."""
+    header, *rows = [
+        record.cells for record in separated.records(lines, separated.Layout(delimiter)) if not record.kind
+    ] or [[]]
+    found = {cell.strip().lower() for cell in header}
+    names_columns = any(names <= found for names in wanted) or (
+        len(header) > 1 and not found.isdisjoint(columns.TEXT_NAMES)
+    )
+    return names_columns and 2 * sum(len(row) == len(header) for row in rows) >= len(rows)
 
 
 def kind_of_json(start: str, by_name: str, *, is_complete: bool) -> str:

@@ -62,6 +62,11 @@ def is_path(name: str, data_dir: str | None) -> bool:
         return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
+def exists(name: str, data_dir: str) -> bool:
+    """Whether the files of a --dataset, with or without their kind, exist in a folder."""
+    return is_path(name.partition(":")[2] if has_kind(name) else name, data_dir)
+
+
 def nearest(name: str, data_dir: str | None) -> str | None:
     """The path of an existing file or folder that is spelled nearly like a --dataset."""
     try:

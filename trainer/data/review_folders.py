@@ -1,6 +1,7 @@
 """Folders of texts, as in IMDB's own archive: a folder for each class with a .txt for each review."""
 
 import contextlib
+import os
 import pathlib
 import re
 import stat
@@ -62,6 +63,24 @@ def texts_of(folder: pathlib.Path) -> list[pathlib.Path]:
     return [path for path, _ in sorted(texts, key=_natural_order)]
 
 
+def texts_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All texts in a folder and in the folders within it, in the natural order of their paths.
+
+    Raises:
+      InputError: when a folder can't be read.
+    """
+    texts = []
+    for top, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if name[0] != "."]
+        texts += [pathlib.Path(top, name) for name in names if _TEXT.fullmatch(name)]
+    return sorted(texts, key=lambda path: [(_natural_key(part), part) for part in path.parts])
+
+
+def _raise(error: OSError) -> None:
+    with readable(pathlib.Path(error.filename)):
+        raise error
+
+
 def _natural_order(entry: tuple[pathlib.Path, int]) -> tuple[list[int | str], int, str]:
     path, number = entry
     # 1.txt and 01.txt have the same number: without the name itself, the file system would order them.
@@ -83,14 +102,23 @@ def read(texts: Iterable[pathlib.Path], encoding: str) -> Iterator[tuple[str, Ro
       InputError: when a text can't be read; the message names it.
     """
     for number, path in enumerate(texts, start=1):
-        with readable(path):
-            if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
-                raise InputError(f"Each .txt must be a file, but {path} is not one; remove it.")
-            text = "".join(Text(Source(path), encoding).blocks())
-        if text.strip():
-            yield str(path), Row(number, 1, text.encode(), path.parent.name)
-        else:
-            yield str(path), BadRow(number, 1, "the text is empty", "it is empty")
+        yield str(path), row_of(number, open_text(path), encoding)
+
+
+def open_text(path: pathlib.Path) -> Source:
+    """The bytes of a text; raises InputError when it can't be read."""
+    with readable(path):
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise InputError(f"Each .txt must be a file, but {path} is not one; remove it.")
+        return Source(path)
+
+
+def row_of(number: int, source: Source, encoding: str) -> Row | BadRow:
+    """The review of a text, with the name of its folder as its label; arguments as in `read`."""
+    text = "".join(Text(source, encoding).blocks())
+    if not text.strip():
+        return BadRow(number, 1, "the text is empty", "it is empty")
+    return Row(number, 1, text.encode(), source.path.parent.name if source.path else None)
 
 
 @contextlib.contextmanager
@@ -100,6 +128,6 @@ def readable(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"--dataset must name files that can be read, but {path} cannot: {files.reason(error)}; "
+            f"Files of reviews must be readable, but {path} is not: {files.reason(error)}; "
             f"make it readable, or name others."
         ) from error

@@ -83,12 +83,12 @@ class BadRows:
     """Counts bad rows by their kind, and remembers the first of each."""
 
     def __init__(self) -> None:
-        self._first: dict[str, BadRow] = {}
+        self._first: dict[str, tuple[str, BadRow]] = {}
         self._counts: dict[str, int] = {}
 
-    def add(self, row: BadRow) -> None:
-        """Counts a row."""
-        self._first.setdefault(row.kind, row)
+    def add(self, row: BadRow, place: str = "") -> None:
+        """Counts a row; `place` is where it is, if its line does not say so."""
+        self._first.setdefault(row.kind, (place or f"line {row.line}", row))
         self._counts[row.kind] = self._counts.get(row.kind, 0) + 1
 
     def __len__(self) -> int:
@@ -97,9 +97,9 @@ class BadRows:
     def summary(self) -> str:
         """One phrase: how many rows of which kind, and the first of each."""
         return ", ".join(
-            f"{plural(self._counts[kind], 'row')} because {kind} (first in line {row.line}"
+            f"{plural(self._counts[kind], 'row')} because {kind} (first in {place}"
             + (f": {row.why})" if row.why != kind else ")")
-            for kind, row in self._first.items()
+            for kind, (place, row) in self._first.items()
         )
 
 
@@ -120,10 +120,10 @@ def make_row(number: int, line: int, get: Callable[[_Key], object], columns: Col
         if not isinstance(part, str | None):
             return BadRow(number, line, "its text is not a text", f'its "{name}" is not a text', kept)
     text = " ".join(str(part or "") for part in parts.values())
-    if columns.label is None:
-        return Row(number, line, encoded(text), None, kept)
     if not text.strip():
         return BadRow(number, line, "its text is empty", f'its "{name}" is empty', kept)
+    if columns.label is None:
+        return Row(number, line, encoded(text), None, kept)
     label_name, key = columns.label
     given = get(key)
     label = _label(given)

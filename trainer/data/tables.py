@@ -39,6 +39,7 @@ __all__ = [
     "Table",
     "chunks",
     "kind_of",
+    "open_source",
     "open_table",
 ]
 
@@ -93,16 +94,18 @@ def open_table(path: pathlib.Path | None, options: Options, *, kind: str = "") -
     Raises:
       InputError: when it can't be read, lacks the columns, or is of no kind; the message says what to do.
     """
-    source = Source(path)
+    return open_source(Source(path), options, kind=kind)
+
+
+def open_source(source: Source, options: Options, *, kind: str = "") -> Table:
+    """The same for a source, which may be opened several times until its rows are read."""
     labelled = options.label_column is not None
     # The first bytes are right even where a prefix or a flag says otherwise.
     kind = file_kinds.kind_by_magic(source) or kind
     if not kind:
         kind = file_kinds.kind_of_source(
-            source, labelled=labelled, encoding=options.encoding, wanted=options.text_column
+            source, labelled=labelled, encoding=options.encoding, wanted=[options.text_column]
         )
-        if path is None and kind != "txt":
-            logging.info("Standard input is read as %s.", kind)
     if kind in ("parquet", "arrow"):
         return _open_arrow(source, kind, options)
     text = Text(source, options.encoding)

@@ -134,7 +134,7 @@ class Text:
                 f"({reason}); name another encoding, or none for UTF-8."
             )
         for guess in guesses(around):
-            if (is_right := self._decodes(guess)) is not False:
+            if (is_right := _decodes(self._source, guess)) is not False:
                 kind = "in which all of it can be read" if is_right else "which is likely"
                 return InputError(
                     f"Reviews must be text in UTF-8, or in UTF-16 with a byte order mark, but line {line} of "
@@ -142,20 +142,35 @@ class Text:
                 )
         raise AssertionError("latin-1 decodes anything")
 
-    def _decodes(self, encoding: str) -> bool | None:
-        """Whether all of the source is text in an encoding; None: it is too large to try, or a pipe."""
-        if not self._source.can_reopen:
-            return None
-        decoder, size = codecs.getincrementaldecoder(encoding)(), 0
-        try:
-            for block in _with_last(self._source.blocks()):
-                decoder.decode(block, final=not block)
-                size += len(block)
-                if size > _LONGEST_CHECK:
-                    return None
-        except UnicodeError:
-            return False
+
+def is_recognised(source: Source) -> bool:
+    """Whether a source has a byte order mark or is UTF-8; of a pipe and a large file, the start decides."""
+    if source.sample.startswith(tuple(_MARKS)):
         return True
+    # But for NUL bytes and escapes, text in UTF-16 and ISO-2022 may be UTF-8 as well.
+    if {0, 0x1B} & set(source.sample):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(source.sample, final=source.is_complete)
+    except UnicodeError:
+        return False
+    return source.is_complete or _decodes(source, "utf-8") is not False
+
+
+def _decodes(source: Source, encoding: str) -> bool | None:
+    """Whether all of a source is text in an encoding; None: it is too large to try, or a pipe."""
+    if not source.can_reopen:
+        return None
+    decoder, size = codecs.getincrementaldecoder(encoding)(), 0
+    try:
+        for block in _with_last(source.blocks()):
+            decoder.decode(block, final=not block)
+            size += len(block)
+            if size > _LONGEST_CHECK:
+                return None
+    except UnicodeError:
+        return False
+    return True
 
 
 def guesses(data: bytes) -> list[str]:

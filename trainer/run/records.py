@@ -17,6 +17,22 @@ _STARTS = "starts.jsonl"
 _MAX_BYTES = 2**26  # of starts.jsonl; more than any run writes
 
 
+class Places(TypedDict):
+    """The folders that the paths of a process started from; empty: none was named.
+
+    Attributes:
+      cwd: the working directory.
+      data_dir: that of --data_dir.
+      tfds_data_dir: that of the environment variable TFDS_DATA_DIR.
+      cache_dir: that of the cache.
+    """
+
+    cwd: str
+    data_dir: str
+    tfds_data_dir: str
+    cache_dir: str
+
+
 class Start(TypedDict):
     """The facts of a start that later processes read: those of `append_start`."""
 
@@ -24,6 +40,7 @@ class Start(TypedDict):
     steps_recomputed_at_least: int
     steps_per_epoch: int
     stores: dict[str, str]
+    places: Places
 
 
 def append_start(
@@ -33,6 +50,7 @@ def append_start(
     steps_recomputed_at_least: int,
     steps_per_epoch: int,
     stores: Mapping[str, pathlib.Path],
+    places: Places,
 ) -> None:
     """Records that this process starts to train.
 
@@ -42,6 +60,7 @@ def append_start(
       steps_recomputed_at_least: the logged steps after `step`.
       steps_per_epoch: the training steps of an epoch.
       stores: split -> its encoded reviews.
+      places: the folders that the paths of this process start from.
 
     Raises:
       StorageError: when it can't be written.
@@ -54,6 +73,7 @@ def append_start(
         "steps_recomputed_at_least": steps_recomputed_at_least,
         "steps_per_epoch": steps_per_epoch,
         "stores": {split: str(path) for split, path in stores.items()},
+        "places": places,
     }
     files.append_line(directory / _STARTS, json.dumps(start))
 
@@ -78,11 +98,17 @@ def _parse(line: bytes) -> Start | None:
             steps_recomputed_at_least=int(given["steps_recomputed_at_least"]),
             steps_per_epoch=int(given["steps_per_epoch"]),
             stores={str(split): str(path) for split, path in given["stores"].items()},
+            places=_places(given.get("places", {})),  # older versions recorded none
         )
         numbers = (start["step"], start["steps_recomputed_at_least"], start["steps_per_epoch"])
         if start["steps_per_epoch"] > 0 and all(0 <= number < 2**63 for number in numbers):
             return start
     return None
+
+
+def _places(given: Mapping[str, object]) -> Places:
+    cwd, data_dir, tfds_data_dir, cache_dir = (str(given.get(name, "")) for name in Places.__annotations__)
+    return Places(cwd=cwd, data_dir=data_dir, tfds_data_dir=tfds_data_dir, cache_dir=cache_dir)
 
 
 def is_result_of(directory: pathlib.Path, stop_step: int, best_step: int) -> bool:
