@@ -132,9 +132,8 @@ def _csv_row(number: int, line: str, source: _Lines, layout: Layout) -> Record:
         return Record(number, line.rstrip("\r\n").split(layout.delimiter))
     taken: list[str] = []
     try:
-        cells = next(
-            csv.reader(_quoted_lines(line, source, layout, taken), delimiter=layout.delimiter, strict=True)
-        )
+        lines = _quoted_lines(line, source, layout, taken)
+        cells = next(csv.reader(lines, delimiter=layout.delimiter, strict=True))
     except csv.Error as error:
         source.give_back(taken)
         kind = _explain(error)
@@ -150,20 +149,21 @@ def _quoted_lines(line: str, source: _Lines, layout: Layout, taken: list[str]) -
     yield line
     while len(taken) < _MOST_LINES and (more := source.take()) is not None:
         taken.append(more)
-        if _are_rows(taken, layout):
+        if len(taken) > 1 and _are_rows(taken[-6:], layout):
             return
         yield more
 
 
 def _are_rows(lines: Sequence[str], layout: Layout) -> bool:
     # A text may have a line like a row, but hardly half of its lines are.
-    recent = lines[-6:]
-    rows = [line.count('"') % 2 == 0 and layout.test.is_row(_cells(line, layout), 0) for line in recent]
-    return sum(rows) >= 2 and sum(rows) >= len(recent) / 2
+    rows = [line.count('"') % 2 == 0 and layout.test.is_row(_cells(line, layout), 0) for line in lines]
+    return sum(rows) >= len(rows) / 2
 
 
 def _has_swallowed(first: str, taken: Sequence[str], layout: Layout) -> bool:
-    """Whether a cell over several lines has a whole row in its first line, or in its last one."""
+    """Whether the lines of a cell are whole rows: those within, and the first or the last one."""
+    if not _are_rows(taken[:-1], layout):
+        return False
     # Read alone, the first line ends in the cell whose quote is open.
     opened = len(_cells(first, layout))
     if opened == layout.width:
