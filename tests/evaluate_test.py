@@ -126,8 +126,8 @@ class TestRows:
 
     def test_rows_of_no_class_alone_are_an_error_whose_remedy_works(self):
         with pytest.raises(InputError, match=r"none of 2 rows of own\.csv does: .*--labels='bad=0;good=1'"):
-            self.numbers("0", "1")
-        assert self.numbers("0", "1", labels="bad=0;good=1") == [0, 1]
+            self.numbers("no", "yes")
+        assert self.numbers("no", "yes", labels="bad=no;good=yes") == [0, 1]
 
     def test_a_row_of_no_class_is_an_error_when_bad_rows_stop(self):
         with pytest.raises(InputError, match=r"line 3 of own\.csv .* its label is '3'; .*--bad_rows=skip"):

@@ -189,7 +189,7 @@ class TestStandardInput:
             '{"text": "good"}\n{"text": "bad"}\n',
             '[{"text": "good"},\n {"text": "bad"}]',
             "good\nbad\n",
-            gzip.compress(b"label\ttext\n1\tgood\n0\tbad\n"),
+            gzip.compress(b"label\ttext\n1\tgood\n0\tbad\n", mtime=0),
             parquet({"text": ["good", "bad"]}),
         ],
     )

@@ -258,7 +258,10 @@ class Config:
         modes=("evaluate", "predict", "inspect"),
     )
     keep_columns: tuple[str, ...] = _after(
-        (), "A column of --input to copy to --output; may be given several times.", modes=("predict",)
+        (),
+        "A column of --input to copy to --output, where id is in any case; may be given several times. One "
+        "with the name of another column there gets the prefix input_.",
+        modes=("predict",),
     )
     threshold: float | None = _after(
         None,
