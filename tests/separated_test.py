@@ -8,7 +8,7 @@ import re
 import pytest
 
 from trainer.data import separated
-from trainer.data.separated import Layout
+from trainer.data.separated import Layout, RowTest
 from trainer.errors import InputError
 
 
@@ -16,17 +16,14 @@ def lines_of(text):
     return re.findall("[^\n]*\n|[^\n]+", text)
 
 
-def read(text, delimiter=",", width=2, is_row=lambda cells, start: False):
-    layout = Layout(delimiter, width, is_row)
+ANY = RowTest([], [])
+LABEL_LAST = RowTest([["a", "0"], ["b", "1"]] * 5, ignored=[0])
+LABEL_FIRST = RowTest([["0", "a"], ["1", "b"]] * 5, ignored=[1])
+
+
+def read(text, delimiter=",", width=2, test=ANY):
+    layout = Layout(delimiter, width, test)
     return [record.kind or record.cells for record in separated.records(lines_of(text), layout)]
-
-
-def is_row(cells, start):
-    return len(cells) == 2 and cells[1] in ("0", "1")
-
-
-def is_row_label_first(cells, start):
-    return len(cells) == 2 and cells[0] in ("0", "1")
 
 
 OPEN, MORE = (
@@ -54,8 +51,8 @@ def test_records_have_the_line_on_which_they_begin_and_blank_lines_are_left_out(
 
 
 def test_after_a_bad_row_reading_goes_on_at_the_next_line():
-    assert read('"good" film,1\nb,0\n', is_row=is_row) == [MORE, ["b", "0"]]
-    assert read('"bad,0\nb,0\n"c",1\n', is_row=is_row) == [OPEN, ["b", "0"], ["c", "1"]]
+    assert read('"good" film,1\nb,0\n', test=LABEL_LAST) == [MORE, ["b", "0"]]
+    assert read('"bad,0\nb,0\n"c",1\n', test=LABEL_LAST) == [OPEN, ["b", "0"], ["c", "1"]]
     assert read('a,1\n"bad,0\n') == [["a", "1"], OPEN]
     assert read("a\nb,0,1\nc,1\n") == [
         "it has fewer fields than columns",
@@ -67,33 +64,33 @@ def test_after_a_bad_row_reading_goes_on_at_the_next_line():
 @pytest.mark.parametrize(
     ("text", "test", "rows"),
     [
-        ('"bad,0\na,1\nTV of 42",1\n', is_row, [OPEN, ["a", "1"], ['TV of 42"', "1"]]),
-        ('"bad,0\nTV of 42",1\n', is_row, [OPEN, ['TV of 42"', "1"]]),
-        ('1,"bad\n0,TV of 42"\n', is_row_label_first, [OPEN, ["0", 'TV of 42"']]),
-        ('1,"bad\n0,""so, fine"\n', is_row_label_first, [OPEN, MORE]),
-        ('"1,bad\n0,""so, fine"\n', is_row_label_first, [OPEN, MORE]),
-        ('1,"bad\n0,fine\n0,TV of 42"\n', is_row_label_first, [OPEN, ["0", "fine"], ["0", 'TV of 42"']]),
+        ('"bad,0\na,1\nTV of 42",1\n', LABEL_LAST, [OPEN, ["a", "1"], ['TV of 42"', "1"]]),
+        ('"bad,0\nTV of 42",1\n', LABEL_LAST, [OPEN, ['TV of 42"', "1"]]),
+        ('1,"bad\n0,TV of 42"\n', LABEL_FIRST, [OPEN, ["0", 'TV of 42"']]),
+        ('1,"bad\n0,""so, fine"\n', LABEL_FIRST, [OPEN, MORE]),
+        ('"1,bad\n0,""so, fine"\n', LABEL_FIRST, [OPEN, MORE]),
+        ('1,"bad\n0,fine\n0,TV of 42"\n', LABEL_FIRST, [OPEN, ["0", "fine"], ["0", 'TV of 42"']]),
     ],
 )
 def test_a_quote_that_swallows_whole_rows_is_named_and_they_are_read(text, test, rows):
-    assert read(text, is_row=test) == rows
+    assert read(text, test=test) == rows
 
 
 @pytest.mark.parametrize(
     ("text", "test", "rows"),
     [
-        ('"Well, hello\nthere",1\n', is_row, [["Well, hello\nthere", "1"]]),
+        ('"Well, hello\nthere",1\n', LABEL_LAST, [["Well, hello\nthere", "1"]]),
         (
             '"Roses are red,\nviolets are, too,\n\nblue",1\n',
-            is_row,
+            LABEL_LAST,
             [["Roses are red,\nviolets are, too,\n\nblue", "1"]],
         ),
-        ('1,"Well, hello\nthere"\n', is_row_label_first, [["1", "Well, hello\nthere"]]),
-        ('1,"a\nx, y"\n', is_row_label_first, [["1", "a\nx, y"]]),
+        ('1,"Well, hello\nthere"\n', LABEL_FIRST, [["1", "Well, hello\nthere"]]),
+        ('1,"a\nx, y"\n', LABEL_FIRST, [["1", "a\nx, y"]]),
     ],
 )
 def test_line_breaks_in_quotes_are_legal(text, test, rows):
-    assert read(text, is_row=test) == rows
+    assert read(text, test=test) == rows
 
 
 def test_a_quote_that_never_closes_does_not_read_the_whole_file_for_each_row(monkeypatch):
@@ -133,10 +130,13 @@ def test_no_line_of_an_unquoted_tsv_is_lost():
 
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
 def test_a_tsv_may_hold_line_breaks_and_tabs_in_quotes_as_pandas_writes_them(order):
-    rows = [["a\nb", "1"], ["c\n\nd, said\nshe", "0"], ["e\tf", "1"], ['"g"\n"h"', "0"], ["i", "1"]]
+    texts = ["a\n\tb", "a\nb", "c\n\nd, said\nshe", "e\tf", '"g"\n"h"', "i"]
+    rows = [[text, str(number % 2)] for number, text in enumerate(texts)]
     file = io.StringIO(newline="")
     csv.writer(file, delimiter="\t").writerows(row[order] for row in rows)
-    assert read(file.getvalue(), "\t") == [row[order] for row in rows]
+    test = LABEL_LAST if order == slice(None) else LABEL_FIRST
+    assert read(file.getvalue(), "\t", test=test) == [row[order] for row in rows]
+    assert read(file.getvalue(), "\t")[-5:] == [row[order] for row in rows[1:]]
 
 
 def test_a_tsv_with_too_few_cells_in_a_line_loses_no_other_line():
@@ -183,11 +183,11 @@ def test_a_delimiter_must_be_one_character(given):
 
 def test_a_row_is_known_by_its_columns_of_few_values_and_of_numbers():
     rows = [[str(n), f"film {n}", ("neg", "pos")[n % 2]] for n in range(30)]
-    test = separated.row_test(rows, ignored=[1])
-    assert test(["77", "anything", " pos"], 0) and test(["77", "anything", " pos"], 2)
-    assert not test(["77", "anything", "perhaps"], 0)
-    assert not test(["x", "anything", "pos"], 0)
-    assert not test(["77", "pos"], 0)
-    assert not test(["77", "anything", "pos"], 3)
-    assert not separated.row_test(rows, ignored=[1, 2])(["77", "Well", " hello"], 2), "no column tells"
-    assert not separated.row_test([], [])([], 0)
+    test = RowTest(rows, ignored=[1])
+    assert test.is_row(["77", "anything", " pos"], 0) and test.is_row(["77", "anything", " pos"], 2)
+    assert not test.is_row(["77", "anything", "perhaps"], 0)
+    assert not test.is_row(["x", "anything", "pos"], 0)
+    assert not test.is_row(["77", "pos"], 0)
+    assert not test.is_row(["77", "anything", "pos"], 3)
+    assert not RowTest(rows, ignored=[1, 2]).is_row(["77", "Well", " hello"], 2), "no column tells"
+    assert not RowTest([], []).is_row([], 0)

@@ -8,7 +8,7 @@ import collections
 import csv
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from trainer.data.text_encoding import LONGEST_LINE
@@ -35,19 +35,53 @@ class Record(NamedTuple):
     why: str = ""
 
 
+class RowTest:
+    """A test of cells: whether each column with few values, or with numbers alone, holds one of these.
+
+    Args:
+      rows: some of the table.
+      ignored: the columns that may hold anything, those of the text.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[str]], ignored: Iterable[int]) -> None:
+        self._width = len(rows[0]) if rows else 0
+        self._values: dict[int, set[str]] = {}
+        self._numbers: set[int] = set()
+        for at in set(range(self._width)) - set(ignored):
+            column = [row[at].strip() for row in rows]
+            # A damaged row may be among them: what is there once does not count.
+            repeated = {value: count for value, count in collections.Counter(column).items() if count > 1}
+            if len(repeated) <= _MOST_VALUES and sum(repeated.values()) > 0.8 * len(column):
+                self._values[at] = set(repeated)
+            elif len(column) >= _ENOUGH and all(map(_NUMBER.fullmatch, column)):
+                self._numbers.add(at)
+
+    def tells(self, start: int) -> bool:
+        """Whether there is such a column at a position or after it."""
+        return any(at >= start for at in (*self._values, *self._numbers))
+
+    def is_row(self, cells: Sequence[str], start: int) -> bool:
+        """Whether cells look like a whole row, by the columns from a position on."""
+        return (
+            len(cells) == self._width
+            and self.tells(start)
+            and all(cells[at].strip() in known for at, known in self._values.items())
+            and all(_NUMBER.fullmatch(cells[at].strip()) for at in self._numbers)
+        )
+
+
 class Layout(NamedTuple):
     """How rows are written.
 
     Attributes:
       delimiter: what separates the columns; a tab means that quotes are text.
       width: the number of columns; 0: not known yet, and any is taken.
-      is_row: whether cells look like a whole row, by those from a position on; decides whether a quote has
-        swallowed one.
+      test: what a whole row looks like; decides whether a quote has swallowed one.
     """
 
     delimiter: str
     width: int = 0
-    is_row: Callable[[list[str], int], bool] = lambda cells, start: False
+    test: RowTest = RowTest([], [])
 
 
 class _Lines:
@@ -97,35 +131,45 @@ def _csv_row(number: int, line: str, source: _Lines, layout: Layout) -> Record:
     if '"' not in line:
         return Record(number, line.rstrip("\r\n").split(layout.delimiter))
     taken: list[str] = []
-
-    def its_lines() -> Iterator[str]:
-        yield line
-        while len(taken) < _MOST_LINES and (more := source.take()) is not None:
-            taken.append(more)
-            if more.count('"') % 2 == 0 and layout.is_row(_cells(more, layout), 0):
-                return
-            yield more
-
     try:
-        cells = next(csv.reader(its_lines(), delimiter=layout.delimiter, strict=True))
+        lines = _quoted_lines(line, source, layout, taken)
+        cells = next(csv.reader(lines, delimiter=layout.delimiter, strict=True))
     except csv.Error as error:
         source.give_back(taken)
         kind = _explain(error)
         return Record(number, _cells(line, layout), kind, kind)
-    if taken and (layout.width not in (0, len(cells)) or _has_swallowed(line, taken[-1], layout)):
+    if taken and (layout.width not in (0, len(cells)) or _has_swallowed(line, taken, layout)):
         source.give_back(taken)
         return Record(number, _cells(line, layout), "its quote never closes", "its quote never closes")
     return Record(number, cells)
 
 
-def _has_swallowed(first: str, last: str, layout: Layout) -> bool:
-    """Whether a cell over several lines has a whole row in its first line, or in its last one."""
+def _quoted_lines(line: str, source: _Lines, layout: Layout, taken: list[str]) -> Iterator[str]:
+    """A line and the next ones, which are added to `taken`, until most of these are rows by themselves."""
+    yield line
+    while len(taken) < _MOST_LINES and (more := source.take()) is not None:
+        taken.append(more)
+        if len(taken) > 1 and _are_rows(taken[-6:], layout):
+            return
+        yield more
+
+
+def _are_rows(lines: Sequence[str], layout: Layout) -> bool:
+    # A text may have a line like a row, but hardly half of its lines are.
+    rows = [line.count('"') % 2 == 0 and layout.test.is_row(_cells(line, layout), 0) for line in lines]
+    return sum(rows) >= len(rows) / 2
+
+
+def _has_swallowed(first: str, taken: Sequence[str], layout: Layout) -> bool:
+    """Whether the lines of a cell are whole rows: those within, and the first or the last one."""
+    if not _are_rows(taken[:-1], layout):
+        return False
     # Read alone, the first line ends in the cell whose quote is open.
     opened = len(_cells(first, layout))
     if opened == layout.width:
         # The text comes last, and may hold delimiters.
-        return layout.is_row(last.replace('"', "").split(layout.delimiter, layout.width - 1), 0)
-    return layout.is_row(_cells(first.replace('"', ""), layout), opened)
+        return layout.test.is_row(taken[-1].replace('"', "").split(layout.delimiter, layout.width - 1), 0)
+    return layout.test.is_row(_cells(first.replace('"', ""), layout), opened)
 
 
 def _cells(line: str, layout: Layout) -> list[str]:
@@ -140,46 +184,29 @@ def _tsv_row(number: int, line: str, source: _Lines, layout: Layout) -> Record:
     cells = line.rstrip("\r\n").split("\t")
     if '"' not in line:
         return Record(number, cells)
-    if layout.width > 1:
-        if len(cells) > layout.width:
-            quoted = _quoted([line], layout.width)
-        elif cells[-1].startswith('"') and _unquoted(cells[-1]) == cells[-1]:
-            quoted = _quoted_over_lines(line, source, layout.width)
-        else:
-            quoted = None
+    if layout.width > 1 and any(cell.startswith('"') and _unquoted(cell) == cell for cell in cells):
+        quoted = _quoted(line, source, layout)
         if quoted is not None:
             return Record(number, quoted)
     return Record(number, [_unquoted(cell) for cell in cells])
 
 
-def _quoted_over_lines(line: str, source: _Lines, width: int) -> list[str] | None:
-    """The cells of a row with line breaks in a quoted one; None if its lines are rows by themselves."""
+def _quoted(line: str, source: _Lines, layout: Layout) -> list[str] | None:
+    """The cells of a row that is quoted, over one line or several; None if its lines are rows themselves."""
     taken: list[str] = []
-    tabs = line.count("\t")
-
-    def its_lines() -> Iterator[str]:
-        nonlocal tabs
-        yield line
-        while len(taken) < _MOST_LINES and (more := source.take()) is not None:
-            taken.append(more)
-            tabs += more.count("\t")
-            if tabs >= width:  # more columns than a row has
-                return
-            yield more
-
-    cells = _quoted(its_lines(), width)
-    if cells is None or tabs != width - 1:
+    try:
+        cells = next(csv.reader(_quoted_lines(line, source, layout, taken), delimiter="\t", strict=True))
+    except csv.Error:
+        cells = []
+    opened = len(_cells(line, layout))
+    # Where no column tells what a row looks like, a cell holds line breaks or tabs, not both.
+    is_row = not taken or line.count("\t") + sum(more.count("\t") for more in taken) == layout.width - 1
+    if not is_row and layout.test.tells(0 if opened == layout.width else opened):
+        is_row = not _has_swallowed(line, taken, layout)
+    if len(cells) != layout.width or not is_row:
         source.give_back(taken)
         return None
     return cells
-
-
-def _quoted(lines: Iterable[str], width: int) -> list[str] | None:
-    try:
-        cells = next(csv.reader(lines, delimiter="\t", strict=True))
-    except csv.Error:
-        return None
-    return cells if len(cells) == width else None
 
 
 def _unquoted(cell: str) -> str:
@@ -198,36 +225,6 @@ def _explain(error: csv.Error) -> str:
     }
     matching = (text for start, text in explanations.items() if start in str(error))
     return next(matching, str(error))
-
-
-def row_test(rows: Sequence[Sequence[str]], ignored: Iterable[int]) -> Callable[[list[str], int], bool]:
-    """A test of cells: whether each column with few values, or with numbers alone, holds one of these.
-
-    It takes the cells and a position; without such a column from there on, the answer is no.
-
-    Args:
-      rows: some of the table.
-      ignored: the columns that may hold anything, those of the text.
-    """
-    width = len(rows[0]) if rows else 0
-    values: dict[int, set[str]] = {}
-    numbers: set[int] = set()
-    for at in set(range(width)) - set(ignored):
-        column = [row[at].strip() for row in rows]
-        if len(set(column)) <= min(_MOST_VALUES, len(column) / 2):
-            values[at] = set(column)
-        elif len(column) >= _ENOUGH and all(map(_NUMBER.fullmatch, column)):
-            numbers.add(at)
-
-    def is_row(cells: list[str], start: int) -> bool:
-        return (
-            len(cells) == width
-            and any(at >= start for at in (*values, *numbers))
-            and all(cells[at].strip() in known for at, known in values.items())
-            and all(_NUMBER.fullmatch(cells[at].strip()) for at in numbers)
-        )
-
-    return is_row
 
 
 def find_delimiter(lines: Sequence[str], wanted: Iterable[str], *, given: str, kind: str) -> tuple[str, int]:

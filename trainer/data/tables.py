@@ -141,9 +141,11 @@ def _open_separated(source: Source, text: Text, kind: str, options: Options) -> 
     table = columns.Table(source.name, found, rows if has_header else [first, *rows], has_header, True)
     selected, note = columns.select(table, options)
     _log_once(source.name, note)
-    single = [record.cells for record in sample[1:] if not record.kind and len(record.cells) == len(first)]
-    is_row = separated.row_test(single, selected.text.values())
-    layout = separated.Layout(delimiter, len(first), is_row)
+    layout = separated.Layout(delimiter, len(first))
+    again = itertools.islice(separated.records(lines, layout, skip=skip), 1, separated.SAMPLE_ROWS)
+    single = [record.cells for record in again if not record.kind]
+    test = separated.RowTest(single, selected.text.values())
+    layout = separated.Layout(delimiter, len(first), test)
 
     def records() -> Iterator[Row | BadRow]:
         whole = separated.records(text.lines(), layout, skip=skip)
