@@ -16,7 +16,7 @@ def test_the_lines_of_training_and_of_validation_align(caplog, last_step):
     )
     metrics = {"loss": 0.5, "accuracy": 0.25}
     for name, step in (("train", 1), ("validation", last_step), ("test", 5)):
-        progress.log_line(run, name, step, metrics, "remark")
+        progress.log_line(run, name, "test", step, metrics, "remark")
     lines = [record.getMessage() for record in caplog.records]
     assert len({tuple(at for at, letter in enumerate(line) if letter == "|") for line in lines}) == 1
     assert all(line.endswith("| loss 0.5000 | accuracy 0.2500 | remark") for line in lines)
@@ -25,7 +25,9 @@ def test_the_lines_of_training_and_of_validation_align(caplog, last_step):
 def test_f1_is_behind_the_columns_that_all_lines_have(caplog):
     plan = types.SimpleNamespace(steps_per_epoch=63)
     run = types.SimpleNamespace(last_step=9, data=types.SimpleNamespace(plan=plan))
-    progress.log_line(run, "validation", 9, {"loss": 0.5, "accuracy": 0.25, "f1": 0.125}, "remark")
+    progress.log_line(
+        run, "validation", "validation", 9, {"loss": 0.5, "accuracy": 0.25, "f1": 0.125}, "remark"
+    )
     assert caplog.messages[-1].endswith("| loss 0.5000 | accuracy 0.2500 | f1 0.1250 | remark")
 
 
