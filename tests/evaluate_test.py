@@ -95,7 +95,7 @@ class TestRows:
     CLASSES = Classes(("bad", "good"), (("1", "2"), ("4", "5")))
 
     def numbers(self, *labels, **settings):
-        rows = [Row(line, b"text", label) for line, label in enumerate(labels, start=2)]
+        rows = [Row(line - 1, line, b"text", label) for line, label in enumerate(labels, start=2)]
         config = Config(workdir="run", input="own.csv", **settings)
         trained = types.SimpleNamespace(config=config, classes=self.CLASSES)
         chunks = (rows[start : start + 2] for start in range(0, len(rows), 2))
