@@ -43,7 +43,7 @@ class Style:
         same_columns = dataclasses.replace(
             self.usual, delimiter=self.given.delimiter, header=self.given.header
         )
-        return list(dict.fromkeys([self.usual, same_columns, self.given]))
+        return [self.usual, same_columns, self.given]
 
     def encoding_of(self, source: Source) -> str:
         """The encoding of a source; empty: it is recognised."""
@@ -127,7 +127,7 @@ class Input:
                 bad.add(row, self.place_of(row))
         return InputError(
             f"Each row must hold a review, but {self.place_of(first)} of {self._place} does not: "
-            f"{first.why}; in all there are {plural(len(bad), 'bad row')}: {bad.summary()}; fix them, or "
+            f"{first.why}; in all, {plural(len(bad), 'row')} can't be used: {bad.summary()}; fix them, or "
             f"give --bad_rows=skip."
         )
 
@@ -198,13 +198,19 @@ def _open_table(
 def _first_that_fits(
     source: Source, kind: str, candidates: Sequence[Options]
 ) -> tuple[tables.Table, Options]:
-    errors = []
-    for options in candidates:
+    opened, errors = [], {}
+    for options in dict.fromkeys(candidates):
         try:
-            return tables.open_source(source, options, kind=kind), options
+            opened.append((tables.open_source(source, options, kind=kind), options))
         except InputError as error:
-            errors.append(error)
-    raise errors[0]
+            errors[options] = error
+            continue
+        # With another delimiter than that of the file, all of it is a single column.
+        if len(opened[-1][0].columns) != 1:
+            return opened[-1]
+    if opened:
+        return opened[0]
+    raise errors[candidates[1]]  # which has the columns of the run, and recognises how the file is written
 
 
 def _refuse(keep: Sequence[str], place: str, what: str) -> None:
