@@ -5,6 +5,7 @@ from fakes import tiny
 
 from trainer import build
 from trainer.config import Config
+from trainer.data.tables import Options
 from trainer.labels import NEGATIVE_POSITIVE, Classes
 from trainer.model.classifier import count_weights
 from trainer.run.distribution import Replicas
@@ -43,3 +44,12 @@ def test_the_corpus_of_the_config_is_opened(cache_dir):
     corpus = build.open_corpus(Config(**tiny("run", cache_dir)))
     assert corpus.name == "sample_reviews"
     assert corpus.examples("train[:31]") == 31
+
+
+def test_an_input_is_read_as_stated_and_else_as_the_run():
+    stored = {"text_column": "review", "encoding": "cp1252", "delimiter": ";"}
+    given = {"workdir": "run", "delimiter": "tab", "input_format": "csv"}
+    style = build.style_of(Config(**{**stored, **given}), given)
+    assert style.given == Options(delimiter="tab")
+    assert style.usual == Options(text_column="review", encoding="cp1252", delimiter="tab")
+    assert style.kind == "csv"

@@ -94,3 +94,16 @@ def test_a_pipe_with_a_name_is_read_once(tmp_path):
 def test_the_suffix_of_a_compression_is_left_out(tmp_path):
     for name in ("a.csv.gz", "a.csv.BZ2", "a.csv.xz", "a.csv.zst", "a.csv"):
         assert compression.without_suffix(tmp_path / name).name == "a.csv"
+
+
+@pytest.mark.parametrize("name", COMPRESS)
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_it_can_be_read_at_any_position_as_often_as_needed(tmp_path, monkeypatch, name, is_piped):
+    content = COMPRESS[name](TEXT)
+    (tmp_path / "a").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    source = Source(None if is_piped else tmp_path / "a")
+    for _ in range(2):
+        with source.seekable() as file:
+            file.seek(-3, os.SEEK_END)
+            assert file.read() == TEXT[-3:]

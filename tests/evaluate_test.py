@@ -5,11 +5,10 @@ import pathlib
 import types
 
 import pytest
-from fakes import corpus_of
+from fakes import NoStopRequests, corpus_of, tiny
 
-from trainer import build, evaluate
+from trainer import build, evaluate, train
 from trainer.config import Config
-from trainer.data.review_files import Row
 from trainer.errors import InputError
 from trainer.labels import Classes
 
@@ -94,30 +93,90 @@ class TestRows:
 
     CLASSES = Classes(("bad", "good"), (("1", "2"), ("4", "5")))
 
-    def numbers(self, *labels, **settings):
-        rows = [Row(line - 1, line, b"text", label) for line, label in enumerate(labels, start=2)]
-        config = Config(workdir="run", input="own.csv", **settings)
-        trained = types.SimpleNamespace(config=config, classes=self.CLASSES)
-        chunks = (rows[start : start + 2] for start in range(0, len(rows), 2))
-        return [number for _, numbers in evaluate._of_rows(chunks, trained) for number in numbers]
+    @pytest.fixture(autouse=True)
+    def _in_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+    def numbers(self, *labels, **given):
+        rows = "".join(f"text,{label}\n" for label in labels)
+        pathlib.Path("own.csv").write_text(f"text,label\n{rows}")
+        config = Config(workdir="run", input="own.csv", **given)
+        trained = types.SimpleNamespace(config=config, classes=self.CLASSES, given=given)
+        name, batches = evaluate._reviews(trained)
+        assert name == "own.csv"
+        return [number for _, numbers in batches for number in numbers]
 
     def test_labels_are_mapped_to_the_classes_of_the_run(self, caplog):
         assert self.numbers("5", 1, "2.0") == [1, 0, 0]
-        assert caplog.text == ""
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
     def test_labels_of_another_spelling_are_named_by_the_flag(self):
         assert self.numbers("1", "0", "x", labels="good=0;bad=1") == [0, 1]
         with pytest.raises(InputError, match=r"class b, which is none of them; .*--labels='bad=4;good=x'"):
             self.numbers("1", labels="good=4;b=x")
 
-    def test_rows_of_no_class_are_skipped_with_one_summary_that_names_the_first(self, caplog):
-        assert self.numbers("5", "3", "3", "1", "3") == [1, 0]
-        (record,) = caplog.records
+    def test_rows_of_no_class_and_bad_rows_are_skipped_with_one_summary(self, caplog):
+        assert self.numbers("5", "3", "3", "1", "") == [1, 0]
+        (record,) = (record for record in caplog.records if record.levelname == "WARNING")
         assert record.getMessage() == (
-            "3 rows of own.csv are skipped, because the label means no class of the run, bad, good: "
-            "the first is '3' in line 3."
+            "Of 5 rows in own.csv, 3 could not be evaluated: 2 rows because its label means no class of the "
+            "run (first in line 3: its label is '3'), 1 row because it has no label (first in line 6: its "
+            "label is '')."
         )
 
+    def test_rows_of_no_class_alone_are_an_error_whose_remedy_works(self):
+        with pytest.raises(InputError, match=r"none of 2 rows of own\.csv does: .*--labels='bad=0;good=1'"):
+            self.numbers("0", "1")
+        assert self.numbers("0", "1", labels="bad=0;good=1") == [0, 1]
+
     def test_a_row_of_no_class_is_an_error_when_bad_rows_stop(self):
-        with pytest.raises(InputError, match=r"own\.csv has '3' in line 3; .*--bad_rows=skip"):
+        with pytest.raises(InputError, match=r"line 3 of own\.csv .* its label is '3'; .*--bad_rows=skip"):
             self.numbers("5", "3", bad_rows="stop")
+
+    def test_a_file_without_labels_is_an_error_that_lists_its_columns(self):
+        pathlib.Path("a.csv").write_text("text,stars and stripes\ngood,long ago\n")
+        config = Config(workdir="run", input="a.csv")
+        with pytest.raises(
+            InputError, match=r"must have the columns text and label, .* text \(good\), stars"
+        ):
+            evaluate._reviews(types.SimpleNamespace(config=config, classes=self.CLASSES, given={}))
+
+
+def test_a_folder_of_a_folder_for_each_class_can_be_evaluated(trained, tmp_path):
+    for name in ("pos", "neg"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "1.txt").write_text("A wonderful film.")
+    facts = evaluate_to_json({**trained, "input": str(tmp_path / "in")}, tmp_path)
+    assert facts["reviews"] == 2
+    assert [sum(row) for row in facts["confusion"]] == [1, 1]
+
+
+def test_an_output_does_not_overwrite_the_input(trained, tmp_path):
+    (tmp_path / "report.json").write_text('{"text": "good", "label": 1}\n')
+    with pytest.raises(InputError, match="another file"):
+        evaluate_to_json({**trained, "input": str(tmp_path / "report.json")}, tmp_path)
+    assert (tmp_path / "report.json").read_text().startswith('{"text"')
+
+
+def test_own_reviews_are_found_from_any_working_directory(tmp_path, cache_dir, monkeypatch):
+    """Their drawn splits, too; only the run directory is named."""
+    reviews = "".join(f"good film {n};pos\nbad film {n};neg\n" for n in range(60))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "own.csv").write_text(f"Review;Verdict\n{reviews}")
+    given = {
+        **{"dataset": "own.csv", "text_column": "review", "label_column": "verdict"},
+        **{"train_split": "train", "validation_split": "validation", "test_split": "test", "epochs": 1},
+    }
+    monkeypatch.chdir(tmp_path / "a")
+    train.run(tiny(tmp_path / "run", cache_dir, **given), stop_requests=NoStopRequests())
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    monkeypatch.chdir(tmp_path / "b")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no cache"))
+    workdir = {"workdir": str(tmp_path / "run")}
+    facts = evaluate_to_json(workdir, tmp_path)
+    assert (facts["reviews"], facts["accuracy"]) == (12, result["test"]["accuracy"])
+    assert facts["loss"] == pytest.approx(result["test"]["loss"], rel=1e-6)
+    assert evaluate_to_json({**workdir, "split": "validation"}, tmp_path)["reviews"] == 12
+    assert evaluate_to_json({**workdir, "split": "train+test"}, tmp_path)["reviews"] == 108
+    assert not (tmp_path / "no cache").exists()

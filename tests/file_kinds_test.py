@@ -77,14 +77,33 @@ def test_parquet_and_arrow_are_recognised_whatever_their_name(tmp_path):
 
 
 def test_a_txt_is_one_text_per_line_only_where_no_label_is_needed(tmp_path):
-    assert kind(tmp_path / "a.txt", CSV, labelled=False) == "txt"
-    assert kind(tmp_path / "a", "good, fine\nbad\n", labelled=False) == "txt"
-    assert kind(tmp_path / "a", CSV, labelled=False) == "csv"
+    for name in ("a.txt", "a"):
+        assert kind(tmp_path / name, "good, fine\nbad\n", labelled=False) == "txt"
+        assert kind(tmp_path / name, CSV, labelled=False) == "csv"
+
+
+def test_the_columns_of_a_run_make_a_header(monkeypatch):
+    content = io.BytesIO(b"headline,blurb\nFine,good\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(content))
+    source = Source(None)
+    assert file_kinds.kind_of_source(source, labelled=False, wanted=["remark", "headline,remark"]) == "txt"
+    assert file_kinds.kind_of_source(source, labelled=False, wanted=["remark", "headline,blurb"]) == "csv"
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(CSV, "csv"), (TSV, "tsv"), (JSONL, "jsonl"), ("good, text\nbad\n", "txt"), ("my text\ngood\n", "txt")],
+    [
+        (CSV, "csv"),
+        (TSV, "tsv"),
+        (JSONL, "jsonl"),
+        ("label,text\n1,good\n", "csv"),
+        ("stars;Review\n5;good\n", "csv"),
+        ("sep=;\nstars;text\n5;good\n", "csv"),
+        ("text\ngood\n", "csv"),
+        ("good, text\nbad\n", "txt"),
+        ("my text\ngood\n", "txt"),
+        ("review\ngood\n", "txt"),
+    ],
 )
 def test_a_table_on_standard_input_is_noticed_by_its_header(monkeypatch, content, expected):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))

@@ -160,3 +160,9 @@ def test_a_folder_that_hugging_face_saved_has_the_files_that_it_lists(tmp_path):
     (tmp_path / "train" / "state.json").write_text("[]")
     with pytest.raises(InputError, match=r"state\.json must list the files"):
         own_files.find("", tmp_path)
+
+
+def test_files_exist_in_a_folder_whether_their_kind_is_stated_or_not(tmp_path):
+    make(tmp_path, "reviews.csv")
+    for name, expected in (("reviews.csv", True), ("csv:reviews.csv", True), ("csv:other.csv", False)):
+        assert own_files.exists(name, str(tmp_path)) == expected

@@ -1,5 +1,6 @@
 """Texts in, label and probability out."""
 
+import csv
 import io
 import json
 import os
@@ -54,16 +55,97 @@ def test_a_file_is_classified_in_order_with_line_numbers(trained, tmp_path):
     texts = [f"{'good ' * (number % 7)}film {number}" for number in range(CHUNK + 5)]
     file.write_text("\n".join([*texts[:3], "", *texts[3:]]))
     predictions = predictions_of(trained, tmp_path, input=str(file))
-    assert [prediction["text"] for prediction in predictions] == texts
-    assert [prediction["line"] for prediction in predictions[:5]] == [1, 2, 3, 5, 6]
+    assert [prediction["text"] for prediction in predictions] == [*texts[:3], None, *texts[3:]]
+    assert [prediction["line"] for prediction in predictions] == list(range(1, CHUNK + 7))
 
 
-def test_a_bad_row_is_skipped_or_an_error(trained, tmp_path):
+def test_a_bad_row_has_an_answer_in_its_place_or_is_an_error(trained, tmp_path, capsys, caplog):
     file = tmp_path / "reviews.jsonl"
-    file.write_text('{"text": "good"}\nbad\n')
-    assert len(predictions_of(trained, tmp_path, input=str(file))) == 1
+    file.write_text('{"text": "good"}\n{"text": ""}\n{"text": "bad"}\n')
+    answers = predictions_of(trained, tmp_path, input=str(file))
+    assert [answer["number"] for answer in answers] == [1, 2, 3]
+    assert answers[1] == {
+        **{"number": 2, "line": 2, "label": None, "probability": None, "text": None},
+        "error": 'its "text" is empty',
+    }
+    assert "error" not in answers[0]
+    assert "Of 3 rows in" in caplog.text
+    predict.run({**trained, "input": str(file)})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == '-         -       line 2: its "text" is empty'
+    assert [line.index(text) for line, text in zip(lines, ("good", "line 2", "bad"), strict=True)] == [18] * 3
     with pytest.raises(InputError, match="line 2"):
         predictions_of(trained, tmp_path, input=str(file), bad_rows="stop")
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_answers_can_be_joined_with_the_input_by_its_columns(trained, tmp_path):
+    """A column that is called like one of an answer gets a prefix."""
+    file = tmp_path / "reviews.csv"
+    file.write_text('ID,Review,label,stars\nx1,"good, fine",pos,5\nx2,,neg,1\nx3,bad\n')
+    given = {"input": str(file), "keep_columns": ("label", "stars")}
+    answers = predictions_of(trained, tmp_path, **given)
+    predict.run({**trained, **given, "output": str(tmp_path / "answers.csv")})
+    assert [(answer["id"], answer["input_label"], answer["stars"]) for answer in answers] == [
+        ("x1", "pos", "5"),
+        ("x2", "neg", "1"),
+        (None, None, None),
+    ]
+    columns = ["number", "line", "id", "input_label", "stars", "label", "probability", "text", "error"]
+    rows = read_csv(tmp_path / "answers.csv")
+    assert list(rows[0]) == columns
+    for row, answer in zip(rows, answers, strict=True):
+        assert row == {name: "" if answer.get(name) is None else str(answer[name]) for name in columns}
+
+
+def test_a_csv_has_a_column_for_each_of_three_classes(finished_topics, tmp_path):
+    given = {"workdir": str(finished_topics), "text": ("word5 word5", "word6")}
+    answers = predictions_of(given, tmp_path)
+    predict.run({**given, "output": str(tmp_path / "answers.csv")})
+    for row, answer in zip(read_csv(tmp_path / "answers.csv"), answers, strict=True):
+        named = {name: float(row[f"probability of {name}"]) for name in answer["probabilities"]}
+        assert named == answer["probabilities"]
+
+
+def test_a_folder_of_texts_is_classified_with_the_names_of_its_files(trained, tmp_path, capsys):
+    (tmp_path / "in" / "more").mkdir(parents=True)
+    for name, text in (("10.txt", "good film"), ("9.txt", " "), ("more/a.txt", "bad film")):
+        (tmp_path / "in" / name).write_text(text)
+    answers = predictions_of(trained, tmp_path, input=str(tmp_path / "in"))
+    assert [(answer["file"], answer["text"]) for answer in answers] == [
+        ("9.txt", None),
+        ("10.txt", "good film"),
+        ("more/a.txt", "bad film"),
+    ]
+    assert "line" not in answers[0]
+    predict.run({**trained, "input": str(tmp_path / "in")})
+    assert capsys.readouterr().out.splitlines()[0].endswith("  9.txt: it is empty")
+
+
+def test_a_csv_on_standard_input_is_noticed(trained, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"id,text\n7,good film\n8,bad film\n")))
+    answers = predictions_of(trained, tmp_path, input="-")
+    assert [(answer["id"], answer["text"]) for answer in answers] == [("7", "good film"), ("8", "bad film")]
+    assert "standard input: csv" in caplog.text
+
+
+def test_the_texts_of_the_command_line_have_no_columns(trained, tmp_path):
+    with pytest.raises(InputError, match="--keep_columns=id is for an --input with columns"):
+        predictions_of(trained, tmp_path, text=("good",), keep_columns=("id",))
+
+
+def test_an_output_is_neither_the_input_nor_begun_before_the_input_is_known_to_be_readable(trained, tmp_path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_text('{"text": "good"}\n')
+    with pytest.raises(InputError, match="--output must be another file"):
+        predictions_of(trained, tmp_path, input=str(file))
+    with pytest.raises(InputError, match="No such file"):
+        predictions_of(trained, tmp_path, input=str(tmp_path / "missing.csv"))
+    assert file.read_text() == '{"text": "good"}\n'
 
 
 def test_standard_input_is_read_when_neither_text_nor_input_is_given(trained, tmp_path, monkeypatch):
@@ -143,7 +225,7 @@ def test_a_threshold_decides_between_two_classes_and_keeps_the_probability(train
     (high,) = predictions_of(trained, tmp_path, text=("good",), threshold=probability + 1e-3)
     assert (low["label"], high["label"]) == ("positive", "negative")
     assert low["probability"] == high["probability"] == probability
-    assert set(usual) == {"line", "label", "probability", "text"}
+    assert set(usual) == {"number", "line", "label", "probability", "text"}
 
 
 def test_of_three_classes_the_most_probable_one_and_all_probabilities_are_given(

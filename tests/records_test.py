@@ -9,9 +9,17 @@ import pytest
 
 from trainer.run.records import RESULT, append_start, is_result_of, read_starts
 
+PLACES = {"cwd": "/work/ü", "data_dir": "", "tfds_data_dir": "/tfds", "cache_dir": "/cache"}
+
 
 def append(directory, step, **facts):
-    given = {"steps_recomputed_at_least": 0, "steps_per_epoch": 8, "stores": {}, **facts}
+    given = {
+        "steps_recomputed_at_least": 0,
+        "steps_per_epoch": 8,
+        "stores": {},
+        "places": PLACES,
+        **facts,
+    }
     append_start(directory, step=step, **given)
 
 
@@ -20,7 +28,17 @@ def test_starts_are_read_back_as_appended_oldest_first(tmp_path):
     append(tmp_path, 8, steps_recomputed_at_least=3, stores={"train[:5]": pathlib.Path("/cache/ü")})
     expected = {"steps_per_epoch": 8, "steps_recomputed_at_least": 3, "stores": {"train[:5]": "/cache/ü"}}
     assert [start["step"] for start in read_starts(tmp_path)] == [0, 8]
-    assert read_starts(tmp_path)[1] == {"step": 8, **expected}
+    assert read_starts(tmp_path)[1] == {"step": 8, **expected, "places": PLACES}
+
+
+def test_a_start_of_an_older_version_has_no_places(tmp_path):
+    append(tmp_path, 4)
+    path = tmp_path / "starts.jsonl"
+    older = json.loads(path.read_text())
+    del older["places"]
+    path.write_text(json.dumps(older) + "\n")
+    (start,) = read_starts(tmp_path)
+    assert start["places"] == dict.fromkeys(PLACES, "")
 
 
 def test_a_start_records_its_time_host_and_process(tmp_path):
@@ -28,7 +46,16 @@ def test_a_start_records_its_time_host_and_process(tmp_path):
     (line,) = (tmp_path / "starts.jsonl").read_text().splitlines()
     start = json.loads(line)
     assert (start["host"], start["pid"], start["time"][-6:]) == (socket.gethostname(), os.getpid(), "+00:00")
-    names = ["time", "host", "pid", "step", "steps_recomputed_at_least", "steps_per_epoch", "stores"]
+    names = [
+        "time",
+        "host",
+        "pid",
+        "step",
+        "steps_recomputed_at_least",
+        "steps_per_epoch",
+        "stores",
+        "places",
+    ]
     assert list(start) == names
 
 
@@ -49,6 +76,7 @@ def test_a_run_without_a_starts_file_has_no_starts(tmp_path):
         b'{"step": 1, "steps_recomputed_at_least": 0, "steps_per_epoch": 0, "stores": {}}',
         b'{"step": 1e400, "steps_recomputed_at_least": 0, "steps_per_epoch": 8, "stores": {}}',
         b'{"step": 1, "steps_recomputed_at_least": 0, "steps_per_epoch": 8, "stores": []}',
+        b'{"step": 1, "steps_recomputed_at_least": 0, "steps_per_epoch": 8, "stores": {}, "places": []}',
     ],
 )
 def test_a_malformed_line_is_skipped(tmp_path, line):

@@ -86,3 +86,12 @@ def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path):
     os.mkfifo(tmp_path / "pos" / "2.txt")
     with pytest.raises(InputError, match=r"must be a file, but .*2\.txt is not one"):
         read(tmp_path)
+
+
+def test_all_texts_below_a_folder_are_in_the_natural_order_of_their_paths(tmp_path):
+    names = ["1.txt", "2/10.txt.gz", "10/2.txt", "10/10.txt", "a.txt"]
+    make(tmp_path, *names, ".hidden/1.txt", "2/.1.txt", "2/note.md")
+    found = [str(path.relative_to(tmp_path)) for path in review_folders.texts_below(tmp_path)]
+    assert found == names
+    with pytest.raises(InputError, match="missing is not: No such file"):
+        review_folders.texts_below(tmp_path / "missing")

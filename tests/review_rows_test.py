@@ -44,8 +44,8 @@ def test_a_bad_row_has_its_kind_its_reason_and_the_columns_to_keep(text, label, 
     assert row_of(text, label) == BadRow(3, 7, kind, why, {"id": "12"})
 
 
-def test_an_empty_text_is_a_text_where_no_label_is_needed():
-    assert row_of("", columns=UNLABELLED).text == b""
+def test_an_empty_text_is_bad_where_no_label_is_needed_too():
+    assert row_of(" ", columns=UNLABELLED).kind == "its text is empty"
 
 
 def test_several_parts_of_a_text_are_joined_by_a_space():

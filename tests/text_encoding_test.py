@@ -129,3 +129,22 @@ def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path, monkeypatch):
 def test_the_sample_of_a_large_file_holds_only_whole_lines(tmp_path):
     lines = text_of(tmp_path / "a", b"good film\n" * 200_000).sample_lines()
     assert 1000 < len(lines) < 200_000 and set(lines) == {"good film\n"}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("naïve".encode(), True),
+        ("naïve".encode("utf-16"), True),
+        (b"naive", True),
+        ("naïve".encode("cp1252"), False),
+        ("naïve".encode()[:-3], False),
+        ("naive".encode("utf-16-le"), False),
+        ("映画".encode("iso2022_jp"), False),
+        (b"good\n" * 300_000 + "naïve".encode(), True),
+        (b"good\n" * 300_000 + "naïve".encode("cp1252"), False),
+    ],
+)
+def test_what_has_a_mark_or_is_utf8_is_recognised(tmp_path, content, expected):
+    (tmp_path / "a").write_bytes(content)
+    assert text_encoding.is_recognised(Source(tmp_path / "a")) == expected
