@@ -150,11 +150,13 @@ def serve(connection: socket.socket) -> None:
     from trainer.tensorflow_setup import importing_tensorflow
 
     with importing_tensorflow():
+        import tensorboard.summary
         import tensorflow_datasets as tfds
 
         from trainer import evaluate, export, inspect_run, predict, train
 
-        assert all((tfds.core, evaluate, export, inspect_run, predict, train))  # imported for the forks
+        # Imported for the forks; TensorFlow imports TensorBoard's part when a run first writes to its log.
+        assert all((tensorboard.summary, tfds.core, evaluate, export, inspect_run, predict, train))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests and for the forks.
     gc.collect()
     gc.freeze()

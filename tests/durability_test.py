@@ -147,10 +147,15 @@ def test_a_damaged_newest_checkpoint_is_detected_and_quarantined(run, suffix, ho
         ("starts.jsonl", "cut to 0.5"),
     ],
 )
-def test_a_run_with_a_damaged_file_resumes_bit_identically(run, cache_dir, reference_outcome, name, how):
+def test_a_run_with_a_damaged_file_resumes_bit_identically(
+    run, cache_dir, reference, reference_outcome, monkeypatch, name, how
+):
     damage(run / name, how)
-    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(run) == reference_outcome
+    step = COMMITTED - 1 if name.startswith("checkpoints/ckpt") else COMMITTED
+    assert_resumes_like(reference, tiny(run, cache_dir), monkeypatch, from_step=step)
+    if name in ("checkpoints/ckpt-10.index", "config.flags"):
+        train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
+        assert outcome(run) == reference_outcome
 
 
 @pytest.mark.parametrize("how", ["removed", "cut to 0.5"])
@@ -724,9 +729,11 @@ def test_with_on_nan_continue_training_continues_and_nan_is_no_improvement(tmp_p
 @pytest.mark.parametrize("step", [1, COMMITTED, 24])
 @pytest.mark.parametrize("position", [0, 1], ids=["loss", "gradient norm"])
 def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(
-    tmp_path, cache_dir, reference, monkeypatch, step, position
+    tmp_path, cache_dir, killed, reference, monkeypatch, step, position
 ):
     root = tmp_path / "run"
+    if step > 1:
+        shutil.copytree(killed / str(step - 2), root)
     make_train_step = steps.make_train_step
 
     def make_failing_step(state, *args, **kwargs):

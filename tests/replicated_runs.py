@@ -13,12 +13,18 @@ PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
 
 def settings(workdir, cache_dir, strategy, **more):
-    """The settings of a tiny run of a strategy.
+    """The settings of a tiny run of a strategy: 16 steps over 2 epochs.
 
     It evaluates once an epoch, and its sample text is empty: a start that ends within an epoch does not
     compile the evaluation.
     """
-    usual = {"eval_every_steps": 0, "sample_text": ("",), "strategy": strategy, **DEVICES.get(strategy, {})}
+    usual = {
+        "epochs": 2,
+        "eval_every_steps": 0,
+        "sample_text": ("",),
+        "strategy": strategy,
+        **DEVICES.get(strategy, {}),
+    }
     return tiny(workdir, cache_dir, **usual | more)
 
 
