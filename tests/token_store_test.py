@@ -699,7 +699,8 @@ print(main.main(arguments), main.main([*arguments, cache_dir]))
 
 
 def test_a_user_without_a_home_must_give_cache_dir_and_can_train_with_it(tmp_path, cache_dir, finished):
-    environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    kept = ("PATH", "PYTHONPATH", "TF_XLA_FLAGS")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # else it collects the fonts of the machine again
     unknown = ["unshare", "--user", "--map-user=54321"]
     if subprocess.run([*unknown, "true"], check=False, capture_output=True).returncode:
