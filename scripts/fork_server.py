@@ -4,8 +4,9 @@
         process = server.popen([*PROGRAM, "--workdir=runs/a"], stderr=subprocess.PIPE)
 
 A fork has only the threads that it creates itself. It runs the same `__main__` block as `python -m
-trainer.main`, and saves seconds of imports. The variables that control how Python and the libraries are
-loaded (PYTHON*, KERAS_* and TF_CPP_*) have been read before: to test these, start a fresh process.
+trainer.main`, or the program of `python -c`, and saves seconds of imports. The variables that control how
+Python and the libraries are loaded (PYTHON*, KERAS_* and TF_CPP_*) have been read before: to test these,
+start a fresh process.
 """
 
 import atexit
@@ -57,7 +58,10 @@ class ForkServer:
         return self._process.pid if self._process else None
 
     def popen(self, arguments: Sequence[str], **kwargs: Any) -> subprocess.Popen:
-        """Like `subprocess.Popen`; the command is `PROGRAM` with flags, possibly after `IN_NETWORK`."""
+        """Like `subprocess.Popen`; the command is `PROGRAM` with flags, possibly after `IN_NETWORK`.
+
+        It may also be `[sys.executable, "-c", program]` with arguments.
+        """
         return _Forked(self, list(map(str, arguments)), **kwargs)
 
     def run(
@@ -115,13 +119,15 @@ class _Forked(subprocess.Popen):
         command, network = given["args"], None
         if command[: len(IN_NETWORK)] == IN_NETWORK:
             network, *command = command[len(IN_NETWORK) :]
-        if command[: len(PROGRAM)] != PROGRAM or given["preexec_fn"] or given["shell"]:
+        is_code = command[:2] == [sys.executable, "-c"]
+        if not (is_code or command[: len(PROGRAM)] == PROGRAM) or given["preexec_fn"] or given["shell"]:
             raise ValueError(f"A fork can only run {PROGRAM}, but {given['args']} was given.")
         pipes = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         streams = [number if pipe == -1 else pipe for number, pipe in enumerate(pipes)]
         kept = list(given["pass_fds"])
         request = {
-            "flags": command[len(PROGRAM) :],
+            "code": command[2] if is_code else None,
+            "flags": command[3:],
             "network": network,
             "cwd": str(pathlib.Path(given["cwd"] or ".").absolute()),
             "environment": {
@@ -144,11 +150,13 @@ def serve(connection: socket.socket) -> None:
     from trainer.tensorflow_setup import importing_tensorflow
 
     with importing_tensorflow():
+        import tensorboard.summary
         import tensorflow_datasets as tfds
 
         from trainer import evaluate, export, inspect_run, predict, train
 
-        assert all((tfds.core, evaluate, export, inspect_run, predict, train))  # imported for the forks
+        # Imported for the forks; TensorFlow imports TensorBoard's part when a run first writes to its log.
+        assert all((tensorboard.summary, tfds.core, evaluate, export, inspect_run, predict, train))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests and for the forks.
     gc.collect()
     gc.freeze()
@@ -194,7 +202,7 @@ def _become(request: dict[str, Any], descriptors: list[int], writer: int) -> Non
         _open_streams()
         os.write(writer, str(os.getpid()).encode())
         os.close(writer)
-        code = run_as_main(request["flags"])
+        code = run_as_main(request["flags"], request["code"])
     except BaseException:
         traceback.print_exc()
     finally:
@@ -218,14 +226,17 @@ def _open_streams() -> None:
     sys.stderr.reconfigure(line_buffering=True, write_through=is_unbuffered)
 
 
-def run_as_main(flags: Sequence[str]) -> int:
-    """Runs the trainer's `__main__` block as the interpreter does; returns the exit code."""
+def run_as_main(flags: Sequence[str], program: str | None = None) -> int:
+    """Runs the trainer's `__main__` block, or a program, as the interpreter does; returns the exit code."""
     import trainer.main
 
-    sys.argv = [trainer.main.__file__, *flags]
+    sys.argv = [trainer.main.__file__ if program is None else "-c", *flags]
     code = 0
     try:
-        runpy.run_path(trainer.main.__file__, run_name="__main__")
+        if program is None:
+            runpy.run_path(trainer.main.__file__, run_name="__main__")
+        else:
+            exec(program, {"__name__": "__main__"})
     except SystemExit as end:
         code = int(end.code or 0)
     except BaseException:

@@ -70,6 +70,15 @@ def test_where_xla_keeps_what_it_compiled_is_not_compared(monkeypatch):
     assert "TF_XLA_FLAGS= --tf_xla_auto_jit=2" in difference
 
 
+def test_what_scikit_learn_sets_in_the_environment_is_not_compared(monkeypatch):
+    before = current()
+    monkeypatch.setenv("KMP_DUPLICATE_LIB_OK", "True")
+    monkeypatch.setenv("KMP_INIT_AT_FORK", "FALSE")
+    assert differences(before, current()) == differences(current(), before) == []
+    monkeypatch.setenv("KMP_BLOCKTIME", "0")
+    assert len(differences(before, current())) == 1
+
+
 def test_the_number_of_replicas_is_compared():
     (difference,) = differences(current(replicas=2), current())
     assert difference == "replicas was '2' and is '1' now"

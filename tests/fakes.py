@@ -90,7 +90,14 @@ def resume_one_epoch(workdir: pathlib.Path, cache_dir: str, **settings) -> None:
 
 def command(given: dict) -> list[str]:
     """The command line that gives these settings."""
-    return [sys.executable, "-m", "trainer.main", *(f"--{name}={value}" for name, value in given.items())]
+    return [sys.executable, "-m", "trainer.main", *flags(given)]
+
+
+def flags(given: dict) -> list[str]:
+    """The settings as flags of the trainer."""
+    return [
+        f"--{name}={','.join(value) if name == 'sample_text' else value}" for name, value in given.items()
+    ]
 
 
 def corpus_of(*names: str, reviews: int = 60) -> Corpus:

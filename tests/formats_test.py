@@ -187,8 +187,8 @@ CASES = {
         ),
         (
             {},
-            {"header": "none", "text_column": "6", "label_column": "1"},
-            {"header": "none", "text_column": "6", "label_column": "1", "encoding": "cp1252"},
+            {"encoding": "cp1252"},
+            {"encoding": "cp1252", "header": "none", "text_column": "6", "label_column": "1"},
         ),
         ("0", "4"),
     ),

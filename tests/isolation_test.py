@@ -16,6 +16,7 @@ import tensorflow as tf
 from compare_runs import outcome
 from fakes import NoStopRequests, command, make_state, set_step, tiny
 from processes import run as run_forked
+from reference_runs import assert_resumes_like, train_until_killed
 
 from trainer import config, evaluate, export, files, flagfile, inspect_run, main, predict, train
 from trainer.errors import InputError, StorageError
@@ -160,18 +161,18 @@ def test_a_run_of_any_name_changes_files_only_in_its_own_directory(tmp_path, nam
 
 @pytest.mark.parametrize("name", ["sib*", "imdb [final]", "back\\slash $(x) 'é"])
 def test_a_run_of_any_name_can_be_killed_resumed_and_read(
-    tmp_path, finished, cache_dir, reference_outcome, monkeypatch, name
+    tmp_path, finished, cache_dir, one_epoch, monkeypatch, name
 ):
     # Keras takes seconds for a text of 250 tokens.
     monkeypatch.setattr(export, "_PROBES", export._PROBES[:2])
     sibling = shutil.copytree(finished, tmp_path / "sib1")
     before, run = tree(sibling), tmp_path / name
-    given = tiny(run, cache_dir)
+    given = tiny(run, cache_dir, epochs=1)
     with pytest.raises(Killed):
-        train_until(given, monkeypatch, 10, kill)
-    (run / "checkpoints" / "ckpt-10.index").write_bytes(b"")
+        train_until(given, monkeypatch, 6, kill)
+    (run / "checkpoints" / "ckpt-6.index").write_bytes(b"")
     train.run(given, stop_requests=NoStopRequests())
-    assert outcome(run) == reference_outcome
+    assert outcome(run) == outcome(one_epoch)
     short = {"workdir": str(run), "cache_dir": cache_dir}
     evaluate.run({**short, "mode": "evaluate", "output": str(run / "report [1].json")})
     predict.run({**short, "mode": "predict", "text": ("fine",)})
@@ -307,10 +308,10 @@ OWN_FILES += [
     "checkpoints/.checkpoint.tmp",
 ]
 OWN_FILES += [
-    "checkpoints/ckpt-10.index",
-    "checkpoints/ckpt-10.data-00000-of-00001",
-    "checkpoints/ckpt-11.index",
-    "checkpoints/ckpt-11_temp",
+    "checkpoints/ckpt-14.index",
+    "checkpoints/ckpt-14.data-00000-of-00001",
+    "checkpoints/ckpt-15.index",
+    "checkpoints/ckpt-15_temp",
 ]
 OWN_FILES += ["summaries/test", "summaries/train/.x.tmp", "quarantine", "export"]
 
@@ -357,9 +358,9 @@ def run_main(monkeypatch, caplog):
     ("name", "kind"), [(name, ("link", "pipe")[at % 2]) for at, name in enumerate(OWN_FILES)]
 )
 def test_a_symlink_or_pipe_in_place_of_a_file_is_neither_followed_nor_waited_for(
-    tmp_path, halfway, cache_dir, run_main, caplog, name, kind
+    tmp_path, killed, cache_dir, run_main, caplog, name, kind
 ):
-    run, precious = shutil.copytree(halfway, tmp_path / "run"), tmp_path / "precious"
+    run, precious = shutil.copytree(killed / "14", tmp_path / "run"), tmp_path / "precious"
     precious.write_text("precious")
     path = run / name
     if path.is_dir():
@@ -500,7 +501,7 @@ def test_a_disk_error_while_listing_checkpoints_is_a_storage_error(halfway, monk
 
 @pytest.mark.parametrize("instead", [None, "an empty folder", "another run"])
 def test_a_run_moved_while_training_ends_and_creates_nothing_at_its_old_path(
-    tmp_path, finished, cache_dir, reference_outcome, monkeypatch, instead
+    tmp_path, finished, cache_dir, reference, reference_outcome, monkeypatch, instead
 ):
     run, moved = tmp_path / "run", tmp_path / "moved"
 
@@ -519,8 +520,7 @@ def test_a_run_moved_while_training_ends_and_creates_nothing_at_its_old_path(
         assert not run.exists() or not list(run.iterdir())
     shutil.rmtree(run, ignore_errors=True)
     moved.rename(run)
-    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(run) == reference_outcome
+    assert_resumes_like(reference, tiny(run, cache_dir), monkeypatch, from_step=8)
 
 
 @pytest.mark.parametrize("how", ["older", "another run's", "none"])
@@ -536,13 +536,15 @@ def test_an_event_log_that_does_not_match_the_checkpoint_is_reported(
         shutil.copytree(other / "summaries", run / "summaries")
     else:
         event_files.rewind(run / "summaries", step=4 if how == "older" else 0)
-    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
+    assert train_until_killed(tiny(run, cache_dir), monkeypatch, 11, committed=True)
     assert "is not the event log of this run up to step 10" in caplog.text
 
 
-def test_an_event_log_that_matches_the_checkpoint_is_not_reported(tmp_path, halfway, cache_dir, caplog):
+def test_an_event_log_that_matches_the_checkpoint_is_not_reported(
+    tmp_path, halfway, cache_dir, monkeypatch, caplog
+):
     run = shutil.copytree(halfway, tmp_path / "run")
-    train.run(tiny(run, cache_dir, log_every_steps=4), stop_requests=NoStopRequests())
+    assert train_until_killed(tiny(run, cache_dir, log_every_steps=4), monkeypatch, 11, committed=True)
     assert "is not the event log" not in caplog.text
 
 

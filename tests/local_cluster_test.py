@@ -12,9 +12,9 @@ import sys
 import kill_and_resume
 import pytest
 from compare_runs import differences, outcome
-from fakes import NoStopRequests, tiny
+from fakes import NoStopRequests, flags, tiny
 from local_cluster import ROOT, held_ports, outcome_of, start_workers
-from replicated_runs import PIPES, flags, settings, wait
+from replicated_runs import PIPES, settings, wait
 
 from trainer import train
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from compare_runs import differences, outcome
-from durability_test import COMMITTED, Interrupted, at_step, interrupt
+from durability_test import Interrupted, at_step, interrupt
 from fakes import NoStopRequests, command, tiny
 from fork_server import PROGRAM
 from local_cluster import ROOT
@@ -25,6 +25,7 @@ from trainer.errors import InputError
 from trainer.run import conditions as run_conditions
 from trainer.run import workdir
 
+EVALUATED = 5  # a step of the first epoch
 CPU = {"cpu", "cpu features", "cpu caches"}
 FULL_SYNC = 51  # what macOS calls F_FULLFSYNC
 
@@ -90,25 +91,31 @@ def unlike(expected, directory):
     return [name for name in names if name != "manifest.json" and "conditions/" not in name]
 
 
+@pytest.fixture(scope="module")
+def outcome_of_one_epoch(one_epoch):
+    """For the runs of one epoch to be compared with."""
+    return outcome(one_epoch)
+
+
 @pytest.mark.parametrize("change", [*DIFFERENCES, without_all])
 def test_what_linux_alone_has_is_not_needed_to_train_and_to_resume_to_the_same_bits(
-    tmp_path, cache_dir, finished, reference_outcome, monkeypatch, change
+    tmp_path, cache_dir, one_epoch, outcome_of_one_epoch, monkeypatch, change
 ):
     directory, empty = tmp_path / "run", tmp_path / "empty"
     empty.mkdir()
     change(monkeypatch, empty)
     monkeypatch.setattr(stored_array, "IN_MEMORY_BYTES", 0)  # reviews are read from the disk, and read ahead
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        at_step(patch, COMMITTED, interrupt)
-        train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
-    train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
-    assert unlike(reference_outcome, directory) == []
-    recorded, expected = conditions_of(directory), conditions_of(finished)
+        at_step(patch, EVALUATED, interrupt)
+        train.run(tiny(directory, cache_dir, epochs=1), stop_requests=NoStopRequests())
+    train.run(tiny(directory, cache_dir, epochs=1), stop_requests=NoStopRequests())
+    assert unlike(outcome_of_one_epoch, directory) == []
+    recorded, expected = conditions_of(directory), conditions_of(one_epoch)
     assert recorded.keys() == expected.keys() and recorded["cpu"] and recorded["cpu features"]
     lost = {without_proc: CPU, without_all: CPU, without_sys: {"cpu caches"}}.get(change, set())
     assert {name for name in recorded if recorded[name] != expected[name]} <= lost
     starts = map(json.loads, (directory / "starts.jsonl").read_text().splitlines())
-    assert [start["step"] for start in starts] == [0, COMMITTED]
+    assert [start["step"] for start in starts] == [0, EVALUATED]
 
 
 # On Linux, TensorFlow itself needs names of its program, and chooses kernels by cpuinfo; all else is gone.
@@ -165,27 +172,27 @@ def train_as_if_on_four_cores(given, monkeypatch):
 
 @pytest.mark.parametrize("train_on", [train_on_one_core, train_as_if_on_four_cores])
 def test_the_number_of_usable_cores_changes_no_bit_and_is_no_condition(
-    tmp_path, cache_dir, reference_outcome, monkeypatch, train_on
+    tmp_path, cache_dir, outcome_of_one_epoch, monkeypatch, train_on
 ):
     # The corpus is encoded anew, by as many threads.
     own_cache = shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("*-1.0.0-*"))
-    train_on(tiny(tmp_path / "run", str(own_cache)), monkeypatch)
-    assert differences(reference_outcome, outcome(tmp_path / "run")) == []
+    train_on(tiny(tmp_path / "run", str(own_cache), epochs=1), monkeypatch)
+    assert differences(outcome_of_one_epoch, outcome(tmp_path / "run")) == []
 
 
 def test_a_run_that_an_older_version_began_on_other_cores_resumes(
-    tmp_path, cache_dir, reference_outcome, monkeypatch
+    tmp_path, cache_dir, outcome_of_one_epoch, monkeypatch
 ):
     directory, conditions = tmp_path / "run", run_conditions.conditions
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(
             run_conditions, "conditions", lambda **rest: {**conditions(**rest), "usable cores": "96"}
         )
-        at_step(patch, COMMITTED, interrupt)
-        train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
+        at_step(patch, EVALUATED - 1, interrupt)  # the best is saved by the newer version
+        train.run(tiny(directory, cache_dir, epochs=1), stop_requests=NoStopRequests())
     assert conditions_of(directory)["usable cores"] == "96"
-    train.run(tiny(directory, cache_dir), stop_requests=NoStopRequests())
-    assert differences(reference_outcome, outcome(directory)) == []
+    train.run(tiny(directory, cache_dir, epochs=1), stop_requests=NoStopRequests())
+    assert differences(outcome_of_one_epoch, outcome(directory)) == []
 
 
 # Each thing by itself.

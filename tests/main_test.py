@@ -287,6 +287,7 @@ def test_a_tilde_is_the_home_folder_and_the_command_that_is_printed_fits_a_shell
     (home / "reviews.csv").write_text(f"text,label\n{rows}")
     splits = {"train_split": "train", "validation_split": "", "monitor": "loss", "test_split": ""}
     given = tiny("~/my runs/first", cache_dir, dataset="csv:~/reviews.csv", epochs=1, **splits)
+    given |= {"checkpoint_every_steps": 0, "checkpoint_every_secs": 0.0}
     answer = run_forked(command(given), env={**os.environ, "HOME": str(home)}, **AS_TEXT)
     assert answer.returncode == 0, answer.stderr
     assert not pathlib.Path("~").exists()

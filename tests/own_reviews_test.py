@@ -479,7 +479,7 @@ def test_too_few_reviews_to_draw_splits_from_are_refused_in_one_sentence(tmp_pat
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("text,label\ngood,1\nfine,1\n", "reviews of both labels"),
+        ("text,label\ngood,1\nfine,1\n", "reviews of two classes"),
         ("text,label\ngood\n", "line 2 of"),
         ("review\n", "must have the columns text and label"),
     ],

@@ -6,9 +6,10 @@ import signal
 
 import pytest
 from compare_runs import differences, outcome
+from fakes import flags
 from partition_and_resume import SECS_TO_END, network
 from processes import popen
-from replicated_runs import PIPES, flags, settings, undisturbed, wait
+from replicated_runs import PIPES, settings, undisturbed, wait
 
 IN_TRAINING, IN_THE_FINAL_EVALUATION = r"train +\| step +6/", "Ended at step"
 

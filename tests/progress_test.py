@@ -9,23 +9,26 @@ from compare_runs import scalars
 from trainer import progress
 
 
+def session(last_step):
+    """As much of a session as a log line reads."""
+    plan = types.SimpleNamespace(steps_per_epoch=63)
+    data = types.SimpleNamespace(plan=plan, class_counts={"test": [5, 5]})
+    return types.SimpleNamespace(last_step=last_step, data=data)
+
+
 @pytest.mark.parametrize("last_step", [9, 1890])
 def test_the_lines_of_training_and_of_validation_align(caplog, last_step):
-    run = types.SimpleNamespace(
-        last_step=last_step, data=types.SimpleNamespace(plan=types.SimpleNamespace(steps_per_epoch=63))
-    )
     metrics = {"loss": 0.5, "accuracy": 0.25}
     for name, step in (("train", 1), ("validation", last_step), ("test", 5)):
-        progress.log_line(run, name, step, metrics, "remark")
+        progress.log_line(session(last_step), name, "test", step, metrics, "remark")
     lines = [record.getMessage() for record in caplog.records]
     assert len({tuple(at for at, letter in enumerate(line) if letter == "|") for line in lines}) == 1
     assert all(line.endswith("| loss 0.5000 | accuracy 0.2500 | remark") for line in lines)
 
 
 def test_f1_is_behind_the_columns_that_all_lines_have(caplog):
-    plan = types.SimpleNamespace(steps_per_epoch=63)
-    run = types.SimpleNamespace(last_step=9, data=types.SimpleNamespace(plan=plan))
-    progress.log_line(run, "validation", 9, {"loss": 0.5, "accuracy": 0.25, "f1": 0.125}, "remark")
+    metrics = {"loss": 0.5, "accuracy": 0.25, "f1": 0.125}
+    progress.log_line(session(9), "validation", "test", 9, metrics, "remark")
     assert caplog.messages[-1].endswith("| loss 0.5000 | accuracy 0.2500 | f1 0.1250 | remark")
 
 

@@ -3,7 +3,7 @@
 import pathlib
 import subprocess
 
-from fakes import tiny
+from fakes import flags, tiny
 from fork_server import PROGRAM
 from local_cluster import start_workers
 from processes import popen
@@ -13,20 +13,19 @@ PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
 
 def settings(workdir, cache_dir, strategy, **more):
-    """The settings of a tiny run of a strategy.
+    """The settings of a tiny run of a strategy: 16 steps over 2 epochs.
 
-    It evaluates once an epoch, and classifies no sample text: a start that ends within an epoch does not
+    It evaluates once an epoch, and its sample text is empty: a start that ends within an epoch does not
     compile the evaluation.
     """
-    usual = {"eval_every_steps": 0, "sample_text": (), "strategy": strategy, **DEVICES.get(strategy, {})}
+    usual = {
+        "epochs": 2,
+        "eval_every_steps": 0,
+        "sample_text": ("",),
+        "strategy": strategy,
+        **DEVICES.get(strategy, {}),
+    }
     return tiny(workdir, cache_dir, **usual | more)
-
-
-def flags(given):
-    """The settings as flags of the trainer."""
-    return [
-        f"--{name}={','.join(value) if name == 'sample_text' else value}" for name, value in given.items()
-    ]
 
 
 def start(given, **kwargs):

@@ -23,6 +23,7 @@ import pytest
 from compare_runs import outcome
 from fakes import NoStopRequests, command, tiny
 from local_cluster import ROOT
+from processes import run as run_forked
 
 from trainer import train
 from trainer.data import input_pipeline, store_manifest, stored_array, token_store
@@ -517,6 +518,7 @@ def test_two_concurrent_builders_produce_one_store(tmp_path):
 def test_leftovers_of_a_killed_builder_are_removed_by_the_next_one(tmp_path):
     code = """
         import os, signal, sys
+        sys.path[:0] = ["tests", "scripts"]
         from token_store_test import ListedCorpus, prepare
 
         def die(split, count):
@@ -525,15 +527,8 @@ def test_leftovers_of_a_killed_builder_are_removed_by_the_next_one(tmp_path):
 
         prepare(sys.argv[1], ListedCorpus(during=die))
     """
-    tests = pathlib.Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests, tests.parent / "scripts")))
-    }
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
-    assert (
-        subprocess.run(command, env=environment, check=False, capture_output=True).returncode
-        == -signal.SIGKILL
-    )
+    assert run_forked(command, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
     assert any(".tmp/" in name for name in files(tmp_path))
     corpus = ListedCorpus()
     prepare(tmp_path, corpus)
@@ -685,7 +680,8 @@ print(main.main(arguments), main.main([*arguments, cache_dir]))
 
 
 def test_a_user_without_a_home_must_give_cache_dir_and_can_train_with_it(tmp_path, cache_dir, finished):
-    environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    kept = ("PATH", "PYTHONPATH", "TF_XLA_FLAGS")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # else it collects the fonts of the machine again
     unknown = ["unshare", "--user", "--map-user=54321"]
     if subprocess.run([*unknown, "true"], check=False, capture_output=True).returncode:

@@ -191,7 +191,10 @@ def read(builder: "tfds.core.DatasetBuilder", split: str, columns: Columns, size
         for part in builder.info.splits[split].file_instructions
     ]
     filenames, skips, takes = map(list, zip(*parts, strict=True))
+    # AutoGraph would find nothing to convert, and take a quarter of a second at each start.
+    as_written = tf.autograph.experimental.do_not_convert
 
+    @as_written
     def read_part(*part: tf.Tensor) -> tf.data.Dataset:
         filename, skip, take = part
         return adapter.make_tf_data(filename).skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
@@ -202,8 +205,8 @@ def read(builder: "tfds.core.DatasetBuilder", split: str, columns: Columns, size
         columns.text: tf.io.FixedLenFeature([], tf.string),
         columns.label: tf.io.FixedLenFeature([], tf.int64),
     }
-    parsed = examples.batch(size).map(lambda batch: tf.io.parse_example(batch, features))
-    return parsed.map(lambda batch: (batch[columns.text], batch[columns.label]))
+    parsed = examples.batch(size).map(as_written(lambda batch: tf.io.parse_example(batch, features)))
+    return parsed.map(as_written(lambda batch: (batch[columns.text], batch[columns.label])))
 
 
 def short(reason: object) -> str:

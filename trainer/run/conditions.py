@@ -10,6 +10,8 @@ import tensorflow as tf
 from trainer import machine
 
 _CORES = "usable cores"
+# Set by threadpoolctl when scikit-learn is there, which Keras imports; they decide no bit.
+_SET_BY_IMPORTS = re.compile(r" ?\bKMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)=\S*")
 # Where XLA keeps what it has compiled decides no bit.
 _CACHE = re.compile(r"--tf_xla_persistent_cache_directory=\S*")
 # The environment variables by which TensorFlow, XLA and their kernels choose how to compute; those for logs
@@ -65,5 +67,10 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [
         f"{name} was {before.get(name, 'not recorded')!r} and is {now.get(name, 'not recorded')!r} now"
         for name in sorted(names)
-        if before.get(name) != now.get(name)
+        if _compared(name, before) != _compared(name, now)
     ]
+
+
+def _compared(name: str, conditions: Mapping[str, str]) -> str | None:
+    value = conditions.get(name)
+    return value and _SET_BY_IMPORTS.sub("", value).strip() if name == "environment" else value
