@@ -32,10 +32,11 @@ def test_the_history_columns_are_pinned():
         "val_loss",
         "val_accuracy",
         "val_f1",
+        "val_auc",
         "best",
         "patience",
     ]
-    assert metrics.SOMETIMES == ("val_f1",)
+    assert metrics.SOMETIMES == ("val_f1", "val_auc")
 
 
 def test_f1_is_of_the_second_of_two_classes_and_else_the_mean_over_classes():

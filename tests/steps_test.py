@@ -202,6 +202,31 @@ def test_a_class_of_greater_weight_is_predicted_more_often(tmp_path, cache_dir, 
     assert predicted[5.0] > predicted[0.2]
 
 
+@pytest.mark.parametrize("confusion_of", [0, 2])
+def test_an_evaluation_may_compute_the_exact_auc_and_keeps_the_bits_of_the_others(confusion_of):
+    model = Classifier(Dimensions(50, 8, 8, 8, 1), dropout=0.5, seed=0)
+    options = {"stop": lambda: False, "abandon": KeyboardInterrupt}
+    without = steps.evaluate(
+        steps.make_eval_step(model, Replicas(), confusion_of=confusion_of), batches(300, 2), **options
+    )
+    step = steps.make_eval_step(model, Replicas(), confusion_of=confusion_of, with_scores=True)
+    evaluated = steps.evaluate(step, batches(300, 2), **options, scored=steps.EVALUATION_BATCH_SIZE)
+    assert evaluated._replace(auc=None) == without
+    scores, positive = [], []
+    for (batch,) in batches(300, 2):
+        real = batch.weights.numpy() > 0
+        scores += model(batch.token_ids, batch.lengths).numpy()[real].tolist()
+        positive += (batch.labels.numpy()[real] > 0).tolist()
+    pairs = [
+        (a > b) + (a == b) / 2
+        for a, p in zip(scores, positive, strict=True)
+        if p
+        for b, q in zip(scores, positive, strict=True)
+        if not q
+    ]
+    assert evaluated.auc == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_an_evaluation_may_sum_the_confusion_matrix_and_keeps_the_bits_of_loss_and_accuracy(count):
     logits = 1 if count == 2 else count

@@ -127,6 +127,25 @@ def predictions(logits: np.ndarray, names: Sequence[str], threshold: float | Non
     ]
 
 
+def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float | None:
+    """The area under the ROC curve; None if all reviews have one label.
+
+    It is Mann and Whitney's U over the number of pairs: the share of pairs of a positive and a negative
+    review that are ranked correctly, ties counted half.
+
+    Args:
+      scores: [reviews] float64, higher for what is more likely positive.
+      positive: [reviews] bool.
+    """
+    _, of_review, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[of_review]
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return None
+    u = ranks[positive].sum() - positives * (positives + 1) / 2
+    return float(u / (positives * negatives))
+
+
 def training_weights(given: str, classes: Classes, counts: Sequence[int]) -> tuple[float, ...]:
     """The weight of each class in the training loss, as `--class_weights` names it.
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 class Metric:
     """One metric: its TensorBoard tag, whether a lower value is better, whether training has it too.
 
-    A metric that training lacks is not evaluated in each run: see `needs_confusion`.
+    A metric that training lacks is not evaluated in each run: see `needs_confusion` and `needs_scores`.
     """
 
     name: str
@@ -25,6 +25,7 @@ METRICS = (
     Metric("loss", lower_is_better=True),
     Metric("accuracy", lower_is_better=False),
     Metric("f1", lower_is_better=False, in_training=False),
+    Metric("auc", lower_is_better=False, in_training=False),
 )
 NAMES = tuple(metric.name for metric in METRICS if metric.in_training)
 
@@ -33,12 +34,13 @@ MONITORS = (*(f"val_{metric.name}" for metric in METRICS), *NAMES)
 
 
 class Metrics(NamedTuple):
-    """Metrics of reviews, each counted once; `f1` is None where the confusion matrix was not summed."""
+    """Metrics of reviews, each counted once; `f1` and `auc` are None where they were not evaluated."""
 
     loss: float
     accuracy: float
     reviews: int
     f1: float | None = None
+    auc: float | None = None
 
     def values(self) -> dict[str, float]:
         """The value of each metric that was evaluated, by name."""
@@ -94,6 +96,11 @@ def needs_confusion(monitor: str, classes: int) -> bool:
     With two classes only if it is monitored: the other runs keep the curves, and the bits, of older versions.
     """
     return classes > 2 or monitor == "val_f1"
+
+
+def needs_scores(monitor: str) -> bool:
+    """Whether evaluations of a run keep the logit of each review, and thus have `auc`."""
+    return monitor == "val_auc"
 
 
 def lower_is_better(monitor: str) -> bool:

@@ -95,8 +95,9 @@ def log_line(
     values = f"loss {metrics['loss']:.4f} | accuracy {metrics['accuracy']:.4f}"
     if constant := data_report.constant_accuracy(session.data.class_counts[split]):
         values += f" (a constant answer: {constant:.4f})"
-    if "f1" in metrics:  # which training lacks: behind the columns that all lines have
-        remark = f"f1 {metrics['f1']:.4f} | {remark}"
+    for further in ("auc", "f1"):  # which training lacks: behind the columns that all lines have
+        if further in metrics:
+            remark = f"{further} {metrics[further]:.4f} | {remark}"
     logging.info("%s", f"{name:<10} | {position} | {epoch} | {values} | {remark}", extra={"is_good": is_good})
 
 

@@ -108,20 +108,8 @@ def make_report(
             positive.append(labels.astype(bool))
     if not confusion.sum():
         return None
-    auc = _auc(np.concatenate(scores), np.concatenate(positive)) if size == 2 else None
+    auc = classes.area_under_roc(np.concatenate(scores), np.concatenate(positive)) if size == 2 else None
     return Report(of.names, float(np.mean(np.concatenate(losses))), confusion.tolist(), auc)
-
-
-def _auc(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    # Mann and Whitney's U over the number of pairs: the share of pairs of a positive and a negative review
-    # that are ranked correctly, ties counted half.
-    _, of_review, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[of_review]
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if not positives or not negatives:
-        return None
-    u = ranks[positive].sum() - positives * (positives + 1) / 2
-    return float(u / (positives * negatives))
 
 
 def table(report: Report) -> str:

@@ -146,7 +146,12 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
 
 def _eval_step(settings: Config, classes: Classes, state: TrainState, replicas: Replicas) -> EvalStep:
     needs_confusion = metrics.needs_confusion(settings.monitor, len(classes))
-    return make_eval_step(state.model, replicas, confusion_of=len(classes) if needs_confusion else 0)
+    return make_eval_step(
+        state.model,
+        replicas,
+        confusion_of=len(classes) if needs_confusion else 0,
+        with_scores=metrics.needs_scores(settings.monitor),
+    )
 
 
 def _warm_start_source(start: Start) -> TrainedModel | None:

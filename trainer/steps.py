@@ -89,11 +89,14 @@ def _sums(batch: Batch[tf.Tensor], logits: tf.Tensor, losses: tf.Tensor) -> Sums
     )
 
 
-def make_eval_step(model: Model, replicas: Replicas, *, confusion_of: int = 0) -> EvalStep:
-    """Compiles the step (slices of a batch, stop request) -> float64 [4 + confusion_of**2].
+def make_eval_step(
+    model: Model, replicas: Replicas, *, confusion_of: int = 0, with_scores: bool = False
+) -> EvalStep:
+    """Compiles the step (slices of a batch, stop request) -> float64 [4 + confusion_of**2 (+ 3 * reviews)].
 
     The result is summed over the whole batch: loss, correct reviews, reviews and stop requests; then, with
-    `confusion_of` classes, how many reviews of each true class were predicted as each class.
+    `confusion_of` classes, how many reviews of each true class were predicted as each class; then, with
+    `with_scores`, the logit, label and weight of each review, for two classes.
     """
 
     @tf.function(autograph=False, input_signature=_signature(EVALUATION_BATCH_SIZE, replicas))
@@ -105,11 +108,16 @@ def make_eval_step(model: Model, replicas: Replicas, *, confusion_of: int = 0) -
             correct = classes.is_correct(logits, batch.labels)
             values = (losses, correct, tf.ones_like(losses))
             sums = [tf.reduce_sum(tf.cast(value * batch.weights, tf.float64)) for value in values]
-            means = tf.stack([*sums, stop])
-            if not confusion_of:
-                return sum_over_replicas(means)
-            confusion = classes.confusion(logits, batch.labels, batch.weights, confusion_of)
-            return sum_over_replicas(tf.concat([means, confusion], axis=0))
+            results = [tf.stack([*sums, stop])]
+            if confusion_of:
+                results.append(classes.confusion(logits, batch.labels, batch.weights, confusion_of))
+            if with_scores:
+                scores = [tf.cast(value, tf.float64) for value in (logits, batch.labels, batch.weights)]
+                # Each replica adds zeros to those of the others, which changes no bit.
+                places = [tf.zeros_like(tf.stack(scores, axis=1))] * replicas.count
+                places[number] = tf.stack(scores, axis=1)
+                results.append(tf.reshape(tf.concat(places, axis=0), [-1]))
+            return sum_over_replicas(tf.concat(results, axis=0) if len(results) > 1 else results[0])
 
         return replicas.run(step_of_replica)
 
@@ -122,6 +130,7 @@ def evaluate(
     *,
     stop: Callable[[], bool],
     abandon: Callable[[], Exception],
+    scored: int = 0,
 ) -> Metrics:
     """Computes the metrics over all batches; sums are divided once, at the end.
 
@@ -130,20 +139,31 @@ def evaluate(
       batches: the slices of each batch.
       stop: whether this process wants to stop; called before each batch.
       abandon: makes the error to raise when a process wants to stop.
+      scored: how many reviews of a batch the step gives scores of; 0: none.
     """
-    sums = np.zeros(1)
+    sums, scores = np.zeros(1), [np.zeros((0, 3))]
     for batch in batches:
-        sums_of_batch = eval_step(batch, float(stop())).numpy()
-        if sums_of_batch[_STOP_REQUESTS]:
+        results = eval_step(batch, float(stop())).numpy()
+        if results[_STOP_REQUESTS]:
             raise abandon()
+        sums_of_batch, scores_of_batch = np.split(results, [len(results) - 3 * scored])
         sums = sums + sums_of_batch
+        scores.append(scores_of_batch.reshape(scored, 3))
     loss, correct, reviews, _, *confusion = sums.tolist()
     return Metrics(
         loss=loss / reviews,
         accuracy=correct / reviews,
         reviews=int(reviews),
         f1=metrics.f1(_as_matrix(confusion)) if confusion else None,
+        auc=_auc(np.concatenate(scores)) if scored else None,
     )
+
+
+def _auc(scores: np.ndarray) -> float:
+    # NaN, which is never best, if all reviews have one label.
+    logits, labels, weights = scores.T
+    area = classes.area_under_roc(logits[weights > 0], labels[weights > 0] > 0)
+    return math.nan if area is None else area
 
 
 def _as_matrix(counts: Sequence[float]) -> list[list[int]]:

@@ -188,11 +188,13 @@ def evaluate_split(session: Session, split: str, steps: int, if_stopped: str) ->
         local=session.replicas.local,
     )
     requests = session.stop_requests
+    with_scores = metrics.needs_scores(session.config.monitor)
     return evaluate(
         session.eval_step,
         batches,
         stop=lambda: requests.received,
         abandon=lambda: requests.stopped(if_stopped),
+        scored=EVALUATION_BATCH_SIZE * session.replicas.count if with_scores else 0,
     )
 
 

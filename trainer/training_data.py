@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from trainer import build, data_report
+from trainer import build, data_report, metrics
 from trainer.classes import training_weights
 from trainer.config import Config
 from trainer.data import cache_entry, input_pipeline, token_store
@@ -63,6 +63,11 @@ def open_data(settings: Config, *, is_new: bool) -> Data:
     logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
     # What is wrong with the weights is said before the reviews are encoded, which may take minutes.
     training_weights(settings.class_weights, corpus.classes, [1] * len(corpus.classes))
+    if metrics.needs_scores(settings.monitor) and len(corpus.classes) > 2:
+        raise InputError(
+            f"--monitor={settings.monitor} needs two classes, but {corpus.name} has {len(corpus.classes)}; "
+            f"give --monitor=val_f1."
+        )
     vocabulary, stores = token_store.prepare(
         corpus=corpus,
         splits=list(splits.values()),
