@@ -66,7 +66,7 @@ def test_which_flags_may_change_on_resume_is_pinned(on_resume):
         ({"seed": 2**31}, "--seed"),
         (
             {"monitor": "f1"},
-            "--monitor must be one of val_loss, val_accuracy, loss, accuracy, but --monitor=f1",
+            "--monitor must be one of val_loss, .*, val_auc, loss, accuracy, but --monitor=f1",
         ),
         ({"monitor_mode": "up"}, "--monitor_mode"),
         ({"mode": "fly"}, "--mode"),

@@ -27,6 +27,7 @@ from reference_runs import STEPS, assert_resumes_like
 
 from trainer import files, steps, train
 from trainer.errors import NonFiniteError, StorageError
+from trainer.labels import NEGATIVE_POSITIVE
 from trainer.run import checkpoint_cleanup, checkpoint_files, checkpoint_manager, event_files, summaries
 from trainer.run.checkpoint_manager import Checkpoints
 
@@ -229,6 +230,7 @@ class HostileCorpus:
     """Texts that no one should write: bytes that are not UTF-8, nothing at all, NUL, a hundred kilobytes."""
 
     name, version, description, citation, element_spec, sources = "hostile", "1.0.0", "", "", "", ()
+    classes = NEGATIVE_POSITIVE
     texts = (
         b"\xff\xfe\xc3 good",
         b"",
@@ -245,6 +247,8 @@ class HostileCorpus:
 
     def reviews(self, split):
         yield np.array(self.texts, object), np.arange(len(self.texts), dtype=np.uint8) % 2
+
+    batches = reviews
 
 
 @pytest.mark.slow

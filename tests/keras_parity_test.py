@@ -248,7 +248,9 @@ def test_model_checkpoint_filepath(finished):
 
 
 def test_model_checkpoint_monitor(stopped, tmp_path):
-    assert set(FIELDS["monitor"].metadata["choices"]) == {"val_loss", "val_accuracy", "loss", "accuracy"}
+    assert set(FIELDS["monitor"].metadata["choices"]) == {
+        *("val_loss", "val_accuracy", "val_f1", "val_auc", "loss", "accuracy"),
+    }
     saved = saved_by_keras(curve(stopped, "validation", "accuracy"), tmp_path, mode="max")
     assert saved_steps(stopped, "best") == [STEPS_PER_EPOCH * (saved[-1] + 1)]
     for first in (math.nan, -math.inf):
@@ -290,7 +292,8 @@ def test_model_checkpoint_mode(tmp_path):
             values, tmp_path, mode=settings["mode"]
         )
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile(loss="mse", metrics=[keras.metrics.BinaryAccuracy(name="accuracy")])
+    scores = [keras.metrics.F1Score(name="f1"), keras.metrics.AUC(name="auc")]
+    model.compile(loss="mse", metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), *scores])
     model.evaluate(np.zeros((1, 1)), np.zeros((1, 1)), verbose=0)
     for monitor in FIELDS["monitor"].metadata["choices"]:
         for mode in ("auto", "min", "max"):

@@ -7,7 +7,8 @@ from trainer.config import FIELDS
 
 
 def test_each_metric_can_be_monitored_in_validation_and_those_of_training_there_too():
-    assert FIELDS["monitor"].metadata["choices"] == ("val_loss", "val_accuracy", "val_f1", "loss", "accuracy")
+    of_validation = ("val_loss", "val_accuracy", "val_f1", "val_auc")
+    assert FIELDS["monitor"].metadata["choices"] == (*of_validation, "loss", "accuracy")
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ def test_each_metric_can_be_monitored_in_validation_and_those_of_training_there_
         ("val_accuracy", False, True),
         ("accuracy", False, False),
         ("val_f1", False, True),
+        ("val_auc", False, True),
     ],
 )
 def test_direction_and_split_follow_from_the_monitors_name(monitor, lower, validation):

@@ -178,3 +178,21 @@ def test_a_requested_save_is_done_at_the_next_step_and_changes_no_bit(
     after = outcome(tmp_path / "run")
     for name in ("newest", "state", "best", "result.json"):
         assert after[name] == reference_outcome[name]
+
+
+def test_a_rare_class_shows_what_a_constant_answer_scores_and_learning_nothing_is_warned_of(
+    tmp_path, cache_dir, caplog, monkeypatch
+):
+    reviews = [("good" if number == 7 else "bad", int(number == 7)) for number in range(60)]
+    path = tmp_path / "rare.csv"
+    path.write_text("text,label\n" + "".join(f"{text} film {label},{label}\n" for text, label in reviews))
+    given = tiny(tmp_path / "run", cache_dir, dataset=str(path), epochs=1, learning_rate=1e-6)
+    splits = {"train_split": "train[:40]", "validation_split": "train[40:50]", "test_split": "train[50:]"}
+    train.run({**given, **splits}, stop_requests=NoStopRequests())
+    lines = caplog.text.splitlines()
+    assert any(" train " in line and "(a constant answer: 0.9750)" in line for line in lines)
+    assert "Only 2.5% of train[:40] are positive: always answering negative has an accuracy of 0.9750" in (
+        caplog.text
+    )
+    assert "hardly anything was learned; try a higher learning rate in a new run, as in" in caplog.text
+    assert "--learning_rate=1e-05" in caplog.text

@@ -38,3 +38,16 @@ def test_training_reviews_of_a_single_class_are_refused(cache_dir, monkeypatch):
     monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of("a", "b", "c"))
     with pytest.raises(InputError, match=r"all 1 of train\[:1\] are a"):
         open_data(cache_dir, train_split="train[:1]")
+
+
+def test_auc_is_refused_for_three_classes_before_the_reviews_are_encoded(tmp_path, topics):
+    with pytest.raises(InputError, match=r"--monitor=val_auc needs two classes, .* give --monitor=val_f1"):
+        open_data(str(tmp_path / "cache"), monitor="val_auc")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_only_a_new_run_describes_its_data(cache_dir, caplog):
+    training_data.open_data(Config(**tiny("run", cache_dir)), is_new=False)
+    assert "median" not in caplog.text
+    open_data(cache_dir)
+    assert "Split     train[:31]: 31 reviews (negative: 15, positive: 16), median" in caplog.text

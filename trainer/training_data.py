@@ -9,6 +9,7 @@ from trainer import build, data_report, metrics
 from trainer.classes import training_weights
 from trainer.config import Config
 from trainer.data import cache_entry, input_pipeline, token_store
+from trainer.data.corpus import Corpus
 from trainer.data.statistics import class_counts
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError
@@ -47,30 +48,12 @@ def open_data(settings: Config, *, is_new: bool) -> Data:
       StorageError: when the corpus can't be read, or the encoded reviews can't be written.
     """
     corpus = build.open_corpus(settings)
-    splits = {
-        "train": settings.train_split,
-        "validate": settings.validation_split,
-        "test": settings.test_split,
-    }
-    splits = {use: split for use, split in splits.items() if split}
-    sizes = ", ".join(f"{corpus.examples(split)} to {use} ({split})" for use, split in splits.items())
-    if settings.validation_steps:
-        validated = settings.validation_steps * settings.batch_size
-        sizes += f"; validation uses the first {validated} of its split"
-    logging.info("Dataset   %s %s: %s", corpus.name, corpus.version, " ".join(corpus.description.split()))
-    logging.info("Reviews   %s", sizes)
-    logging.info("Elements  %s", corpus.element_spec)
-    logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
-    # What is wrong with the weights is said before the reviews are encoded, which may take minutes.
-    training_weights(settings.class_weights, corpus.classes, [1] * len(corpus.classes))
-    if metrics.needs_scores(settings.monitor) and len(corpus.classes) > 2:
-        raise InputError(
-            f"--monitor={settings.monitor} needs two classes, but {corpus.name} has {len(corpus.classes)}; "
-            f"give --monitor=val_f1."
-        )
+    splits = [settings.train_split, settings.validation_split, settings.test_split]
+    _describe(corpus, settings)
+    _check_classes(corpus, settings)
     vocabulary, stores = token_store.prepare(
         corpus=corpus,
-        splits=list(splits.values()),
+        splits=[split for split in splits if split],
         vocab_size=settings.vocab_size,
         cache_dir=cache_entry.folder_of(settings.cache_dir),
         tokenizer=build.tokenizer_of(settings),
@@ -89,6 +72,33 @@ def open_data(settings: Config, *, is_new: bool) -> Data:
     )
     weights = training_weights(settings.class_weights, corpus.classes, counts[settings.train_split])
     return Data(vocabulary, corpus.classes, weights, counts, stores, plan)
+
+
+def _describe(corpus: Corpus, settings: Config) -> None:
+    splits = {
+        "train": settings.train_split,
+        "validate": settings.validation_split,
+        "test": settings.test_split,
+    }
+    splits = {use: split for use, split in splits.items() if split}
+    sizes = ", ".join(f"{corpus.examples(split)} to {use} ({split})" for use, split in splits.items())
+    if settings.validation_steps:
+        validated = settings.validation_steps * settings.batch_size
+        sizes += f"; validation uses the first {validated} of its split"
+    logging.info("Dataset   %s %s: %s", corpus.name, corpus.version, " ".join(corpus.description.split()))
+    logging.info("Reviews   %s", sizes)
+    logging.info("Elements  %s", corpus.element_spec)
+    logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
+
+
+def _check_classes(corpus: Corpus, settings: Config) -> None:
+    # Checks what depends on the classes before the reviews are encoded, which may take minutes.
+    training_weights(settings.class_weights, corpus.classes, [1] * len(corpus.classes))
+    if metrics.needs_scores(settings.monitor) and len(corpus.classes) > 2:
+        raise InputError(
+            f"--monitor={settings.monitor} needs two classes, but {corpus.name} has {len(corpus.classes)}; "
+            f"give --monitor=val_f1."
+        )
 
 
 def _check_labels(split: str, counts: Sequence[int], classes: Classes) -> None:
