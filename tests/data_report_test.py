@@ -97,10 +97,14 @@ def test_twenty_balanced_classes_are_not_rare(tmp_path, caplog):
     assert report(tmp_path, caplog, classes=twenty)[0] == []
 
 
-def test_a_split_without_a_class_is_warned_of(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("split", "remedy"), [("validation", "--held_out_fraction"), ("validation[:50%]", "drawn at random")]
+)
+def test_a_split_without_a_class_is_warned_of(tmp_path, caplog, split, remedy):
     one = [(text, 0) for text, _ in reviews_of("validation")]
-    (warning,), _ = report(tmp_path, caplog, {"validation": one})
-    assert "validation has no review of positive" in warning and "drawn at random" in warning
+    splits = {"train": reviews_of("train"), split: one, "test": reviews_of("test")}
+    (warning,), _ = report(tmp_path, caplog, splits, validation_split=split)
+    assert f"{split} has no review of positive" in warning and remedy in warning
 
 
 def test_texts_that_train_and_validation_share_are_warned_of(tmp_path, caplog):

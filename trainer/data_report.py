@@ -99,10 +99,15 @@ def _of_classes(config: Config, classes: Classes, figures: Mapping[str, Statisti
             name for name, count in zip(classes.names, of_split.class_counts, strict=True) if not count
         ]
         if missing:
+            # Parts of a file that is sorted by label have one class each.
+            remedy = (
+                "if the reviews are sorted by label, leave out the flags of splits: then validation and test "
+                "are drawn at random"
+                if "[" in split
+                else "give it reviews of each class; where it is drawn, a larger --held_out_fraction draws more"
+            )
             warnings.append(
-                f"{split} has no review of {', '.join(missing)}, so its figures say nothing of that; if the "
-                f"reviews are sorted by label, leave out the flags of splits: then validation and test are "
-                f"drawn at random."
+                f"{split} has no review of {', '.join(missing)}, so its figures say nothing of that; {remedy}."
             )
     return warnings
 
