@@ -104,10 +104,10 @@ def _of_classes(config: Config, classes: Classes, figures: Mapping[str, Statisti
                 "if the reviews are sorted by label, leave out the flags of splits: then validation and test "
                 "are drawn at random"
                 if "[" in split
-                else "give it reviews of each class; where it is drawn, a larger --held_out_fraction draws more"
+                else "give it reviews of each class; if it is drawn, a larger --held_out_fraction draws more"
             )
             warnings.append(
-                f"{split} has no review of {', '.join(missing)}, so its figures say nothing of that; {remedy}."
+                f"{split} has no review of {', '.join(missing)}, so its figures leave that out; {remedy}."
             )
     return warnings
 
