@@ -248,7 +248,7 @@ class Config:
         "",
         "Kind of --input; empty: by its name and content.",
         modes=("evaluate", "predict"),
-        choices=("", "csv", "tsv", "jsonl", "json", "parquet", "txt", "folder"),
+        choices=("", "csv", "tsv", "jsonl", "json", "parquet", "arrow", "txt", "folder"),
     )
     text: tuple[str, ...] = _after((), "A text to predict; may be given several times.", modes=("predict",))
     output: str = _after(

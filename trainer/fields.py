@@ -71,7 +71,7 @@ def requirement(field: dataclasses.Field[Any]) -> str:
     """What a value of a field must be, as in "an integer from 0 to 256"."""
     lower, above, upper, choices = (field.metadata[bound] for bound in ("lower", "above", "upper", "choices"))
     if choices is not None:
-        return f"one of {', '.join(choices)}"
+        return f"one of {', '.join(choice or 'empty' for choice in choices)}"
     kind = "an integer" if field.type is int else "a finite number"
     if lower is not None and upper is not None:
         return f"{kind} from {lower} to {upper}"
