@@ -11,13 +11,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fakes import NoStopRequests, command
+from fakes import NoStopRequests, command, tiny
 from processes import popen
 
-from trainer import export, predict, train, trained_model
+from trainer import build, export, predict, train, trained_model
+from trainer.config import Config
 from trainer.data.corpus import open_corpus
+from trainer.data.vocabulary import build_vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.inference import logits_of
+from trainer.labels import NEGATIVE_POSITIVE
 
 TEXTS = ["A wonderful film.", "", "Dull, and not even short.", "zzz", "good " * 40]
 
@@ -42,7 +45,7 @@ def copy_of_exported(exported, tmp_path):
 @pytest.fixture
 def short_probes(monkeypatch):
     """What is written is checked by short texts: Keras takes seconds for one of 250 tokens."""
-    monkeypatch.setattr(export, "_PROBES", (*export._PROBES[:2], "Not good, not even once.", "zzzzzz"))
+    monkeypatch.setattr(export, "_PROBES", (*export._PROBES[:2], "Not good, not even once.", export._PROBES[-1]))
 
 
 def expected(given):
@@ -155,7 +158,8 @@ def test_two_concurrent_exports_succeed_and_leave_a_complete_export(copy_of_expo
     assert [process.returncode for process in exports] == [0, 0], errors
     folder = tmp_path / "run" / "export"
     assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "saved_model"]
-    assert export._load_saved_model(str(folder / "saved_model" / "15")).shape == (4,)
+    texts = tf.constant(TEXTS)
+    assert export._load_saved_model(str(folder / "saved_model" / "15"), texts).shape == (len(TEXTS),)
 
 
 @pytest.mark.parametrize("loader", ["_load_keras", "_load_saved_model"])
@@ -274,3 +278,34 @@ def test_a_saved_model_names_the_classes(exported, exported_topics):
     ):
         facts = json.loads((saved_model(given) / "assets.extra" / "run.json").read_text())
         assert facts["classes"] == names
+
+
+CHINESE = ["这部电影很好看！", "Good film,\nagain\r\u2028\x85é", "", "\n", "no 好 no"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "texts"),
+    [
+        ({"tokens": "characters"}, CHINESE),
+        ({"strip_html": True}, ["<p>Not&nbsp;good</p>", "good <b>film</b>", "5 < 6", ""]),
+        ({"tokens": "characters", "strip_html": True}, [f"<br/>{text}" for text in CHINESE]),
+    ],
+)
+def test_exports_make_the_tokens_of_the_run(tmp_path, monkeypatch, caplog, short_probes, settings, texts):
+    config = Config(**{**tiny(tmp_path, ""), **settings, "vocab_size": 200})
+    tokenizer = build.tokenizer_of(config)
+    vocabulary = build_vocabulary(batches=[[*texts, "not good film"]], vocab_size=200, tokenizer=tokenizer)
+    model = build.make_model(config, len(vocabulary), NEGATIVE_POSITIVE)
+    prefix = tmp_path / "best" / "ckpt-7"
+    trained = trained_model.TrainedModel({}, config, prefix, vocabulary, NEGATIVE_POSITIVE, model)
+    monkeypatch.setattr(trained_model, "load", lambda given: trained)
+    export.run({})
+    expected = logits_of(model, vocabulary, texts, max_length=0)
+    assert np.ptp(expected) > 1e-3
+    saved_model = tf.saved_model.load(str(tmp_path / "export" / "saved_model" / "7"))
+    served = saved_model.serve(tf.constant(texts))
+    np.testing.assert_allclose(served["logit"], expected, atol=1e-5)
+    loaded = keras.models.load_model(tmp_path / "export" / "model.keras")
+    plain = tokenizer.stripped(texts)
+    np.testing.assert_allclose(loaded(plain)[:, 0], expected, atol=1e-5)
+    assert ("model.keras does not remove HTML" in caplog.text) == config.strip_html

@@ -29,7 +29,10 @@ from trainer.run.event_files import storage_errors
 from trainer.trained_model import TrainedModel
 
 _TOLERANCE = 1e-5
-_PROBES = ("", "A wonderful film; I would see it again.", "Not good, not even once. " * 50, "zzzzzz")
+_PROBES = (
+    *("", "A wonderful film; I would see it again.", "Not good, not even once. " * 50, "zzzzzz"),
+    "<p>Not&nbsp;good</p>",
+)
 _MARK = pathlib.Path("assets.extra", "run.json")  # in a SavedModel: shows that this program made it
 
 
@@ -46,9 +49,13 @@ def run(given: Settings) -> None:
             f"{saved_model} must be an export of this program to be replaced, but it is in a linked folder "
             f"and is not one; move it away, or remove the link."
         )
+    probes = tf.constant(_PROBES)
     with _locked(folder):
-        _publish(file, model.save, _load_keras, trained)
-        _publish(saved_model, lambda path: _save(model, path, trained), _load_saved_model, trained)
+        # No layer of stock Keras can remove HTML.
+        _publish(file, model.save, _load_keras, trained, trained.vocabulary.tokenizer.stripped(probes))
+        _publish(saved_model, lambda path: _save(model, path, trained), _load_saved_model, trained, probes)
+    if trained.config.strip_html:
+        logging.warning("%s does not remove HTML: give it texts without; the SavedModel removes it.", file)
     logging.info("Exported step %d: %s and %s", trained.step, saved_model, file)
 
 
@@ -102,7 +109,7 @@ def _save(model: keras.Sequential, path: str, trained: TrainedModel) -> None:
     def serve(texts: tf.Tensor) -> dict[str, tf.Tensor]:
         vectorization, *layers = model.layers
         # One more token of padding, for a batch in which every review is empty.
-        values = tf.pad(vectorization(texts), [[0, 0], [0, 1]])
+        values = tf.pad(vectorization(trained.vocabulary.tokenizer.stripped(texts)), [[0, 0], [0, 1]])
         for layer in layers:
             values = layer(values)
         return classes.serving_outputs(values, trained.classes.names)
@@ -121,33 +128,34 @@ def _save(model: keras.Sequential, path: str, trained: TrainedModel) -> None:
     mark.write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
-def _load_keras(path: str) -> np.ndarray:
-    # The logits of the probe texts, computed by the exported file, in the shape of `logits_of`.
-    logits = keras.models.load_model(path)(tf.constant(_PROBES)).numpy()
+def _load_keras(path: str, texts: tf.Tensor) -> np.ndarray:
+    # The logits of some texts, computed by the exported file, in the shape of `logits_of`.
+    logits = keras.models.load_model(path)(texts).numpy()
     return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
-def _load_saved_model(path: str) -> np.ndarray:
+def _load_saved_model(path: str, texts: tf.Tensor) -> np.ndarray:
     loaded = tf.saved_model.load(path)  # keep a reference: it owns the variables
-    outputs = loaded.serve(tf.constant(_PROBES))
+    outputs = loaded.serve(texts)
     return outputs["logit" if "logit" in outputs else "logits"].numpy()
 
 
 def _publish(
     final: pathlib.Path,
     write: Callable[[str], None],
-    load: Callable[[str], np.ndarray],
+    load: Callable[[str, tf.Tensor], np.ndarray],
     trained: TrainedModel,
+    probes: tf.Tensor,
 ) -> None:
-    # Writes beside the final path, reloads and checks, and only then renames.
+    # Writes beside the final path, reloads, checks by the probe texts, and only then renames.
     new, old = final.with_name(f"new.{final.name}"), final.with_name(f"old.{final.name}")
     for leftover in (new, old):
         files.remove(leftover)
     try:
         with storage_errors(final), files.plain_name(new) as name:
             write(name)
-            expected = classes.probabilities(_expected_logits(trained))
-            difference = float(np.max(np.abs(classes.probabilities(load(name)) - expected)))
+            expected = classes.probabilities(_expected_logits(trained, probes))
+            difference = float(np.max(np.abs(classes.probabilities(load(name, probes)) - expected)))
             if not difference <= _TOLERANCE:
                 raise StorageError(
                     f"{final} must give the run's probabilities, but differs by {difference}; "
@@ -166,6 +174,6 @@ def _publish(
             files.remove(new)
 
 
-def _expected_logits(trained: TrainedModel) -> np.ndarray:
+def _expected_logits(trained: TrainedModel, texts: tf.Tensor) -> np.ndarray:
     predict_step = make_predict_step(trained.model)
-    return logits_of(predict_step, trained.vocabulary, _PROBES, max_length=trained.config.max_length)
+    return logits_of(predict_step, trained.vocabulary, texts, max_length=trained.config.max_length)

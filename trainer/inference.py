@@ -1,11 +1,11 @@
 """Computes the logits of texts with a trained model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.vocabulary import Vocabulary
+from trainer.data.vocabulary import Texts, Vocabulary
 from trainer.model.classifier import Classifier
 
 BATCH_SIZE = 256
@@ -24,7 +24,7 @@ def make_predict_step(model: Classifier) -> PredictStep:
 def logits_of(
     predict_step: PredictStep,
     vocabulary: Vocabulary,
-    texts: Sequence[bytes] | Sequence[str] | np.ndarray,
+    texts: Texts,
     *,
     max_length: int,
 ) -> np.ndarray:

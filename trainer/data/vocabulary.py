@@ -56,13 +56,15 @@ class Tokenizer(NamedTuple):
         Returns:
           [n, None] string; a text that has only spaces and punctuation has no words.
         """
-        stripped = tf.convert_to_tensor(texts, tf.string)
-        if self.strip_html:
-            stripped = tf.strings.regex_replace(stripped, _HTML, " ")
-        plain = tf.strings.regex_replace(tf.strings.lower(stripped), "[[:punct:]]", "")
+        plain = tf.strings.regex_replace(tf.strings.lower(self.stripped(texts)), "[[:punct:]]", "")
         if self.tokens == "words":
             return tf.strings.split(plain)
         return tf.strings.unicode_split(plain, "UTF-8")
+
+    def stripped(self, texts: Texts) -> tf.Tensor:
+        """The texts without HTML if that is to be removed, else as they are; [n] string."""
+        as_given = tf.convert_to_tensor(texts, tf.string)
+        return tf.strings.regex_replace(as_given, _HTML, " ") if self.strip_html else as_given
 
 
 WORDS = Tokenizer()
