@@ -24,6 +24,8 @@ NESTED = ("{...}", "[...]")  # how cells with objects and lists are shown
 
 _IDENTIFIERS = ("", "id", "index", "idx", "guid", "uid")
 _MOST_LABELS, _LONGEST_LABEL = 20, 30
+_ENOUGH = 5  # rows to say that a column is constant
+_ADDRESS = re.compile(r"https?://\S+$")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
@@ -161,7 +163,10 @@ def _well_known(table: Table, found: Sequence[str], options: Options) -> tuple[i
     )
     if len(texts) != 1 or (options.label_column and len(labels) != 1):
         return None
-    return found.index(texts[0]), found.index(labels[0]) if options.label_column else None
+    text, label = found.index(texts[0]), found.index(labels[0]) if options.label_column else None
+    # What a column is called does not make it a text: a tweet may be a number, a document an address.
+    fits = _may_be_text(table, text) and (label is None or _may_be_label(table, label))
+    return (text, label) if fits or not table.rows else None
 
 
 def _of_two(table: Table, options: Options) -> tuple[int, int | None] | None:
@@ -194,8 +199,11 @@ def _may_be_label(table: Table, at: int) -> bool:
 
 
 def _may_be_text(table: Table, at: int) -> bool:
-    values = {*_values(table, at)}
-    return not values & set(NESTED) and not all(map(_NUMBER.fullmatch, values))
+    values = _values(table, at)
+    distinct = set(values)
+    is_constant = len(distinct) == 1 and len(values) > _ENOUGH
+    is_other = all(_NUMBER.fullmatch(value) or _ADDRESS.match(value) for value in distinct)
+    return not (distinct & set(NESTED) or is_constant or is_other)
 
 
 def _missing(table: Table, options: Options) -> InputError:
@@ -219,18 +227,32 @@ def _remedy(table: Table, options: Options) -> str:
     found = [_key(name) for name in table.names]
     lengths = [sum(map(len, _values(table, at))) for at in range(len(found))]
     texts = [at for at in range(len(found)) if _may_be_text(table, at)]
-    text = max(texts, key=lambda at: (found[at] in TEXT_NAMES, lengths[at]), default=None)
+    text = _position(table, found, _key(options.text_column))
+    if text is None:
+        text = max(texts, key=lambda at: (found[at] in TEXT_NAMES, lengths[at]), default=None)
     labels = [at for at in range(len(found)) if at != text and found[at] not in _IDENTIFIERS]
-    label = max(
-        (at for at in labels if found[at] in LABEL_NAMES or _may_be_label(table, at)),
-        key=lambda at: (found[at] in LABEL_NAMES, len(set(_values(table, at))) > 1, -at),
-        default=None,
-    )
+    label = None if options.label_column is None else _position(table, found, _key(options.label_column))
+    if label is None:
+        label = max(
+            (at for at in labels if found[at] in LABEL_NAMES or _may_be_label(table, at)),
+            key=lambda at: (
+                len(set(_values(table, at))) > 1,
+                _may_be_label(table, at),
+                -_rank(found[at]),
+                -at,
+            ),
+            default=None,
+        )
     if text is None or (options.label_column is not None and label is None):
         if any(set(NESTED) & set(row) for row in table.rows):
             return (
                 "its values are nested: write an object for each review, as in "
                 '{"text": "A fine film.", "label": "positive"}'
+            )
+        if len(table.names) == 1 and options.label_column is not None:
+            return (
+                "if something else separates its columns, name that by --delimiter, as in --delimiter='~'; "
+                "else give a file that has a column for each"
             )
         return "name the right ones by --text_column and --label_column, or give a file that has them"
     flags = [] if table.has_names else ["--header=none"]
@@ -238,6 +260,11 @@ def _remedy(table: Table, options: Options) -> str:
     if options.label_column is not None and label is not None:
         flags.append(f"--label_column={_flag_value(table, label)}")
     return f"give {' '.join(flags)}"
+
+
+def _rank(name: str) -> int:
+    """The place of a name among those that labels usually have."""
+    return LABEL_NAMES.index(name) if name in LABEL_NAMES else len(LABEL_NAMES)
 
 
 def _flag_value(table: Table, at: int) -> str:
