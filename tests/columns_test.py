@@ -160,3 +160,41 @@ def test_columns_to_keep_must_be_there():
 def test_a_number_without_a_column_is_an_error(number):
     with pytest.raises(InputError, match="are text"):
         positions(["text", "label"], Options(number, "label"))
+
+
+def rows_of(**columns_of):
+    """The names and the rows of columns given by their values."""
+    return list(columns_of), [list(row) for row in zip(*columns_of.values(), strict=True)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [str(10**9 + number) for number in range(40)],
+        [f"https://t.co/{number}" for number in range(40)],
+        ["the same"] * 40,
+    ],
+)
+def test_a_column_with_a_usual_name_must_hold_texts_to_be_taken(values):
+    names, rows = rows_of(tweet=values, full_text=TEXTS, sentiment=LABELS)
+    with pytest.raises(InputError, match=r"give --text_column=full_text --label_column=sentiment"):
+        columns.select(table(names, rows), DEFAULT)
+
+
+def test_a_column_of_many_values_is_not_taken_as_the_label_for_its_name():
+    votes = [str(number * 7) for number in range(40)]
+    names, rows = rows_of(body=TEXTS, score=votes, mood=LABELS)
+    with pytest.raises(InputError, match=r"give --text_column=body --label_column=mood"):
+        columns.select(table(names, rows), DEFAULT)
+
+
+def test_what_is_given_is_kept_and_the_other_column_is_found_by_its_usual_name():
+    names, rows = rows_of(rating=LABELS, sentiment=LABELS, review=TEXTS)
+    assert positions(names, Options(label_column="sentiment"), rows) == ([2], 1)
+    names, rows = rows_of(rating=LABELS, what=TEXTS, why=TEXTS)
+    assert positions(names, Options(text_column="why"), rows) == ([2], 0)
+
+
+def test_with_a_single_column_the_delimiter_is_asked_for():
+    with pytest.raises(InputError, match=r"name that by --delimiter, as in --delimiter='~'"):
+        columns.select(table(["text~label"], [[f"{text}~1"] for text in TEXTS]), DEFAULT)

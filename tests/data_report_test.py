@@ -161,3 +161,20 @@ def test_the_loss_of_a_constant_answer_is_the_cross_entropy_of_the_shares():
     assert data_report.constant_loss([500, 500], [3, 1]) == pytest.approx(math.log(2))
     assert data_report.constant_loss([899, 99], [1, 0]) == pytest.approx(-math.log(0.9))
     assert math.isfinite(data_report.constant_loss([10, 0], [0, 1]))
+
+
+def test_a_class_of_one_or_two_reviews_may_be_a_mistake(tmp_path, caplog):
+    reviews = [
+        (text, 2 if number == 5 else number % 2)
+        for number, (text, _) in enumerate(reviews_of("train", count=60))
+    ]
+    (warning, *others), _ = report(tmp_path, caplog, {"train": reviews}, classes=THREE)
+    assert warning.startswith("Fewer than 3 of the 60 reviews of train are high;")
+    assert "--labels='low,mid'" in warning
+    assert not any("--class_weights" in other for other in others)
+
+
+def test_repeated_texts_are_warned_of(tmp_path, caplog):
+    same = [("all the same words", number % 2) for number in range(40)]
+    warnings, _ = report(tmp_path, caplog, {"train": same})
+    assert any(warning.startswith("39 of the first 40 reviews repeat others") for warning in warnings)

@@ -35,6 +35,8 @@ def test_a_label_is_written_as_text(given, label):
         ("good", None, "it has no label", 'it has no "stars"'),
         ("good", " ", "it has no label", "its stars is ' '"),
         ("good", float("nan"), "it has no label", "its stars is nan"),
+        ("good", "NA", "it has no label", "its stars is 'NA'"),
+        ("good", " NaN ", "it has no label", "its stars is ' NaN '"),
         ("good", [1, 2], "its label is not one value", "its stars is [1, 2]"),
         ("good", {"a": 1}, "its label is not one value", "its stars is {'a': 1}"),
         ("good", [], "its label is not one value", "its stars is []"),

@@ -10,7 +10,7 @@ from trainer.config import Config
 from trainer.data.statistics import Statistics, describe, shared_texts
 from trainer.data.token_store import TokenStore
 from trainer.data.vocabulary import Vocabulary
-from trainer.labels import Classes
+from trainer.labels import Classes, listed
 from trainer.words import plural
 
 # Shares from which on a warning is given.
@@ -19,6 +19,8 @@ _SHORT = 0.5
 _UNKNOWN = 0.3
 _SHARED = 0.05
 _MARKUP = 0.01
+_REPEATED = 0.5
+_FEW = 3  # reviews of a class
 
 # IMDB's own line breaks are left out: the tutorial's vocabulary has them too.
 _TAG = re.compile(rb"</?(?!br\b)[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(#\d+|#x[0-9a-f]+|[a-z]{2,8});", re.IGNORECASE)
@@ -86,7 +88,14 @@ def constant_loss(train: Sequence[int], evaluated: Sequence[int]) -> float:
 def _of_classes(config: Config, classes: Classes, figures: Mapping[str, Statistics]) -> list[str]:
     warnings = []
     train = figures[config.train_split]
-    if accuracy := constant_accuracy(train.class_counts):
+    few = [name for name, count in zip(classes.names, train.class_counts, strict=True) if 0 < count < _FEW]
+    if few and len(few) < len(classes) - 1 and train.reviews > 10 * _FEW * len(few):
+        others = ",".join(name for name in classes.names if name not in few)
+        warnings.append(
+            f"Fewer than {_FEW} of the {train.reviews} reviews of {config.train_split} are {listed(few)}; if "
+            f"that is a mistake in the files, leave it out by --labels='{others}' in a new run."
+        )
+    elif accuracy := constant_accuracy(train.class_counts):
         count, name = min(zip(train.class_counts, classes.names, strict=True))
         warnings.append(
             f"Only {100 * count / train.reviews:.1f}% of {config.train_split} are {name}: always answering "
@@ -134,6 +143,12 @@ def _of_texts(config: Config, vocabulary: Vocabulary, figures: Mapping[str, Stat
 
 def _of_sample(sample: Sequence[bytes]) -> list[str]:
     warnings = []
+    repeated = len(sample) - len(set(sample))
+    if repeated > _REPEATED * len(sample):
+        warnings.append(
+            f"{repeated} of the first {len(sample)} reviews repeat others; if that is a mistake, check "
+            f"that --text_column names the texts, or remove repeated rows from the files."
+        )
     for pattern, what, remedy in (
         (_TAG, "HTML tags or entities", "--strip_html in a new run removes them"),
         (

@@ -150,23 +150,26 @@ def _position(table: Table, found: Sequence[str], name: str) -> int | None:
 
 
 def _well_known(table: Table, found: Sequence[str], options: Options) -> tuple[int, int | None] | None:
-    """The columns of text and label that are meant if none is named; None: that can't be said."""
-    if options.text_column != DEFAULTS.text_column:
-        return None
-    if options.label_column not in (None, DEFAULTS.label_column):
-        return None
+    """The columns of text and label that are meant where none is named; None: that can't be said."""
     if not table.has_names:
-        return _of_two(table, options)
-    texts, labels = (
-        [default] if default in found else [name for name in found if name in names]
-        for names, default in ((TEXT_NAMES, "text"), (LABEL_NAMES, "label"))
-    )
-    if len(texts) != 1 or (options.label_column and len(labels) != 1):
+        is_open = options.text_column == DEFAULTS.text_column
+        return _of_two(table, options) if is_open and options.label_column in (None, "label") else None
+    text, label = _meant(table, found, options.text_column, DEFAULTS.text_column, TEXT_NAMES), None
+    if options.label_column is not None:
+        label = _meant(table, found, options.label_column, "label", LABEL_NAMES)
+    if text is None or (options.label_column is not None and label is None):
         return None
-    text, label = found.index(texts[0]), found.index(labels[0]) if options.label_column else None
     # What a column is called does not make it a text: a tweet may be a number, a document an address.
     fits = _may_be_text(table, text) and (label is None or _may_be_label(table, label))
     return (text, label) if fits or not table.rows else None
+
+
+def _meant(table: Table, found: Sequence[str], asked: str, default: str, names: Sequence[str]) -> int | None:
+    """The column that is asked for; for the default, if there is none, the only one with a usual name."""
+    if asked != default or default in found:
+        return _position(table, found, _key(asked))
+    usual = [at for at, name in enumerate(found) if name in names]
+    return usual[0] if len(usual) == 1 else None
 
 
 def _of_two(table: Table, options: Options) -> tuple[int, int | None] | None:

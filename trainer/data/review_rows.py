@@ -11,6 +11,9 @@ from trainer.words import plural
 
 CHUNK = 2048  # reviews in memory at once
 
+# How R, pandas and spreadsheets write a missing value.
+_MISSING = {*("#N/A", "<NA>", "N/A", "n/a", "NA", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None")}
+
 _Any = TypeVar("_Any")
 _Key = TypeVar("_Key", int, str)
 
@@ -145,7 +148,10 @@ def _label(value: object) -> str | None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value).strip() if isinstance(value, str | int | float) else None
+    if not isinstance(value, str | int | float):
+        return None
+    text = str(value).strip()
+    return "" if text in _MISSING else text
 
 
 def _short(value: object) -> str:
