@@ -125,9 +125,15 @@ class TestRows:
         )
 
     def test_rows_of_no_class_alone_are_an_error_whose_remedy_works(self):
-        with pytest.raises(InputError, match=r"none of 2 rows of own\.csv does: .*--labels='bad=0;good=1'"):
+        with pytest.raises(InputError, match=r"of 2 rows of own\.csv none does: .*--labels='bad=0;good=1'"):
             self.numbers("no", "yes")
         assert self.numbers("no", "yes", labels="bad=no;good=yes") == [0, 1]
+
+    def test_labels_of_which_most_mean_no_class_are_refused(self):
+        with pytest.raises(
+            InputError, match=r"of 5 rows of own\.csv 2 do: 3 rows because its label means no"
+        ):
+            self.numbers("1", "2", "3", "6", "7")
 
     def test_a_row_of_no_class_is_an_error_when_bad_rows_stop(self):
         with pytest.raises(InputError, match=r"line 3 of own\.csv .* its label is '3'; .*--bad_rows=skip"):

@@ -146,3 +146,23 @@ def test_a_database_is_refused(tmp_path):
 def test_a_parquet_by_name_alone_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"ends with \.parquet must be parquet, but .*a\.parquet is not"):
         kind(tmp_path / "a.parquet", CSV)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [("Phrase\tSentiment\ngood\t3\nbad, bad\t1\n", "tsv"), ('blurb,verdict\n"a, b",1\nc,0\n', "csv")],
+)
+def test_a_table_on_standard_input_whose_columns_are_unknown_is_not_taken_for_texts(
+    monkeypatch, content, kind
+):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    with pytest.raises(InputError, match=f"--input_format={kind} and --text_column, or --input_format=txt"):
+        file_kinds.kind_of_source(Source(None), labelled=False)
+
+
+@pytest.mark.parametrize(
+    "content", ["good\nbad\n", "Well, fine\nNo, bad\nYes, good\n", "one\ttwo\n", "a b\nc d\ne f\n"]
+)
+def test_texts_on_standard_input_are_texts(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    assert file_kinds.kind_of_source(Source(None), labelled=False) == "txt"

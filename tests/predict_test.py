@@ -87,7 +87,7 @@ def test_answers_can_be_joined_with_the_input_by_its_columns(trained, tmp_path):
     """A column that is called like one of an answer gets a prefix."""
     file = tmp_path / "reviews.csv"
     file.write_text('ID,Review,label,stars\nx1,"good, fine",pos,5\nx2,,neg,1\nx3,bad\n')
-    given = {"input": str(file), "keep_columns": ("label", "stars")}
+    given = {"input": str(file), "keep_columns": ("label, stars",)}
     answers = predictions_of(trained, tmp_path, **given)
     predict.run({**trained, **given, "output": str(tmp_path / "answers.csv")})
     assert [(answer["id"], answer["input_label"], answer["stars"]) for answer in answers] == [

@@ -94,7 +94,7 @@ def test_stop_names_the_first_bad_row_and_counts_them_all(tmp_path):
 def test_labels_that_all_mean_no_class_are_an_error_whose_remedy_is_named(tmp_path):
     path = write(tmp_path / "a.csv", "text,label\ngood,5\nbad,3\n")
     with pytest.raises(
-        InputError, match=r"none of 2 rows of .*a\.csv does: .*--labels='negative=0;positive=1'"
+        InputError, match=r"of 2 rows of .*a\.csv none does: .*--labels='negative=0;positive=1'"
     ):
         labelled(path)
 

@@ -259,8 +259,8 @@ class Config:
     )
     keep_columns: tuple[str, ...] = _after(
         (),
-        "A column of --input to copy to --output, where id is in any case; may be given several times. One "
-        "with the name of another column there gets the prefix input_.",
+        "Columns of --input to copy to --output, as in date,author; id is there in any case. One with the "
+        "name of another column there gets the prefix input_.",
         modes=("predict",),
     )
     threshold: float | None = _after(

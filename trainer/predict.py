@@ -54,7 +54,7 @@ def _open(trained: TrainedModel) -> Input:
             config.input or "-",
             build.style_of(config, trained.given),
             bad_rows=trained.given.get("bad_rows", ""),
-            keep=config.keep_columns,
+            keep=[name.strip() for names in config.keep_columns for name in names.split(",")],
         )
     if config.keep_columns:
         raise InputError(

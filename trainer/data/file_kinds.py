@@ -85,7 +85,24 @@ def _kind_of_text(
     delimiter, skip = separated.find_delimiter(lines, set().union(*names), given="", kind="csv")
     if labelled or _is_table(lines[skip:], delimiter, names):
         return "tsv" if delimiter == "\t" else "csv"
+    if source.path is None:
+        _refuse_unknown_table(lines[skip:], delimiter)
     return "txt"
+
+
+def _refuse_unknown_table(lines: Sequence[str], delimiter: str) -> None:
+    """Raises InputError when standard input is probably a table, though no column has a usual name."""
+    header, *rows = [
+        record.cells for record in separated.records(lines, separated.Layout(delimiter)) if not record.kind
+    ] or [[]]
+    are_names = len(set(header)) > 1 and all(re.fullmatch(r"[^\W\d][\w.-]{0,30}", cell) for cell in header)
+    if are_names and len(rows) > 1 and all(len(row) == len(header) for row in rows):
+        kind = "tsv" if delimiter == "\t" else "csv"
+        raise InputError(
+            f"Standard input must be a text per line, or a table whose text column is known, but it looks "
+            f"like a {kind} with the columns {', '.join(header[:10])}; give --input_format={kind} and "
+            f"--text_column, or --input_format=txt if each line is a text."
+        )
 
 
 def _is_table(lines: Sequence[str], delimiter: str, wanted: Sequence[set[str]]) -> bool:

@@ -20,6 +20,7 @@ __all__ = ["CHUNK", "BadRow", "Input", "Row", "Style", "chunks", "open_input"]
 
 FILE = "file"  # the column that names the file of a row where there are several
 _IDENTIFIER = "id"
+_UNKNOWN = "its label means no class of the run"
 
 _Rows = Iterator[Row | BadRow]
 
@@ -80,22 +81,25 @@ class Input:
         Memory holds a part.
 
         Raises:
-          InputError: when the reviews can't be read, no row has a label of the classes that are required, or
-            one is bad and `bad_rows` is "stop".
+          InputError: when the reviews can't be read, most labels mean none of the classes that are required,
+            or a row is bad and `bad_rows` is "stop".
         """
-        bad, count = BadRows(), 0
+        bad, count, unknown = BadRows(), 0, 0
         rows = map(self._with_known_label, self._rows())
         for row in rows:
             count += 1
             if isinstance(row, BadRow):
                 bad.add(row, self.place_of(row))
+                unknown += row.kind == _UNKNOWN
                 if self._stops:
                     raise self._invalid(row, bad, rows)
             yield row
-        if self._classes and len(bad) == count and count:
+        # Of a few labels that happen to mean a class, as 1 does of five stars, no figure is worth anything.
+        if self._classes and count and (len(bad) == count or 2 * unknown > count):
             raise InputError(
-                f"Reviews must have labels of the run's classes, {listed(self._classes.names)}, but none of "
-                f"{plural(count, 'row')} of {self._place} does: {bad.summary()}; give the right "
+                f"Reviews must have labels of the run's classes, {listed(self._classes.names)}, but of "
+                f"{plural(count, 'row')} of {self._place} {count - len(bad) or 'none'} "
+                f"{'do' if count - len(bad) > 1 else 'does'}: {bad.summary()}; give the right "
                 f"--label_column, or say by --labels which labels mean these classes, as in "
                 f"--labels='{';'.join(f'{name}={at}' for at, name in enumerate(self._classes.names))}'."
             )
@@ -119,7 +123,7 @@ class Input:
         if isinstance(row, BadRow) or not self._classes or self._classes.number_of(row.label) is not None:
             return row
         why = f"its label is {str(row.label)[:100]!r}"
-        return BadRow(row.number, row.line, "its label means no class of the run", why, row.kept)
+        return BadRow(row.number, row.line, _UNKNOWN, why, row.kept)
 
     def _invalid(self, first: BadRow, bad: BadRows, rest: _Rows) -> InputError:
         for row in rest:
