@@ -266,5 +266,5 @@ def test_of_damaged_files_each_line_is_a_row_or_they_are_refused_in_one_sentence
         assert [row.number for row in rows] == list(range(1, len(rows) + 1))
         is_plain = not content.startswith(b"\x1f\x8b")
         if is_plain and (table.kind == "jsonl" or (table.kind, table.delimiter) == ("tsv", "\t")):
-            physical = [line for line in content.decode(table.encoding).split("\n") if line.strip()]
+            physical = [line for line in content.decode(table.encoding, "surrogateescape").split("\n") if line.strip()]
             assert len(rows) >= len(physical) - 1, "the header"
