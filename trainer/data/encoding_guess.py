@@ -24,12 +24,12 @@ _POSSIBLE = 0.5
 
 
 def guesses(data: bytes) -> list[str]:
-    """Encodings that text which is not UTF-8 may be in, the likeliest first; latin-1, which takes any bytes, is among them."""
+    """Encodings that text may be in, the likeliest first; latin-1 is one: it takes any bytes."""
     runs = re.findall(rb"[\x80-\xff]+", data)
     alone = sum(len(run) == 1 for run in runs)
     by_letters = _by_letters(data)
     # Letters with accents stand alone; letters of other scripts stand together.
-    if alone > sum(map(len, runs)) / 3:
+    if alone > sum(map(len, runs)) / 3 or max(map(len, runs), default=0) <= 2:
         return by_letters
     with_others = [match.encoding for match in charset_normalizer.from_bytes(data, cp_isolation=_OTHERS)]
     return [*sorted(with_others, key=lambda name: not _is_japanese(data, name)), *by_letters]

@@ -139,11 +139,8 @@ def _open_separated(source: Source, text: Text, kind: str, options: Options) -> 
     first = _first_row(sample, source.name, options)
     rows = [record.cells for record in sample[1:] if len(record.cells) == len(first)]
     has_header = columns.has_header(first, rows, options)
-    if has_header and any(map(is_damaged, first)):
-        raise InputError(
-            f"The first row must name each column in UTF-8, but that of {source.name} is not all UTF-8; "
-            f"mend it."
-        )
+    if has_header:
+        _check_header(first, source.name)
     found = first if has_header else [str(number) for number in range(1, len(first) + 1)]
     table = columns.Table(source.name, found, rows if has_header else [first, *rows], has_header, True)
     selected, note = columns.select(table, options)
@@ -154,8 +151,7 @@ def _open_separated(source: Source, text: Text, kind: str, options: Options) -> 
     test = separated.RowTest(single, selected.text.values())
     layout = separated.Layout(delimiter, len(first), test)
 
-    label = [selected.label[1]] if selected.label else []
-    used = [*selected.text.values(), *label, *selected.keep.values()]
+    used = _used(selected)
 
     def records() -> Iterator[Row | BadRow]:
         whole = separated.records(text.lines(), layout, skip=skip)
@@ -182,6 +178,18 @@ def _first_row(sample: Sequence[separated.Record], place: str, options: Options)
     why = f"does not: {sample[0].why}; fix it" if sample else "is empty; add a header and reviews"
     names = " and ".join(filter(None, (options.text_column, options.label_column)))
     raise InputError(f"The first row must name each column, {names} among them, but line 1 of {place} {why}.")
+
+
+def _check_header(names: Sequence[str], place: str) -> None:
+    if any(map(is_damaged, names)):
+        raise InputError(
+            f"The first row must name each column in UTF-8, but that of {place} is not all UTF-8; mend it."
+        )
+
+
+def _used(selected: Columns[int]) -> list[int]:
+    label = [selected.label[1]] if selected.label else []
+    return [*selected.text.values(), *label, *selected.keep.values()]
 
 
 def _kept(cells: Sequence[str], selected: Columns[int]) -> dict[str, str]:
