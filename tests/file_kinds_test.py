@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import pickle
 import sqlite3
 import sys
 import zipfile
@@ -124,6 +125,12 @@ def workbook(folder):
         (workbook("word"), "a Word document; save its table as csv"),
         (workbook("a"), "a zip archive; unpack it"),
         (b"%PDF-1.7\n", "a PDF; save"),
+        *[(pickle.dumps({"text": "good"}, version), "a pickle; save it as csv") for version in range(2, 6)],
+        (gzip.compress(b"RDX3\nX\n", mtime=0), "a file of R; save it as csv"),
+        (gzip.compress(b"RDA3\nA\n", mtime=0), "a file of R; save it as csv"),
+        (b"<stata_dta><header>", "a file of Stata; save it as csv"),
+        (b"\x72\x02\x01\0", "a file of Stata; save it as csv"),
+        (b"$FL2@(#) SPSS", "a file of SPSS; save it as csv"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel"),
         (b"a.csv".ljust(257, b"\0") + b"ustar", "a tar archive; unpack it"),
         (gzip.compress(b"a.csv".ljust(257, b"\0") + b"ustar", mtime=0), "a tar archive; unpack it"),

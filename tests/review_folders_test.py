@@ -95,3 +95,10 @@ def test_all_texts_below_a_folder_are_in_the_natural_order_of_their_paths(tmp_pa
     assert found == names
     with pytest.raises(InputError, match="missing is not: No such file"):
         review_folders.texts_below(tmp_path / "missing")
+
+
+def test_a_text_that_is_not_all_utf8_is_a_bad_row(tmp_path):
+    path = tmp_path / "1.txt"
+    path.write_bytes("très naïve ".encode() * 10 + b"caf\xe9")
+    row = review_folders.row_of(1, review_folders.open_text(path), "")
+    assert (row.line, row.kind) == (1, "it is not all UTF-8")

@@ -266,5 +266,45 @@ def test_of_damaged_files_each_line_is_a_row_or_they_are_refused_in_one_sentence
         assert [row.number for row in rows] == list(range(1, len(rows) + 1))
         is_plain = not content.startswith(b"\x1f\x8b")
         if is_plain and (table.kind == "jsonl" or (table.kind, table.delimiter) == ("tsv", "\t")):
-            physical = [line for line in content.decode(table.encoding).split("\n") if line.strip()]
+            physical = [
+                line for line in content.decode(table.encoding, "surrogateescape").split("\n") if line.strip()
+            ]
             assert len(rows) >= len(physical) - 1, "the header"
+
+
+DAMAGED = separated([("text", "label"), *[("très naïve", "1")] * 10]).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("a.csv", DAMAGED + b"caf\xe9,1\n" + "été,0\n".encode(), 12),
+        (
+            "a.jsonl",
+            '{"text": "très naïve", "label": 1}\n'.encode() * 10 + b'{"text": "\xe9", "label": 1}\n',
+            11,
+        ),
+        (
+            "a.json",
+            b"[" + '{"text": "très naïve", "label": 1},\n'.encode() * 10 + b'{"text": "\xe9", "label": 1}]',
+            11,
+        ),
+    ],
+)
+def test_a_row_with_bytes_that_are_not_utf8_is_a_bad_row(tmp_path, name, content, place):
+    rows = list(open_table(write(tmp_path, name, content), Options()).rows())
+    bad = [row for row in rows if isinstance(row, BadRow)]
+    assert [(row.line, row.kind) for row in bad] == [(place, "it is not all UTF-8")]
+    assert len(rows) >= 11
+
+
+def test_a_line_of_text_that_is_not_all_utf8_is_a_bad_row(tmp_path):
+    path = write(tmp_path, "a.txt", "très naïve\n".encode() * 10 + b"caf\xe9\n")
+    rows = list(open_table(path, Options(label_column=None)).rows())
+    assert rows[-1] == BadRow(11, 11, "it is not all UTF-8", "it is not all UTF-8")
+
+
+def test_a_header_that_is_not_all_utf8_is_an_input_error(tmp_path):
+    path = write(tmp_path, "a.csv", b"text,label,caf\xe9\n" + "très naïve,1,x\n".encode() * 10)
+    with pytest.raises(InputError, match="The first row must name each column in UTF-8"):
+        open_table(path, Options())

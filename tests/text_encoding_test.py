@@ -148,3 +148,22 @@ def test_the_sample_of_a_large_file_holds_only_whole_lines(tmp_path):
 def test_what_has_a_mark_or_is_utf8_is_recognised(tmp_path, content, expected):
     (tmp_path / "a").write_bytes(content)
     assert text_encoding.is_recognised(Source(tmp_path / "a")) == expected
+
+
+@pytest.mark.parametrize("start", [0, 300_000])
+def test_a_few_damaged_bytes_do_not_hide_that_a_text_is_utf8(tmp_path, start):
+    content = b"good\n" * start + "très naïve\n".encode() * 10 + b"caf\xe9\n" + "été\n".encode()
+    text = text_of(tmp_path / "a", content)
+    text.check_sample()
+    lines = list(text.lines())
+    assert [text_encoding.is_damaged(line) for line in lines[-3:]] == [False, True, False]
+    assert len(lines) == start + 12 and "".join(lines).encode("utf-8", "surrogateescape") == content
+    with pytest.raises(InputError, match="--encoding=utf-8, but line"):
+        list(Text(Source(tmp_path / "a"), "utf-8").lines())
+
+
+def test_an_error_shows_how_the_text_reads_and_names_other_encodings(tmp_path):
+    with pytest.raises(
+        InputError, match=r"give --encoding=cp1252, .*as in 'Un café très agréable'; .* try cp1250"
+    ):
+        read(tmp_path / "a", "Un café très agréable\n".encode("cp1252"))

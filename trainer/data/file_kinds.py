@@ -25,7 +25,17 @@ _REFUSED = {
     b"SQLite format 3\0": ("an SQLite database", "export a table as csv"),
     b"{\\rtf": ("an RTF document", "save it as text"),
     b"\x93NUMPY": ("a NumPy array", "save it as csv"),
-    b"\x80\x04\x95": ("a pickle", "save it as csv"),
+    **{bytes([0x80, version]): ("a pickle", "save it as csv") for version in range(2, 6)},
+    **{start: ("a file of R", "save it as csv") for start in (b"RDX", b"RDA", b"X\n\0\0\0")},
+    b"<stata_dta>": ("a file of Stata", "save it as csv"),
+    # Its version, the order of its bytes, and 1.
+    **{
+        bytes([version, order, 1]): ("a file of Stata", "save it as csv")
+        for version in (105, 108, 110, 111, 113, 114, 115)
+        for order in (1, 2)
+    },
+    b"$FL2": ("a file of SPSS", "save it as csv"),
+    b"$FL3": ("a file of SPSS", "save it as csv"),
     b"\x89HDF": ("an HDF5 file", "save it as csv"),
     b"FEA1": ("a Feather file of version 1", "save it as parquet"),
     b"ORC": ("an ORC file", "save it as parquet"),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from trainer.data.text_encoding import LONGEST_LINE
+from trainer.data.text_encoding import LONGEST_LINE, NOT_UTF8, is_damaged
 from trainer.errors import InputError
 
 _SPACE = " \t\r\n\ufeff"
@@ -27,6 +27,9 @@ def of_lines(lines: Iterable[str]) -> Iterator[Record]:
     """The object of each line; blank lines are left out."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
+            continue
+        if is_damaged(line):
+            yield Record(number, {}, NOT_UTF8, NOT_UTF8)
             continue
         try:
             content = json.loads(line, object_pairs_hook=_without_repeats)
@@ -57,7 +60,8 @@ def of_array(blocks: Iterable[str], place: str) -> Iterator[Record]:
     else:
         while True:
             reader.peek()  # skips spaces, so that the line is the one of the value
-            yield _record(reader.line, reader.value())
+            line, value = reader.line, reader.value()
+            yield Record(line, {}, NOT_UTF8, NOT_UTF8) if reader.is_damaged else _record(line, value)
             if reader.peek() == "]":
                 reader.expect("]")
                 break
@@ -68,6 +72,8 @@ def of_array(blocks: Iterable[str], place: str) -> Iterator[Record]:
 
 def _within_object(reader: "_Reader") -> Iterator[Record]:
     content = reader.value()
+    if reader.is_damaged:
+        raise reader.error(NOT_UTF8)
     if reader.peek():
         raise reader.error("more follows the object")
     lists = [
@@ -92,6 +98,7 @@ class _Reader:
         self._blocks, self.place = iter(blocks), place
         self._buffer, self._at, self._is_whole = "", 0, False
         self.line = 1
+        self.is_damaged = False  # whether the value that was read last holds bytes that are not UTF-8
         self._decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
 
     def _read_more(self) -> None:
@@ -137,6 +144,7 @@ class _Reader:
                     raise self.error("a value is not JSON, or is cut short") from None
             # A number at the end of the buffer may go on.
             if end < len(self._buffer) or self._is_whole:
+                self.is_damaged = is_damaged(self._buffer[self._at : end])
                 self._take(end)
                 return value
             self._read_more()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from trainer import files
 from trainer.data.compression import Source
 from trainer.data.review_rows import BadRow, Row
-from trainer.data.text_encoding import Text
+from trainer.data.text_encoding import NOT_UTF8, Text, is_damaged
 from trainer.errors import InputError
 
 UNLABELLED = ("unsup", "unlabeled", "unlabelled")
@@ -116,6 +116,8 @@ def open_text(path: pathlib.Path) -> Source:
 def row_of(number: int, source: Source, encoding: str) -> Row | BadRow:
     """The review of a text, with the name of its folder as its label; arguments as in `read`."""
     text = "".join(Text(source, encoding).blocks())
+    if is_damaged(text):
+        return BadRow(number, 1, NOT_UTF8, NOT_UTF8)
     if not text.strip():
         return BadRow(number, 1, "the text is empty", "it is empty")
     return Row(number, 1, text.encode(), source.path.parent.name if source.path else None)

@@ -26,7 +26,7 @@ from trainer.data.review_rows import (
     encoded,
     make_row,
 )
-from trainer.data.text_encoding import Text
+from trainer.data.text_encoding import NOT_UTF8, Text, is_damaged
 from trainer.errors import InputError
 
 __all__ = [
@@ -121,7 +121,9 @@ def open_source(source: Source, options: Options, *, kind: str = "") -> Table:
 def _texts(text: Text) -> Iterator[Row | BadRow]:
     for number, line in enumerate(text.lines(), start=1):
         content = line.rstrip("\r\n")
-        if content.strip():
+        if is_damaged(content):
+            yield BadRow(number, number, NOT_UTF8, NOT_UTF8)
+        elif content.strip():
             yield Row(number, number, encoded(content), None)
         else:
             yield BadRow(number, number, "its text is empty", "it is empty")
@@ -137,6 +139,8 @@ def _open_separated(source: Source, text: Text, kind: str, options: Options) -> 
     first = _first_row(sample, source.name, options)
     rows = [record.cells for record in sample[1:] if len(record.cells) == len(first)]
     has_header = columns.has_header(first, rows, options)
+    if has_header:
+        _check_header(first, source.name)
     found = first if has_header else [str(number) for number in range(1, len(first) + 1)]
     table = columns.Table(source.name, found, rows if has_header else [first, *rows], has_header, True)
     selected, note = columns.select(table, options)
@@ -147,12 +151,16 @@ def _open_separated(source: Source, text: Text, kind: str, options: Options) -> 
     test = separated.RowTest(single, selected.text.values())
     layout = separated.Layout(delimiter, len(first), test)
 
+    used = _used(selected)
+
     def records() -> Iterator[Row | BadRow]:
         whole = separated.records(text.lines(), layout, skip=skip)
         for number, record in enumerate(itertools.islice(whole, int(has_header), None), start=1):
             if record.kind:
                 kept = _kept(record.cells, selected) if len(record.cells) == len(first) else {}
                 yield BadRow(number, record.line, record.kind, record.why, kept)
+            elif any(is_damaged(record.cells[at]) for at in used):
+                yield BadRow(number, record.line, NOT_UTF8, NOT_UTF8, _kept(record.cells, selected))
             else:
                 yield make_row(number, record.line, record.cells.__getitem__, selected)
 
@@ -172,8 +180,20 @@ def _first_row(sample: Sequence[separated.Record], place: str, options: Options)
     raise InputError(f"The first row must name each column, {names} among them, but line 1 of {place} {why}.")
 
 
+def _check_header(names: Sequence[str], place: str) -> None:
+    if any(map(is_damaged, names)):
+        raise InputError(
+            f"The first row must name each column in UTF-8, but that of {place} is not all UTF-8; mend it."
+        )
+
+
+def _used(selected: Columns[int]) -> list[int]:
+    label = [selected.label[1]] if selected.label else []
+    return [*selected.text.values(), *label, *selected.keep.values()]
+
+
 def _kept(cells: Sequence[str], selected: Columns[int]) -> dict[str, str]:
-    return {name: cells[at] for name, at in selected.keep.items()}
+    return {name: encoded(cells[at]).decode() for name, at in selected.keep.items()}
 
 
 def _open_json(source: Source, text: Text, kind: str, options: Options) -> Table:

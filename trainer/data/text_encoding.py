@@ -6,9 +6,8 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 
-import charset_normalizer
-
 from trainer.data.compression import Source
+from trainer.data.encoding_guess import excerpt, guesses
 from trainer.errors import InputError
 
 # In characters. Without a limit, a file without line ends would fill the memory.
@@ -23,15 +22,21 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_WESTERN = ["cp1252", "latin-1"]
-_OTHERS = [
-    *("gb18030", "big5", "cp932", "euc_jp", "cp949"),
-    *("cp1251", "koi8_r", "cp866", "cp1253", "cp1255", "cp1256", "cp874"),
-]
+NOT_UTF8 = "it is not all UTF-8"
+"""Why a row is bad whose text `is_damaged`."""
+_SEQUENCE = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xef][\x80-\xbf]{2}"
+    rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf4][\x80-\xbf]{3}"
+)
+_FEWEST_WHOLE = 3  # sequences; fewer may be there by chance
+_MOST_DAMAGED = 0.1  # of the bytes that are not ASCII
+_DAMAGED = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of bytes
 
 
 class Text:
     """The text of a source.
+
+    Where UTF-8 is not given but most of it is UTF-8, the other bytes become surrogates: see `is_damaged`.
 
     Args:
       source: its bytes.
@@ -51,33 +56,50 @@ class Text:
         if encoding:
             _check(encoding)
         self.encoding, self._mark = _find(source.sample, encoding)
-        decoder = codecs.getincrementaldecoder(self.encoding)("ignore")
-        self.sample = decoder.decode(source.sample[self._mark :])
+        start = source.sample[self._mark :]
+        self._is_damaged = not self._decodes_sample() and self._may_be_damaged(start)
+        errors = "surrogateescape" if self._is_damaged else "ignore"
+        self.sample = codecs.getincrementaldecoder(self.encoding)(errors).decode(start)
         # Line ends of old Macs.
         self._newline = "\r" if "\r" in self.sample and "\n" not in self.sample else "\n"
 
     def check_sample(self) -> None:
         """Raises InputError when the sample is not all text, before anything is concluded from it."""
+        if "\0" in self.sample or not (self._is_damaged or self._decodes_sample()):
+            collections.deque(self.blocks(), maxlen=0)
+
+    def _decodes_sample(self) -> bool:
         decoder = codecs.getincrementaldecoder(self.encoding)()
         try:
             decoder.decode(self._source.sample[self._mark :], final=self._source.is_complete)
         except UnicodeError:
-            is_text = False
-        else:
-            is_text = "\0" not in self.sample
-        if not is_text:
-            collections.deque(self.blocks(), maxlen=0)
+            return False
+        return True
+
+    def _may_be_damaged(self, data: bytes) -> bool:
+        return not self._given and self.encoding == "utf-8" and is_mostly_utf8(data)
 
     def blocks(self) -> Iterator[str]:
         """The text in blocks."""
-        decoder = codecs.getincrementaldecoder(self.encoding)()
-        line, skipped = 1, self._mark
+        line, skipped, size = 1, self._mark, 0
+        decoder = codecs.getincrementaldecoder(self.encoding)(
+            "surrogateescape" if self._is_damaged else "strict"
+        )
         source = self._source.blocks()
         for block in _with_last(source):
+            state = decoder.getstate()
+            size += len(block)
             try:
                 text = decoder.decode(block[skipped:], final=not block)
             except UnicodeError as error:
-                raise self._undecodable(error, line, source) from None
+                pending = state[0] + block[skipped:]
+                # The sample alone has decided on what it holds, so that all readers see the same.
+                is_late = size > len(self._source.sample) or (not block and not self._source.is_complete)
+                if not is_late or not self._may_be_damaged(self._source.sample + pending):
+                    raise self._undecodable(error, line, source) from None
+                decoder = codecs.getincrementaldecoder(self.encoding)("surrogateescape")
+                decoder.setstate(state)
+                text = decoder.decode(block[skipped:], final=not block)
             skipped = max(0, skipped - len(block))
             if "\0" in text:
                 raise self._nul(line + text.count(self._newline, 0, text.index("\0")))
@@ -133,14 +155,18 @@ class Text:
                 f"Reviews must be text in --encoding={self._given}, but line {line} of {name} is not "
                 f"({reason}); name another encoding, or none for UTF-8."
             )
-        for guess in guesses(around):
-            if (is_right := _decodes(self._source, guess)) is not False:
-                kind = "in which all of it can be read" if is_right else "which is likely"
-                return InputError(
-                    f"Reviews must be text in UTF-8, or in UTF-16 with a byte order mark, but line {line} of "
-                    f"{name} is not ({reason}); give --encoding={guess}, {kind}."
-                )
-        raise AssertionError("latin-1 decodes anything")
+        possible = [guess for guess in guesses(around) if _decodes(self._source, guess) is not False]
+        guess = possible[0]  # latin-1 decodes anything
+        kind = "in which all of it can be read" if _decodes(self._source, guess) else "which is likely"
+        shown = excerpt(around, guess)
+        others = [other for other in possible[1:] if excerpt(around, other) != shown and other != "latin-1"][
+            :2
+        ]
+        hint = f"; if that looks wrong, try {' or '.join(others)}" if others else ""
+        return InputError(
+            f"Reviews must be text in UTF-8, or in UTF-16 with a byte order mark, but line {line} of "
+            f"{name} is not ({reason}); give --encoding={guess}, {kind}, as in {shown!r}{hint}."
+        )
 
 
 def is_recognised(source: Source) -> bool:
@@ -153,8 +179,8 @@ def is_recognised(source: Source) -> bool:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(source.sample, final=source.is_complete)
     except UnicodeError:
-        return False
-    return source.is_complete or _decodes(source, "utf-8") is not False
+        return is_mostly_utf8(source.sample)
+    return source.is_complete or _decodes(source, "utf-8") is not False or is_mostly_utf8(source.sample)
 
 
 def _decodes(source: Source, encoding: str) -> bool | None:
@@ -173,22 +199,20 @@ def _decodes(source: Source, encoding: str) -> bool | None:
     return True
 
 
-def guesses(data: bytes) -> list[str]:
-    """Encodings that text which is not UTF-8 may be in, the likeliest first; the last one takes any bytes."""
-    runs = re.findall(rb"[\x80-\xff]+", data)
-    alone = sum(len(run) == 1 for run in runs)
-    # Letters with accents stand alone; letters of other scripts stand together.
-    if alone > sum(map(len, runs)) / 3:
-        return _WESTERN
-    with_others = [match.encoding for match in charset_normalizer.from_bytes(data, cp_isolation=_OTHERS)]
-    return [*sorted(with_others, key=lambda name: not _is_japanese(data, name)), *_WESTERN]
+def is_mostly_utf8(data: bytes) -> bool:
+    """Whether bytes that are not UTF-8 are so but for a few: those damaged by a cut or a wrong byte.
+
+    A character that is cut off at the end does not count.
+    """
+    data = re.sub(rb"[\xc2-\xf4][\x80-\xbf]{0,2}$", b"", data)
+    whole = _SEQUENCE.findall(data)
+    high = len(re.findall(rb"[\x80-\xff]", data))
+    return len(whole) >= _FEWEST_WHOLE and high - sum(map(len, whole)) <= _MOST_DAMAGED * high
 
 
-def _is_japanese(data: bytes, encoding: str) -> bool:
-    # In other encodings, Japanese looks like rare characters.
-    text = data.decode(encoding, "ignore")
-    letters = re.findall(r"[^\x00-\x7f]", text)
-    return encoding in ("euc_jp", "cp932") and len(re.findall("[\u3041-\u30ff]", text)) > len(letters) / 3
+def is_damaged(text: str) -> bool:
+    """Whether a text that `Text` has read holds bytes that are not UTF-8."""
+    return _DAMAGED.search(text) is not None
 
 
 def _check(encoding: str) -> None:
