@@ -45,7 +45,9 @@ def copy_of_exported(exported, tmp_path):
 @pytest.fixture
 def short_probes(monkeypatch):
     """What is written is checked by short texts: Keras takes seconds for one of 250 tokens."""
-    monkeypatch.setattr(export, "_PROBES", (*export._PROBES[:2], "Not good, not even once.", export._PROBES[-1]))
+    monkeypatch.setattr(
+        export, "_PROBES", (*export._PROBES[:2], "Not good, not even once.", export._PROBES[-1])
+    )
 
 
 def expected(given):

@@ -141,8 +141,9 @@ class OwnReviews:
                 raise self._changed()
 
     def _check_rows(self, counts: Mapping[str, Counts]) -> None:
-        if not self._skips:
-            label_counts.check_rows(counts.values(), str(self._root))
+        # Where none is valid, none would be left.
+        refused = [one for one in counts.values() if not self._skips or one.has_none]
+        label_counts.check_rows(refused, str(self._root))
 
     def _count_further(self, files: Files, cache_dir: str) -> dict[str, Counts]:
         """The counts of splits that the run does not name; their labels must be those of the run."""

@@ -6,7 +6,8 @@ Kind, compression, encoding, delimiter, header and columns are recognised. Rows 
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -149,7 +150,10 @@ def _open_separated(source: Source, text: Text, kind: str, options: Options) -> 
 
     def records() -> Iterator[Row | BadRow]:
         whole = separated.records(text.lines(), layout, skip=skip)
-        for number, record in enumerate(itertools.islice(whole, int(has_header), None), start=1):
+        below = itertools.islice(whole, int(has_header), None)
+        # A table of one column may hold a text that is its name.
+        checked = _without_headers(below, first) if has_header and len(first) > 1 else below
+        for number, record in enumerate(checked, start=1):
             if record.kind:
                 kept = _kept(record.cells, selected) if len(record.cells) == len(first) else {}
                 yield BadRow(number, record.line, record.kind, record.why, kept)
@@ -162,6 +166,28 @@ def _open_separated(source: Source, text: Text, kind: str, options: Options) -> 
     return Table(
         source, kind=kind, text=text, layout=details, delimiter=delimiter, columns=found, rows=records
     )
+
+
+def _without_headers(
+    records: Iterable[separated.Record], header: Sequence[str]
+) -> Iterator[separated.Record]:
+    """The records below a header; its repetitions, and the dashes below it in Markdown, are bad."""
+    follows_header = True
+    for record in records:
+        kind = record.kind
+        if repeats := record.cells == header:
+            kind = "it repeats the header"
+        elif follows_header and _is_rule(record.cells):
+            kind = "it is the line below a header in Markdown"
+        follows_header = repeats
+        yield record if kind == record.kind else record._replace(kind=kind, why=kind)
+
+
+def _is_rule(cells: Sequence[str]) -> bool:
+    """Whether cells are dashes, as Markdown has them between header and rows; the outer ones may be empty."""
+    inner = [cell.strip() for cell in cells]
+    inner = inner[inner[0] == "" : len(inner) - (inner[-1] == "")]
+    return bool(inner) and all(re.fullmatch(":?-+:?", cell) for cell in inner)
 
 
 def _first_row(sample: Sequence[separated.Record], place: str, options: Options) -> list[str]:
@@ -204,9 +230,21 @@ def _open_json(source: Source, text: Text, kind: str, options: Options) -> Table
             if record.kind:
                 yield BadRow(number, record.line, record.kind, record.why)
             else:
-                yield make_row(number, record.line, record.content.get, selected)
+                row = make_row(number, record.line, record.content.get, selected)
+                yield _unless_refused(row, record.content, selected)
 
     return Table(source, kind=kind, text=text, columns=keys, rows=parsed)
+
+
+def _unless_refused(row: Row | BadRow, content: dict[str, Any], selected: Columns[str]) -> Row | BadRow:
+    """The row, if an annotator took it: Prodigy also writes those that were rejected or ignored."""
+    answer = content.get("answer")
+    if selected.label is None or "answer" in (selected.label[1], *selected.text.values()):
+        return row
+    if answer not in ("reject", "ignore"):
+        return row
+    kind = f"its answer is {answer}"
+    return BadRow(row.number, row.line, kind, kind, row.kept)
 
 
 def _as_cell(value: object) -> str:
