@@ -604,3 +604,12 @@ def test_where_no_row_is_valid_the_cause_is_named_and_skipping_is_not_offered(
     with pytest.raises(InputError, match=rf"2 of 2 rows .*first in line 2 of a\.csv.*{remedy}") as error:
         open_own(tmp_path / "a.csv", tmp_path, bad_rows=bad_rows)
     assert "--bad_rows" not in str(error.value)
+
+
+def test_files_beside_the_texts_of_classes_are_counted_in_one_warning(tmp_path, caplog):
+    make_tree(tmp_path, "a/neg/1.txt", "a/pos/1.TXT", "a/neg/2.html", "a/pos/2.md", "a/pos/.DS_Store")
+    assert len(read(open_own(tmp_path / "a", tmp_path), "train")) == 2
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("Files beside the texts") and re.search(
+        r"read: 2, such as .*2\.html\.$", warning
+    )

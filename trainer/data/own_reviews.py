@@ -70,6 +70,12 @@ class OwnReviews:
         self._files = own_files.to_read(found, selected)
         for folder in own_files.unlabelled(found, selected):
             logging.info("Folder    %s is not read: its reviews have no labels.", folder)
+        if others := own_files.unread(found, selected):
+            logging.warning(
+                "Files beside the texts of the classes are not read: %d, such as %s.",
+                len(others),
+                others[0],
+            )
         counts = self._rows.count(self._files, cache_dir)
         label_counts.check_labelled(counts)
         self._check_rows(counts)
