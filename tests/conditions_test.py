@@ -67,7 +67,13 @@ def test_where_xla_keeps_what_it_compiled_is_not_compared(monkeypatch):
     assert differences(before, current()) == []
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/tmp/a --tf_xla_auto_jit=2")
     (difference,) = differences(before, current())
-    assert "TF_XLA_FLAGS= --tf_xla_auto_jit=2" in difference
+    assert "--tf_xla_auto_jit=2" in difference
+    elsewhere = "--tf_xla_auto_jit=2 --tf_xla_persistent_cache_directory=/tmp/b"
+    recorded = current()
+    monkeypatch.setenv("TF_XLA_FLAGS", elsewhere)
+    assert differences(recorded, current()) == []
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/tmp/b")
+    assert differences(current(), before) == [], "a run whose folder was recorded"
 
 
 def test_what_scikit_learn_sets_in_the_environment_is_not_compared(monkeypatch):

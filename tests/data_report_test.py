@@ -138,11 +138,15 @@ def test_many_unknown_tokens_are_warned_of_with_a_larger_vocabulary(tmp_path, ca
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [('<p class="review">w1 w2</p>', "--strip_html"), ("w1&nbsp;w2", "--strip_html"), (r"w1\nw2", "sed 's/")],
+    [
+        ('<p class="review">w1 w2</p>', "--strip_html"),
+        ("w1&nbsp;w2", "--strip_html"),
+        (r"w1\nw2", "sed 's/\\\\n/ /g' r.csv > r_mended.csv"),
+    ],
 )
 def test_markup_in_the_texts_is_warned_of(tmp_path, caplog, text, word):
     marked = [(f"{text} {plain}", label) for plain, label in reviews_of("train")]
-    (warning,), _ = report(tmp_path, caplog, {"train": marked}, vocab_size=1000)
+    (warning,), _ = report(tmp_path, caplog, {"train": marked}, vocab_size=1000, dataset="r.csv")
     assert word in warning and "40 of the first 40 reviews" in warning
 
 

@@ -1,5 +1,7 @@
 """Splits that are drawn from train."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,18 @@ def test_runs_that_name_whole_splits_have_the_identity_of_older_versions():
         0.1,
         ["train", "validation"],
     ]
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 7, 9, 50, 99, 150])
+@pytest.mark.parametrize("names", [BOTH, ("validation",)])
+def test_the_fraction_that_is_offered_for_few_reviews_gives_each_split_one(count, names):
+    with pytest.raises(InputError, match=r"--held_out_fraction=0\.001 of them") as error:
+        draw(source(count), names, fraction=0.001)
+    offered = float(re.findall(r"give --held_out_fraction=([\d.]+) ", str(error.value))[0])
+    assert min(draw(source(count), names, fraction=offered).sizes.values()) >= 1
+    assert 0 < offered <= 0.4 and (int(count * (offered - 0.01) + 1e-6) < 1)
+
+
+def test_two_reviews_are_too_few_for_any_fraction():
+    with pytest.raises(InputError, match=r"are 0; give more reviews\.$"):
+        draw(source(2), fraction=0.4)

@@ -166,3 +166,32 @@ def test_files_exist_in_a_folder_whether_their_kind_is_stated_or_not(tmp_path):
     make(tmp_path, "reviews.csv")
     for name, expected in (("reviews.csv", True), ("csv:reviews.csv", True), ("csv:other.csv", False)):
         assert own_files.exists(name, str(tmp_path)) == expected
+
+
+def test_a_word_of_a_name_says_its_split_if_no_name_is_that_of_train(tmp_path):
+    make(tmp_path / "a", "my_train.csv", "spam-test2.csv", "dev.csv", "notes.csv")
+    expected = {"train": ["my_train.csv"], "validation": ["dev.csv"], "test": ["spam-test2.csv"]}
+    assert selected(tmp_path / "a", "train", "validation", "test") == expected
+    make(tmp_path / "b", "train.csv", "my_train.csv", "my_test.csv")
+    assert selected(tmp_path / "b", "train", "test") == {"train": ["train.csv"]}, "test is drawn, as before"
+    make(tmp_path / "c", "my_test.csv")
+    assert selected(tmp_path / "c", "train", "test") == {"train": ["my_test.csv"]}
+    make(tmp_path / "d", "a_train-00000-of-00002.csv", "a_train-00001-of-00002.csv", "a_test.csv")
+    assert len(selected(tmp_path / "d", "train", "test")["train"]) == 2
+
+
+@pytest.mark.parametrize("names", [("a_train", "b_train", "a_test"), ("train_test", "x"), ("strained", "x")])
+def test_a_word_that_does_not_say_one_split_of_one_file_decides_nothing(tmp_path, names):
+    make(tmp_path, *(f"{name}.csv" for name in names))
+    with pytest.raises(InputError, match=r"no test or train among .*--train_split=\w*train"):
+        selected(tmp_path, "train", "test")
+
+
+def test_texts_without_a_suffix_are_read_where_there_is_neither_a_txt_nor_a_table(tmp_path):
+    for split in ("train", "test"):
+        make(tmp_path / "20news", *(f"20news-bydate-{split}/{name}/49960" for name in ("alt.a", "sci.b")))
+    folders = {split: [f"20news-bydate-{split}"] for split in ("train", "test")}
+    for kind in ("", "folder"):
+        assert selected(tmp_path / "20news", "train", "test", kind=kind) == folders
+    make(tmp_path / "table", "train.csv", "a/LICENSE", "b/LICENSE")
+    assert selected(tmp_path / "table", "train") == {"train": ["train.csv"]}

@@ -586,3 +586,30 @@ def test_a_uri_is_refused(tmp_path, name, data_dir):
     with pytest.raises(InputError, match=r"must name files on this machine, but (gs|s3)://b.* was given"):
         open_corpus(name=name, data_dir=data_dir, cache_dir=str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ("text,label\n,1\n,0\n", "--text_column"),
+        ("text,label\ngood,\nbad,\n", "--label_column"),
+        ("text,label\ngood\nbad\n", "fix the file"),
+    ],
+)
+@pytest.mark.parametrize("bad_rows", ["", "skip"])
+def test_where_no_row_is_valid_the_cause_is_named_and_skipping_is_not_offered(
+    tmp_path, content, remedy, bad_rows
+):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(InputError, match=rf"2 of 2 rows .*first in line 2 of a\.csv.*{remedy}") as error:
+        open_own(tmp_path / "a.csv", tmp_path, bad_rows=bad_rows)
+    assert "--bad_rows" not in str(error.value)
+
+
+def test_files_beside_the_texts_of_classes_are_counted_in_one_warning(tmp_path, caplog):
+    make_tree(tmp_path, "a/neg/1.txt", "a/pos/1.TXT", "a/neg/2.html", "a/pos/2.md", "a/pos/.DS_Store")
+    assert len(read(open_own(tmp_path / "a", tmp_path), "train")) == 2
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("Files beside the texts") and re.search(
+        r"read: 2, such as .*2\.html\.$", warning
+    )

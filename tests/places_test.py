@@ -1,7 +1,6 @@
 """Where a run's reviews are, from any working directory."""
 
 import dataclasses
-import os
 import pathlib
 import shutil
 
@@ -11,7 +10,7 @@ from trainer import places
 from trainer.config import Config
 from trainer.run.records import append_start
 
-NOWHERE = {"cwd": "", "data_dir": "", "tfds_data_dir": "", "cache_dir": ""}
+NOWHERE = {"cwd": "", "data_dir": "", "tfds_data_dir": ""}
 
 
 @pytest.fixture
@@ -30,8 +29,8 @@ def record(run, **folders):
 def found(run, dataset, **given):
     config = Config(workdir=str(run), dataset=dataset, **given)
     changed = places.where_trained(config, given)
-    assert dataclasses.replace(changed, data_dir=config.data_dir, cache_dir=config.cache_dir) == config
-    return changed.data_dir, changed.cache_dir
+    assert dataclasses.replace(changed, data_dir=config.data_dir) == config
+    return changed.data_dir
 
 
 def make(folder, name="reviews.csv"):
@@ -43,17 +42,15 @@ def make(folder, name="reviews.csv"):
 def test_the_folders_of_a_process_are_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", "~/tfds")
-    config = Config(workdir="run", data_dir="data", cache_dir="cache")
+    config = Config(workdir="run", data_dir="data")
     assert places.of_process(config) == {
         "cwd": str(tmp_path),
         "data_dir": str(tmp_path / "data"),
         "tfds_data_dir": str(pathlib.Path("~/tfds").expanduser()),
-        "cache_dir": str(tmp_path / "cache"),
     }
     monkeypatch.delenv("TFDS_DATA_DIR")
     here = places.of_process(Config(workdir="run", data_dir="gs://bucket/data"))
     assert (here["data_dir"], here["tfds_data_dir"]) == ("gs://bucket/data", "")
-    assert pathlib.Path(here["cache_dir"]).is_absolute()
 
 
 def test_a_working_directory_that_was_deleted_is_none(tmp_path, monkeypatch):
@@ -66,43 +63,40 @@ def test_a_working_directory_that_was_deleted_is_none(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dataset", ["reviews.csv", "csv:reviews.csv"])
 def test_own_files_are_where_the_newest_start_that_has_them_found_them(run, tmp_path, dataset):
     record(run, cwd=make(tmp_path / "a"))
-    assert found(run, dataset)[0] == str(tmp_path / "a")
+    assert found(run, dataset) == str(tmp_path / "a")
     record(run, cwd="/", data_dir=make(tmp_path / "b"))
-    assert found(run, dataset)[0] == str(tmp_path / "b")
+    assert found(run, dataset) == str(tmp_path / "b")
     shutil.rmtree(tmp_path / "b")
-    assert found(run, dataset)[0] == str(tmp_path / "a")
+    assert found(run, dataset) == str(tmp_path / "a")
     shutil.rmtree(tmp_path / "a")
-    assert found(run, dataset)[0] == ""
+    assert found(run, dataset) == ""
 
 
-def test_a_dataset_of_tfds_is_in_the_folder_that_training_named(run, tmp_path):
+def test_a_dataset_of_tfds_is_in_the_folder_that_training_named(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     record(run, cwd=make(tmp_path / "a"), tfds_data_dir=tmp_path / "a")
-    assert found(run, "imdb_reviews")[0] == str(tmp_path / "a")
+    assert found(run, "imdb_reviews") == str(tmp_path / "a")
     record(run, cwd="/", data_dir=make(tmp_path / "b"), tfds_data_dir=tmp_path / "a")
-    assert found(run, "imdb_reviews")[0] == str(tmp_path / "b")
+    assert found(run, "imdb_reviews") == str(tmp_path / "b")
     shutil.rmtree(tmp_path / "b")
-    assert found(run, "imdb_reviews")[0] == str(tmp_path / "a")
+    assert found(run, "imdb_reviews") == str(tmp_path / "a")
+
+
+def test_a_tfds_data_dir_that_is_set_now_wins(run, tmp_path, monkeypatch):
+    record(run, tfds_data_dir=make(tmp_path / "a"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "b"))
+    assert found(run, "imdb_reviews") == ""
 
 
 def test_what_the_command_line_names_stays(run, tmp_path):
-    record(run, cwd=make(tmp_path / "a"), cache_dir=tmp_path)
-    assert found(run, "reviews.csv") == (str(tmp_path / "a"), str(tmp_path))
-    assert found(run, "reviews.csv", data_dir="b", cache_dir="c") == ("b", "c")
+    record(run, cwd=make(tmp_path / "a"))
+    assert found(run, "reviews.csv") == str(tmp_path / "a")
+    assert found(run, "reviews.csv", data_dir="b") == "b"
     config = Config(workdir=str(run), dataset="reviews.csv")
     assert places.where_trained(config, {"dataset": "reviews.csv"}).data_dir == ""
 
 
-def test_a_cache_that_cannot_be_written_is_left_alone(run, tmp_path):
-    record(run, cache_dir=tmp_path / "older")
-    (tmp_path / "older").mkdir()
-    record(run, cache_dir=tmp_path / "gone")
-    assert found(run, "sample_reviews")[1] == str(tmp_path / "older")
-    if os.getuid():
-        (tmp_path / "older").chmod(0o500)
-        assert found(run, "sample_reviews")[1] == ""
-
-
 def test_a_run_that_recorded_nothing_is_read_as_the_command_line_says(run):
-    assert found(run, "reviews.csv") == ("", "")
+    assert found(run, "reviews.csv") == ""
     record(run)
-    assert found(run, "reviews.csv") == ("", "")
+    assert found(run, "reviews.csv") == ""

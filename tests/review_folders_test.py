@@ -102,3 +102,19 @@ def test_a_text_that_is_not_all_utf8_is_a_bad_row(tmp_path):
     path.write_bytes("très naïve ".encode() * 10 + b"caf\xe9")
     row = review_folders.row_of(1, review_folders.open_text(path), "")
     assert (row.line, row.kind) == (1, "it is not all UTF-8")
+
+
+def test_upper_case_suffixes_count(tmp_path):
+    names = ["neg/1.TXT", "pos/2.txt"]
+    assert [name for name, _ in read(make(tmp_path, *names))] == names
+
+
+def test_names_without_a_suffix_or_with_a_number_or_a_digest_are_texts_where_there_is_no_txt(tmp_path):
+    names = ["ham/0001.ea7e79d3153e7469", "spam/0002.15", "spam/49960"]
+    make(tmp_path, *names, "ham/.hidden", "ham/a.html", "ham/main.c", "ham/folder/1", "other/a.md")
+    assert [name for name, _ in read(tmp_path)] == names
+    assert review_folders.plain_classes_of(tmp_path) == ["ham", "spam"]
+    assert [path.name for path in review_folders.unread_of(tmp_path)] == ["a.html", "main.c"]
+    make(tmp_path, "spam/1.txt")
+    assert read(tmp_path) == [("spam/1.txt", "spam")]
+    assert review_folders.plain_classes_of(tmp_path) == []

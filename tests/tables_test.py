@@ -308,3 +308,31 @@ def test_a_header_that_is_not_all_utf8_is_an_input_error(tmp_path):
     path = write(tmp_path, "a.csv", b"text,label,caf\xe9\n" + "très naïve,1,x\n".encode() * 10)
     with pytest.raises(InputError, match="The first row must name each column in UTF-8"):
         open_table(path, Options())
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_repeated_header_is_a_bad_row(tmp_path, delimiter):
+    rows = ["text,label", "good,1", "bad,0", "text,label", "fine,1", '"text","label"']
+    path = write(tmp_path, "a.csv", "".join(f"{row}\n" for row in rows).replace(",", delimiter).encode())
+    read = list(open_table(path, Options()).rows())
+    kinds = [row.kind if isinstance(row, BadRow) else row.text.decode() for row in read]
+    assert kinds == ["good", "bad", "it repeats the header", "fine", "it repeats the header"]
+
+
+def test_the_dashes_below_a_header_in_markdown_are_a_bad_row_and_other_dashes_are_a_review(tmp_path):
+    content = "| text | label |\n|:---|---:|\n| good | 1 |\n| bad | 0 |\n| - | - |\n| fine | 1 |\n"
+    dashes, *rows = open_table(write(tmp_path, "a.csv", content.encode()), Options()).rows()
+    assert isinstance(dashes, BadRow) and "Markdown" in dashes.kind and dashes.line == 2
+    assert [row.label for row in rows] == ["1", "0", "-", "1"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_what_an_annotator_rejected_or_ignored_is_a_bad_row_where_labels_are_read(tmp_path, kind):
+    answers = ["accept", "reject", "ignore", "accept"]
+    records = [{"text": answer, "label": "a", "answer": answer} for answer in answers]
+    content = json.dumps(records) if kind == "json" else "\n".join(map(json.dumps, records))
+    path = write(tmp_path, f"a.{kind}", content.encode())
+    kinds = [row.kind if isinstance(row, BadRow) else "" for row in open_table(path, Options()).rows()]
+    assert kinds == ["", "its answer is reject", "its answer is ignore", ""]
+    for options in (Options(label_column=None), Options(label_column="answer")):
+        assert all(isinstance(row, Row) for row in open_table(path, options).rows())

@@ -194,5 +194,5 @@ def test_a_rare_class_shows_what_a_constant_answer_scores_and_learning_nothing_i
     assert "Only 2.5% of train[:40] are positive: always answering negative has an accuracy of 0.9750" in (
         caplog.text
     )
-    assert "hardly anything was learned; try a higher learning rate in a new run, as in" in caplog.text
+    assert "hardly anything was learned; try another learning rate in a new run, as in" in caplog.text
     assert "--learning_rate=1e-05" in caplog.text

@@ -75,6 +75,11 @@ def fingerprint_of(classes: Classes) -> dict[str, str]:
     return {} if classes == NEGATIVE_POSITIVE else {CLASSES: classes.to_json()}
 
 
+def recorded_classes(newest: pathlib.Path) -> Classes | None:
+    """The usual two, if a run recorded no classes; else None."""
+    return None if CLASSES in checkpoint_reading.read_texts(newest, "fingerprints") else NEGATIVE_POSITIVE
+
+
 def _changed_classes(recorded: str | None, current: str | None) -> list[str]:
     if recorded == current:
         return []
@@ -161,7 +166,9 @@ def facts_of(settings: Config, texts: Mapping[str, str], newest: pathlib.Path | 
     """Everything that must be equal on all workers, by name."""
     facts = {f"--{name}": value for name, value in flagfile.shown(settings, FIXED, INEXACT, FREE)}
     for text in ("fingerprints", "conditions"):
-        facts |= {f"the {name}": value for name, value in json.loads(texts[text]).items()}
+        facts |= {
+            f"the {name}": value for name, value in conditions.compared(json.loads(texts[text])).items()
+        }
     return facts | {"the checkpoint to resume from": str(newest.name if newest else None)}
 
 

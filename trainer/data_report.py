@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from absl import logging
@@ -59,7 +60,7 @@ def report(
     for warning in (
         *_of_classes(config, classes, figures),
         *_of_texts(config, vocabulary, figures),
-        *_of_sample(sample),
+        *_of_sample(config, sample),
         *_of_shared_texts(config, stores),
     ):
         logging.warning("%s", warning)
@@ -141,7 +142,7 @@ def _of_texts(config: Config, vocabulary: Vocabulary, figures: Mapping[str, Stat
     return [f"{100 * share:.0f}% of the tokens of {split} are unknown to the vocabulary; {remedy}."]
 
 
-def _of_sample(sample: Sequence[bytes]) -> list[str]:
+def _of_sample(config: Config, sample: Sequence[bytes]) -> list[str]:
     warnings = []
     repeated = len(sample) - len(set(sample))
     if repeated > _REPEATED * len(sample):
@@ -154,7 +155,7 @@ def _of_sample(sample: Sequence[bytes]) -> list[str]:
         (
             _ESCAPED_NEWLINE,
             "a line break as the two characters \\n",
-            "replace these by spaces, as in: sed 's/\\\\n/ /g' reviews.csv > mended.csv",
+            _replacement(config.dataset),
         ),
     ):
         found = [text for text in sample if pattern.search(text)]
@@ -167,6 +168,15 @@ def _of_sample(sample: Sequence[bytes]) -> list[str]:
                 f"part of tokens; {remedy}."
             )
     return warnings
+
+
+def _replacement(dataset: str) -> str:
+    # In JSON these two characters are written as three, of which sed would leave one.
+    path = dataset.removeprefix("csv:").removeprefix("tsv:")
+    if path.endswith((".csv", ".tsv")):
+        source, mended = shlex.quote(path), shlex.quote(f"{path[:-4]}_mended{path[-4:]}")
+        return f"replace these by spaces, as in: sed 's/\\\\n/ /g' {source} > {mended}"
+    return "replace these by spaces in the texts"
 
 
 def _of_shared_texts(config: Config, stores: Mapping[str, TokenStore]) -> list[str]:

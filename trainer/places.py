@@ -11,7 +11,7 @@ from absl import logging
 
 from trainer import files
 from trainer.config import Config, Settings
-from trainer.data import cache_entry, corpus, own_files
+from trainer.data import corpus, own_files
 from trainer.run import records
 from trainer.run.records import Places
 
@@ -26,7 +26,6 @@ def of_process(config: Config) -> Places:
         cwd=cwd,
         data_dir=_absolute(config.data_dir),
         tfds_data_dir=_absolute(os.environ.get("TFDS_DATA_DIR", "")),
-        cache_dir=_absolute(cache_entry.folder_of(config.cache_dir)),
     )
 
 
@@ -40,8 +39,6 @@ def where_trained(config: Config, given: Settings) -> Config:
     changes: dict[str, Any] = {}
     if "dataset" not in given and "data_dir" not in given and (folder := _data_dir(config.dataset, recorded)):
         changes["data_dir"] = folder
-    if "cache_dir" not in given and (folder := _cache_dir(recorded)):
-        changes["cache_dir"] = folder
     return dataclasses.replace(config, **changes)
 
 
@@ -53,15 +50,13 @@ def _data_dir(dataset: str, recorded: Sequence[Places]) -> str | None:
             if own_files.exists(dataset, own):
                 logging.info("Dataset   %s in %s, where the run was trained", dataset, own)
                 return own
-        elif of_tfds and (files.is_uri(of_tfds) or pathlib.Path(of_tfds).is_dir()):
+        elif (
+            of_tfds
+            and not os.environ.get("TFDS_DATA_DIR")
+            and (files.is_uri(of_tfds) or pathlib.Path(of_tfds).is_dir())
+        ):
             return of_tfds
     return None
-
-
-def _cache_dir(recorded: Sequence[Places]) -> str | None:
-    """The newest folder of encoded reviews, if this user may write there."""
-    folders = (places["cache_dir"] for places in recorded)
-    return next((folder for folder in folders if folder and os.access(folder, os.W_OK)), None)
 
 
 def _absolute(path: str) -> str:

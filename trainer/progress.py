@@ -1,5 +1,6 @@
 """What training reports: log lines, progress bars, points of the curves, classified sample texts."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ def log_line(
       name: what the line is of.
       split: the reviews that the metrics are of.
       step: the step that they are of.
-      metrics: loss and accuracy, and perhaps f1.
+      metrics: loss and accuracy, and perhaps f1 or auc.
       remark: the last column.
       is_good: whether the line is a good one.
     """
@@ -106,14 +107,18 @@ def warn_if_nothing_was_learned(session: Session, split: str, loss: float, accur
     counts = session.data.class_counts
     constant = data_report.constant_loss(counts[session.config.train_split], counts[split])
     most_frequent = max(counts[split]) / sum(counts[split])
-    if loss > _LEARNED * constant and accuracy < most_frequent + _GAINED and not session.data.class_weights:
+    has_learned = loss < _LEARNED * constant or accuracy > most_frequent + _GAINED
+    if not has_learned and not session.data.class_weights and session.replicas.is_chief:
+        # Above the loss of a model without any training, it has diverged, or learned its reviews by heart.
+        is_worse = loss * _LEARNED > math.log(len(session.data.classes))
+        rate = session.config.learning_rate * (0.1 if is_worse else 10)
         logging.warning(
             "The loss on %s is %.4f, and that of always answering the shares of the classes %.4f: hardly "
-            "anything was learned; try a higher learning rate in a new run, as in --learning_rate=%g.",
+            "anything was learned; try another learning rate in a new run, as in --learning_rate=%g.",
             split,
             loss,
             constant,
-            10 * session.config.learning_rate,
+            rate,
         )
 
 

@@ -124,7 +124,11 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
     replicas.share(start.directory, workdir.token(start.directory))
     source = _warm_start_source(start)
     start = dataclasses.replace(start, config=_settle(start.config, source))
-    data = training_data.open_data(start.config, is_new=start.found.newest is None)
+    newest = start.found.newest
+    data = training_data.open_data(start.config, is_new=newest is None and replicas.is_chief)
+    if newest and len(data.classes) == 2:
+        # The numbers of two classes are all that older versions recorded.
+        data = dataclasses.replace(data, classes=compatibility.recorded_classes(newest) or data.classes)
     texts = _texts(start.config, data, replicas)
     _check(start, data, texts, replicas)
     state = build.make_state(start.config, len(data.vocabulary), data.classes, texts, replicas)

@@ -62,8 +62,7 @@ class HeldOut:
         if min(sizes.values()) < 1:
             raise InputError(
                 f"Each of {', '.join(sizes)} must get a review, but {shown} has {self._count}, and "
-                f"--held_out_fraction={draw.fraction} of them are {share}; give more reviews or a larger "
-                f"fraction, or name the splits, as in --train_split=train[:50%]."
+                f"--held_out_fraction={draw.fraction} of them are {share}; {_remedy(self._count)}."
             )
         # A permutation of all reviews is cut into two or three parts.
         self._names, self._bounds = np.array(list(sizes)), np.cumsum(list(sizes.values()))
@@ -98,6 +97,13 @@ class HeldOut:
         """The name of the split of each of the reviews start .. stop-1."""
         positions = permutation.shuffled(start, stop, size=self._count, key=self._key)
         return self._names[np.searchsorted(self._bounds, positions, side="right")]
+
+
+def _remedy(count: int) -> str:
+    """What gives each split one of so many reviews."""
+    if count < 3:
+        return "give more reviews"
+    return f"give --held_out_fraction={-(-100 // count) / 100:g} or more reviews"
 
 
 def missing(requested: Iterable[str], available: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from trainer.words import plural
 
 MOST_LABELS = 10_000  # a column with more different values holds no labels
 
-_FORMAT = 2
+_FORMAT = 3
 _LONGEST_LABEL = 200  # characters; what follows does not count
 _LONGEST_REASON = 300
 _NO_LABEL = "it has no label"  # the kind of such rows
@@ -47,6 +47,11 @@ class Counts:
     def size(self, classes: Classes) -> int:
         """The number of reviews whose label means one of these classes."""
         return sum(count for label, count in self.labels.items() if classes.number_of(label) is not None)
+
+    @property
+    def has_none(self) -> bool:
+        """Whether all rows are invalid."""
+        return bool(self.bad) and not self.labels and not self.others
 
     @property
     def is_unlabelled(self) -> bool:
@@ -171,10 +176,22 @@ def check_rows(counts: Iterable[Counts], shown: str) -> None:
     first = {kind: what for of_split in reversed(of_splits) for kind, (_, what) in of_split.bad.items()}
     found = ", ".join(f"{n} where {kind} (first {first[kind]})" for kind, n in kinds.items())
     rows = sum(of_split.rows for of_split in of_splits)
+    remedy = "fix or remove them, or give --bad_rows=skip"
+    if without := [of_split for of_split in of_splits if of_split.has_none]:
+        remedy = _remedy(skipped(without))
     raise InputError(
         f"Each row must hold a review with its label, but {sum(kinds.values())} of "
-        f"{plural(rows, 'row')} of {shown} do not: {found}; fix or remove them, or give --bad_rows=skip."
+        f"{plural(rows, 'row')} of {shown} do not: {found}; {remedy}."
     )
+
+
+def _remedy(kinds: Mapping[str, int]) -> str:
+    """What to do where no row of a split is valid, by the most frequent kind."""
+    most = max(kinds, key=lambda kind: kinds[kind])
+    for word in ("text", "label"):
+        if most.startswith(("it has no " + word, f"its {word} is")):
+            return f"name the right --{word}_column, or fix the rows: a split must have a valid one"
+    return "fix the file: a split must have a valid row"
 
 
 def log_left_out(rows: int, left_out: Mapping[str, int], skipped: Mapping[str, int]) -> None:

@@ -5,7 +5,7 @@ import errno
 import json
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from trainer import files
@@ -115,9 +115,20 @@ def find(kind: str, root: pathlib.Path) -> Found:
             raise InputError(_not_a_folder(kind, root))
         if kind in ("", "arrow") and (saved := _saved_by_hugging_face(root)):
             return Found("arrow", saved, is_single=(root / "state.json").exists())
-        if kind in ("", "folder") and (found := _folders_of_texts(root, kind)):
-            return found
+        if kind in ("", "folder"):
+            if found := _folders_of_texts(root, review_folders.classes_of):
+                return found
+            _check_classes(root)
         by_split = _tables(kind, root)
+        if not by_split and kind in ("", "folder"):
+            if found := _folders_of_texts(root, review_folders.plain_classes_of):
+                return found
+            if kind:
+                raise InputError(
+                    f"A folder of reviews must hold a folder of .txt for each class, such as neg/ and pos/, "
+                    f"or a folder with these for each split, but {root} holds no .txt in them; name another "
+                    f"one."
+                )
     if not by_split:
         ending = f".{kind}" if kind else "file of reviews"
         raise InputError(
@@ -136,25 +147,23 @@ def _not_a_folder(kind: str, root: pathlib.Path) -> str:
     return f"--dataset must name a file, but {root} is neither a file nor a folder; name another path."
 
 
-def _folders_of_texts(root: pathlib.Path, kind: str) -> Found | None:
-    if len(classes := review_folders.classes_of(root)) > 1:
+def _folders_of_texts(root: pathlib.Path, classes_of: Callable[[pathlib.Path], list[str]]) -> Found | None:
+    if len(classes_of(root)) > 1:
         return Found("folder", {"train": [root]}, is_single=True)
     named = [path for path in sorted(root.iterdir()) if splits.is_name(path.name)]
-    of_splits = {path: review_folders.classes_of(path) for path in named}
+    of_splits = {path: classes_of(path) for path in named}
     if any(len(of_split) > 1 for of_split in of_splits.values()):
         return Found("folder", {path.name: [path] for path in named if of_splits[path]}, is_single=False)
-    for folder, of_folder in [(root, classes), *of_splits.items()]:
-        if len(of_folder) == 1:
+    return None
+
+
+def _check_classes(root: pathlib.Path) -> None:
+    for folder in [root, *(path for path in sorted(root.iterdir()) if splits.is_name(path.name))]:
+        if len(of_folder := review_folders.classes_of(folder)) == 1:
             raise InputError(
                 f"A folder of reviews must hold a folder of .txt for each class, such as neg/ and pos/, but "
                 f"{folder} holds only {of_folder[0]}/; add the others."
             )
-    if kind == "folder":
-        raise InputError(
-            f"A folder of reviews must hold a folder of .txt for each class, such as neg/ and pos/, or a "
-            f"folder with these for each split, but {root} holds no .txt in them; name another one."
-        )
-    return None
 
 
 def _tables(kind: str, root: pathlib.Path) -> Files:
@@ -214,16 +223,17 @@ def select(found: Found, wanted: Iterable[str]) -> Files:
     if not selected and len(found.by_split) == 1:
         return {"train": next(iter(found.by_split.values()))}
     if not selected:
+        likely = sorted(found.by_split, key=lambda name: "train" not in name.lower())
         raise InputError(
             f"A run must name splits that exist, but there is no {' or '.join(sorted(names))} among "
-            f"{', '.join(found.by_split)}; name others, as in --train_split={next(iter(found.by_split))}."
+            f"{', '.join(found.by_split)}; name others, as in --train_split={likely[0]}."
         )
     return selected
 
 
 def _files_of(found: Found, split: str) -> list[pathlib.Path]:
     alike = [name for name in found.by_split if name.lower() in _ALIASES.get(split, ())]
-    names = [split] if split in found.by_split else alike
+    names = [split] if split in found.by_split else alike or _partly(found, split)
     paths = [path for name in names for path in found.by_split[name]]
     is_sharded = len(names) == 1 and (
         found.kind == "arrow" or all(_SHARD.search(path.name) for path in paths)
@@ -237,6 +247,24 @@ def _files_of(found: Found, split: str) -> list[pathlib.Path]:
     return paths
 
 
+def _partly(found: Found, split: str) -> list[str]:
+    """The only name with an alias of this split alone among its words, as my_train has; empty: none.
+
+    Where train has a name of its own, or there is a single file, the missing splits are drawn, as they
+    always were.
+    """
+    if len(found.by_split) == 1 or any(name.lower() in _ALIASES["train"] for name in found.by_split):
+        return []
+    names: dict[str, list[str]] = {}
+    for name in found.by_split:
+        words = set(re.split(r"[\W\d_]+", name.lower()))
+        of = [split for split, aliases in _ALIASES.items() if words & set(aliases)]
+        if len(of) == 1:
+            names.setdefault(of[0], []).append(name)
+    partly = names.get(split, [])
+    return partly if len(partly) == len(names.get("train", [])) == 1 else []
+
+
 def further(found: Found, names: Iterable[str]) -> Files:
     """The files of those of these splits that exist."""
     return {name: paths for name in sorted(names) if (paths := _files_of(found, name))}
@@ -247,6 +275,12 @@ def to_read(found: Found, by_split: Files) -> Files:
     if found.kind != "folder":
         return by_split
     return {split: review_folders.texts_of(folder) for split, (folder,) in by_split.items()}
+
+
+def unread(found: Found, by_split: Files) -> list[pathlib.Path]:
+    """The files beside the texts of the classes, which are not read."""
+    folders = [paths[0] for paths in by_split.values()] if found.kind == "folder" else []
+    return [path for folder in folders for path in review_folders.unread_of(folder)]
 
 
 def unlabelled(found: Found, by_split: Files) -> list[pathlib.Path]:

@@ -70,6 +70,12 @@ class OwnReviews:
         self._files = own_files.to_read(found, selected)
         for folder in own_files.unlabelled(found, selected):
             logging.info("Folder    %s is not read: its reviews have no labels.", folder)
+        if others := own_files.unread(found, selected):
+            logging.warning(
+                "Files beside the texts of the classes are not read: %d, such as %s.",
+                len(others),
+                others[0],
+            )
         counts = self._rows.count(self._files, cache_dir)
         label_counts.check_labelled(counts)
         self._check_rows(counts)
@@ -141,8 +147,9 @@ class OwnReviews:
                 raise self._changed()
 
     def _check_rows(self, counts: Mapping[str, Counts]) -> None:
-        if not self._skips:
-            label_counts.check_rows(counts.values(), str(self._root))
+        # Where none is valid, none would be left.
+        refused = [one for one in counts.values() if not self._skips or one.has_none]
+        label_counts.check_rows(refused, str(self._root))
 
     def _count_further(self, files: Files, cache_dir: str) -> dict[str, Counts]:
         """The counts of splits that the run does not name; their labels must be those of the run."""

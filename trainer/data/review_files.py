@@ -230,6 +230,8 @@ def _texts(root: pathlib.Path, kind: str, classes: Classes | None) -> list[pathl
     if kind not in ("", "folder"):
         return []
     texts = review_folders.texts_of(root) if classes else review_folders.texts_below(root)
+    if classes and not kind and review_folders.plain_classes_of(root) and any(_tables_in(root)):
+        return []  # files without a suffix are texts only where there is nothing else
     if not texts and kind:
         raise InputError(
             f"--input_format=folder needs a folder of .txt files{', one for each class' if classes else ''}, "

@@ -16,7 +16,9 @@ from trainer.errors import InputError
 UNLABELLED = ("unsup", "unlabeled", "unlabelled")
 SPLITS = ("train", "validation", "test", "dev", "valid", "val")
 
-_TEXT = re.compile(r"[^.].*\.txt(\.(gz|bz2|xz|zst))?")
+_TEXT = re.compile(r"[^.].*\.txt(\.(gz|bz2|xz|zst))?", re.IGNORECASE)
+# Messages of 20 newsgroups and of SpamAssassin: no suffix, or a number or a digest.
+_PLAIN = re.compile(r"[^.]+(\.(\d+|[0-9a-f]{8,}))?(\.(gz|bz2|xz|zst))?", re.IGNORECASE)
 
 
 def classes_of(folder: pathlib.Path) -> list[str]:
@@ -27,6 +29,15 @@ def classes_of(folder: pathlib.Path) -> list[str]:
     Raises:
       OSError: when it can't be read.
     """
+    return _classes(folder, _TEXT)
+
+
+def plain_classes_of(folder: pathlib.Path) -> list[str]:
+    """The same for texts without a suffix, or with a number or a digest as theirs, where there is no .txt."""
+    return [] if classes_of(folder) else _classes(folder, _PLAIN)
+
+
+def _classes(folder: pathlib.Path, pattern: re.Pattern[str]) -> list[str]:
     if not folder.is_dir():
         return []
     names = (
@@ -34,7 +45,7 @@ def classes_of(folder: pathlib.Path) -> list[str]:
         for path in folder.iterdir()
         if path.name[0] != "." and path.name.lower() not in (*UNLABELLED, *SPLITS) and path.is_dir()
     )
-    return sorted((name for name in names if any(_texts(folder / name))), key=_natural_key)
+    return sorted((name for name in names if any(_texts(folder / name, pattern))), key=_natural_key)
 
 
 def unlabelled_of(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -42,8 +53,22 @@ def unlabelled_of(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder / name for name in UNLABELLED if (folder / name).is_dir()]
 
 
-def _texts(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    return (path for path in folder.iterdir() if _TEXT.fullmatch(path.name))
+def unread_of(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files beside the texts of the classes that a folder holds, hidden ones left out."""
+    pattern = _TEXT if classes_of(folder) else _PLAIN
+    others = (
+        path
+        for name in _classes(folder, pattern)
+        for path in (folder / name).iterdir()
+        if path.name[0] != "." and not pattern.fullmatch(path.name) and path.is_file()
+    )
+    return sorted(others)
+
+
+def _texts(folder: pathlib.Path, pattern: re.Pattern[str]) -> Iterator[pathlib.Path]:
+    matching = (path for path in folder.iterdir() if pattern.fullmatch(path.name))
+    # A folder hardly ends in .txt: that is an error, found where it is opened.
+    return matching if pattern is _TEXT else (path for path in matching if path.is_file())
 
 
 def texts_of(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -56,10 +81,11 @@ def texts_of(folder: pathlib.Path) -> list[pathlib.Path]:
     """
     texts = []
     with readable(folder):
-        names = classes_of(folder)
+        pattern = _TEXT if classes_of(folder) else _PLAIN
+        names = _classes(folder, pattern)
     for number, name in enumerate(names):
         with readable(folder / name):
-            texts += [(path, number) for path in _texts(folder / name)]
+            texts += [(path, number) for path in _texts(folder / name, pattern)]
     return [path for path, _ in sorted(texts, key=_natural_order)]
 
 

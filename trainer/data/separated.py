@@ -127,6 +127,26 @@ def records(lines: Iterable[str], layout: Layout, *, skip: int = 0) -> Iterator[
         yield record
 
 
+def without_headers(records: Iterable[Record], header: Sequence[str]) -> Iterator[Record]:
+    """The records below a header; its repetitions, and the dashes below it in Markdown, are bad."""
+    follows_header = True
+    for record in records:
+        kind = record.kind
+        if repeats := record.cells == header:
+            kind = "it repeats the header"
+        elif follows_header and _is_rule(record.cells):
+            kind = "it is the line below a header in Markdown"
+        follows_header = repeats
+        yield record if kind == record.kind else record._replace(kind=kind, why=kind)
+
+
+def _is_rule(cells: Sequence[str]) -> bool:
+    """Whether cells are dashes, as Markdown has them between header and rows; the outer ones may be empty."""
+    inner = [cell.strip() for cell in cells]
+    inner = inner[inner[0] == "" : len(inner) - (inner[-1] == "")]
+    return bool(inner) and all(re.fullmatch(":?-+:?", cell) for cell in inner)
+
+
 def _csv_row(number: int, line: str, source: _Lines, layout: Layout) -> Record:
     if '"' not in line:
         return Record(number, line.rstrip("\r\n").split(layout.delimiter))

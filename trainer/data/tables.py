@@ -6,7 +6,7 @@ Kind, compression, encoding, delimiter, header and columns are recognised. Rows 
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -151,18 +151,12 @@ def _open_separated(source: Source, text: Text, kind: str, options: Options) -> 
     test = separated.RowTest(single, selected.text.values())
     layout = separated.Layout(delimiter, len(first), test)
 
-    used = _used(selected)
-
     def records() -> Iterator[Row | BadRow]:
         whole = separated.records(text.lines(), layout, skip=skip)
-        for number, record in enumerate(itertools.islice(whole, int(has_header), None), start=1):
-            if record.kind:
-                kept = _kept(record.cells, selected) if len(record.cells) == len(first) else {}
-                yield BadRow(number, record.line, record.kind, record.why, kept)
-            elif any(is_damaged(record.cells[at]) for at in used):
-                yield BadRow(number, record.line, NOT_UTF8, NOT_UTF8, _kept(record.cells, selected))
-            else:
-                yield make_row(number, record.line, record.cells.__getitem__, selected)
+        below = itertools.islice(whole, int(has_header), None)
+        # A table of one column may hold a text that is its name.
+        checked = separated.without_headers(below, first) if has_header and len(first) > 1 else below
+        return _rows_of(checked, len(first), selected)
 
     shown = {"\t": "tab", " ": "space"}.get(delimiter, delimiter)
     is_usual = delimiter == ("\t" if kind == "tsv" else ",")
@@ -170,6 +164,20 @@ def _open_separated(source: Source, text: Text, kind: str, options: Options) -> 
     return Table(
         source, kind=kind, text=text, layout=details, delimiter=delimiter, columns=found, rows=records
     )
+
+
+def _rows_of(
+    records: Iterable[separated.Record], width: int, selected: Columns[int]
+) -> Iterator[Row | BadRow]:
+    used = _used(selected)
+    for number, record in enumerate(records, start=1):
+        if record.kind:
+            kept = _kept(record.cells, selected) if len(record.cells) == width else {}
+            yield BadRow(number, record.line, record.kind, record.why, kept)
+        elif any(is_damaged(record.cells[at]) for at in used):
+            yield BadRow(number, record.line, NOT_UTF8, NOT_UTF8, _kept(record.cells, selected))
+        else:
+            yield make_row(number, record.line, record.cells.__getitem__, selected)
 
 
 def _first_row(sample: Sequence[separated.Record], place: str, options: Options) -> list[str]:
@@ -224,9 +232,21 @@ def _open_json(source: Source, text: Text, kind: str, options: Options) -> Table
             if record.kind:
                 yield BadRow(number, record.line, record.kind, record.why)
             else:
-                yield make_row(number, record.line, record.content.get, selected)
+                row = make_row(number, record.line, record.content.get, selected)
+                yield _unless_refused(row, record.content, selected)
 
     return Table(source, kind=kind, text=text, columns=keys, rows=parsed)
+
+
+def _unless_refused(row: Row | BadRow, content: dict[str, Any], selected: Columns[str]) -> Row | BadRow:
+    """The row, if an annotator took it: Prodigy also writes those that were rejected or ignored."""
+    answer = content.get("answer")
+    if selected.label is None or "answer" in (selected.label[1], *selected.text.values()):
+        return row
+    if answer not in ("reject", "ignore"):
+        return row
+    kind = f"its answer is {answer}"
+    return BadRow(row.number, row.line, kind, kind, row.kept)
 
 
 def _as_cell(value: object) -> str:

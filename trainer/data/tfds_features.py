@@ -28,7 +28,8 @@ def find_columns(name: str, builder: "tfds.core.DatasetBuilder", columns: Column
     labels = [key for key, feature in named.items() if isinstance(feature, tfds.features.ClassLabel)]
     texts = [key for key, feature in named.items() if _is_text(feature)]
     found = Columns(
-        _choose(columns.text, named, texts, _is_text), _choose(columns.label, named, labels, _may_be_label)
+        _choose(columns.text, "text", named, texts, _is_text),
+        _choose(columns.label, "label", named, labels, _may_be_label),
     )
     if not found.text or not found.label:
         raise InputError(
@@ -42,10 +43,10 @@ def find_columns(name: str, builder: "tfds.core.DatasetBuilder", columns: Column
     return found
 
 
-def _choose(given: str, named: Mapping[str, Any], candidates: list[str], fits: Any) -> str:
+def _choose(given: str, default: str, named: Mapping[str, Any], candidates: list[str], fits: Any) -> str:
     if given in named:
         return given if fits(named[given]) else ""
-    return candidates[0] if len(candidates) == 1 else ""
+    return candidates[0] if given == default and len(candidates) == 1 else ""
 
 
 def _is_text(feature: Any) -> bool:

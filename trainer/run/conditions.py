@@ -14,6 +14,7 @@ _CORES = "usable cores"
 _SET_BY_IMPORTS = re.compile(r" ?\bKMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)=\S*")
 # Where XLA keeps what it has compiled decides no bit.
 _CACHE = re.compile(r"--tf_xla_persistent_cache_directory=\S*")
+_EMPTIED = re.compile(r"\bTF_XLA_FLAGS=\s*(?=[A-Z][A-Z0-9_]*=|$)")
 # The environment variables by which TensorFlow, XLA and their kernels choose how to compute; those for logs
 # and paths are left out.
 _ENVIRONMENT = (
@@ -36,9 +37,7 @@ def conditions(
     """
     devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
     environment = [
-        f"{name}={value}"
-        for name, text in sorted(os.environ.items())
-        if name.startswith(_ENVIRONMENT) and ((value := _CACHE.sub("", text)).strip() or value == text)
+        f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)
     ]
     # The number of cores affects bits only through the number of threads, if TensorFlow derives that from it.
     is_set = intra_op_threads and inter_op_threads
@@ -67,10 +66,16 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [
         f"{name} was {before.get(name, 'not recorded')!r} and is {now.get(name, 'not recorded')!r} now"
         for name in sorted(names)
-        if _compared(name, before) != _compared(name, now)
+        if compared(before).get(name) != compared(now).get(name)
     ]
 
 
-def _compared(name: str, conditions: Mapping[str, str]) -> str | None:
-    value = conditions.get(name)
-    return value and _SET_BY_IMPORTS.sub("", value).strip() if name == "environment" else value
+def compared(conditions: Mapping[str, str]) -> dict[str, str]:
+    """The conditions without those parts of the environment that decide no bit."""
+    environment = conditions.get("environment")
+    if environment is None:
+        return dict(conditions)
+    for ignored in (_CACHE, _SET_BY_IMPORTS, _EMPTIED):
+        environment = ignored.sub("", environment)
+    plain = " ".join(environment.split()).replace("TF_XLA_FLAGS= ", "TF_XLA_FLAGS=")
+    return {**conditions, "environment": plain}

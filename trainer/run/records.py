@@ -24,13 +24,11 @@ class Places(TypedDict):
       cwd: the working directory.
       data_dir: that of --data_dir.
       tfds_data_dir: that of the environment variable TFDS_DATA_DIR.
-      cache_dir: that of the cache.
     """
 
     cwd: str
     data_dir: str
     tfds_data_dir: str
-    cache_dir: str
 
 
 class Start(TypedDict):
@@ -107,8 +105,8 @@ def _parse(line: bytes) -> Start | None:
 
 
 def _places(given: Mapping[str, object]) -> Places:
-    cwd, data_dir, tfds_data_dir, cache_dir = (str(given.get(name, "")) for name in Places.__annotations__)
-    return Places(cwd=cwd, data_dir=data_dir, tfds_data_dir=tfds_data_dir, cache_dir=cache_dir)
+    cwd, data_dir, tfds_data_dir = (str(given.get(name, "")) for name in Places.__annotations__)
+    return Places(cwd=cwd, data_dir=data_dir, tfds_data_dir=tfds_data_dir)
 
 
 def is_result_of(directory: pathlib.Path, stop_step: int, best_step: int) -> bool:
