@@ -1,7 +1,9 @@
 """Whether a run may be resumed with the given flags."""
 
+import json
+
 import pytest
-from fakes import NoStopRequests, corpus_of, resume_one_epoch
+from fakes import NoStopRequests, corpus_of, resume_one_epoch, tiny
 
 from trainer import build, compatibility, train
 from trainer.config import Config
@@ -83,3 +85,16 @@ def test_the_same_classes_in_another_order_are_refused(copy_of_topics, cache_dir
             {"workdir": str(copy_of_topics), "cache_dir": cache_dir, "epochs": 4},
             stop_requests=NoStopRequests(),
         )
+
+
+def test_a_run_of_an_older_version_resumes_with_the_names_that_it_gave_its_two_classes(
+    tmp_path, cache_dir, monkeypatch
+):
+    monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of("ham", "spam"))
+    given = tiny(tmp_path / "run", cache_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(compatibility, "fingerprint_of", lambda classes: {})
+        train.run({**given, "epochs": 1}, stop_requests=NoStopRequests())
+    train.run({**given, "epochs": 2}, stop_requests=NoStopRequests())
+    (sample,) = json.loads((tmp_path / "run" / "result.json").read_text())["sample_texts"]
+    assert sample["label"] in ("Negative", "Positive")

@@ -74,7 +74,7 @@ class Config:
     bad_rows: str = _data(
         FIXED,
         "",
-        "What to do with an invalid row of own reviews; empty: stop in training, else skip.",
+        "What to do with an invalid row of own reviews; empty: stop in training; of --input, skip.",
         choices=("", "stop", "skip"),
     )
     encoding: str = _data(
