@@ -49,3 +49,12 @@ def test_texts_of_both_splits_are_counted_once_each(tmp_path, monkeypatch, chunk
 
 def test_class_counts_include_classes_without_reviews():
     assert class_counts(np.array([2, 0, 2], np.uint8), 4) == (1, 0, 2, 0)
+
+
+def test_of_a_large_corpus_the_first_reviews_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(statistics, "MOST", 2)
+    long, other = [2, 3, 4, 5, 6], [1, 1, 1, 1, 1]
+    store = store_of(tmp_path, [long, long, other, other], [0, 1, 1, 1])
+    figures = describe(store, classes=2)
+    assert (figures.class_counts, figures.median_tokens, figures.unknown_share) == ((1, 3), 5, 0.0)
+    assert shared_texts(store, store_of(tmp_path, [long, other, other])) == 1

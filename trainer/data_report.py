@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from trainer.config import Config
-from trainer.data.statistics import Statistics, describe, shared_texts
+from trainer.data.statistics import MOST, Statistics, describe, shared_texts
 from trainer.data.token_store import TokenStore
 from trainer.data.vocabulary import Vocabulary
 from trainer.labels import Classes, listed
@@ -184,10 +184,10 @@ def _of_shared_texts(config: Config, stores: Mapping[str, TokenStore]) -> list[s
     for split in (config.validation_split, config.test_split):
         if not split or split == config.train_split:
             continue
-        shared = shared_texts(stores[config.train_split], stores[split])
-        if shared > _SHARED * len(stores[split]):
+        shared, read = shared_texts(stores[config.train_split], stores[split]), min(len(stores[split]), MOST)
+        if shared > _SHARED * read:
             warnings.append(
-                f"{shared} of the {len(stores[split])} reviews of {split} are in {config.train_split} too, "
+                f"{shared} of the {read} reviews of {split} are in {config.train_split} too, "
                 f"so their figures flatter the model; remove repeated texts from the files."
             )
     return warnings

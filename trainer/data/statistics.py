@@ -10,13 +10,14 @@ from trainer.data.stored_array import AnyArray
 from trainer.data.token_store import TokenStore
 
 _CHUNK = 4096  # reviews in memory at once
+MOST = 200_000  # reviews of a split that are read, so that a start takes no longer for a large corpus
 _UNKNOWN_ID = 1
 _COMPARED_TOKENS = 5  # the shortest text that is compared with others: shorter ones repeat by chance
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Figures of one split.
+    """Figures of one split; those of tokens are of its first `MOST` reviews.
 
     Attributes:
       class_counts: the number of reviews of each class.
@@ -51,7 +52,7 @@ def class_counts(labels: AnyArray, classes: int) -> tuple[int, ...]:
 
 
 def describe(store: TokenStore, classes: int) -> Statistics:
-    """Reads a whole store, piece by piece."""
+    """The figures of a store, which is read piece by piece."""
     of_length = np.zeros(1, np.int64)  # reviews of each length
     tokens = unknown = 0
     for token_ids, lengths in _pieces(store):
@@ -60,17 +61,18 @@ def describe(store: TokenStore, classes: int) -> Statistics:
         of_length = counts
         tokens += len(token_ids)
         unknown += int(np.count_nonzero(token_ids == _UNKNOWN_ID))
-    median = int(np.searchsorted(np.cumsum(of_length), (len(store) + 1) // 2))
+    read = int(of_length.sum())
+    median = int(np.searchsorted(np.cumsum(of_length), (read + 1) // 2))
     return Statistics(
         class_counts=class_counts(store.labels, classes),
         median_tokens=median,
-        short_share=float(of_length[:2].sum() / len(store)),
+        short_share=float(of_length[:2].sum() / read),
         unknown_share=unknown / max(1, tokens),
     )
 
 
 def shared_texts(store: TokenStore, other: TokenStore) -> int:
-    """How many reviews of `other` are in `store` too, token by token; very short ones do not count.
+    """How many reviews of `other` are in `store` too, of the first `MOST` each; short ones do not count.
 
     Memory holds a number for each different review of `other`.
     """
@@ -95,6 +97,7 @@ def _hashes(token_ids: np.ndarray, lengths: np.ndarray) -> Iterator[int]:
 
 def _pieces(store: TokenStore) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     # The token ids of some reviews, one after the other, and their lengths.
-    for start in range(0, len(store), _CHUNK):
-        offsets = store.offsets[start : start + _CHUNK + 1]
+    most = min(len(store), MOST)
+    for start in range(0, most, _CHUNK):
+        offsets = store.offsets[start : min(start + _CHUNK, most) + 1]
         yield store.token_ids[int(offsets[0]) : int(offsets[-1])], np.diff(offsets)
