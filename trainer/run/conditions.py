@@ -42,7 +42,7 @@ def conditions(
     # The number of cores affects bits only through the number of threads, if TensorFlow derives that from it.
     is_set = intra_op_threads and inter_op_threads
     cores = {} if is_set else {_CORES: str(machine.usable_cores())}
-    return {
+    recorded = {
         **{package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "numpy")},
         **machine.cpu(),
         **cores,
@@ -51,6 +51,7 @@ def conditions(
         "environment": " ".join(environment),
         **numerics,
     }
+    return compared(recorded)
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
