@@ -9,7 +9,7 @@ import pytest
 
 from trainer.run.records import RESULT, append_start, is_result_of, read_starts
 
-PLACES = {"cwd": "/work/ü", "data_dir": "", "tfds_data_dir": "/tfds"}
+PLACES = {"cwd": "/home/me/ü", "data_dir": "", "tfds_data_dir": "/tfds"}
 
 
 def append(directory, step, **facts):
