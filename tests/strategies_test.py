@@ -1,5 +1,6 @@
 """Several devices and several processes: the same training, as exactly resumable."""
 
+import json
 import re
 import shutil
 import signal
@@ -11,7 +12,7 @@ from fakes import NoStopRequests
 from local_cluster import SECS_TO_END
 from replicated_runs import DEVICES, settings, start, undisturbed, wait
 
-from trainer import train
+from trainer import evaluate, train
 from trainer.errors import InputError
 
 KILLS = {  # when, and which process: of two workers the first is the chief
@@ -126,3 +127,19 @@ def test_workers_that_do_not_share_the_run_directory_are_refused_before_anything
         assert "Traceback" not in output
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"lock"}
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("metric", ["f1", "auc"])
+@pytest.mark.parametrize("strategy", DEVICES)
+def test_a_metric_of_all_reviews_is_exact_though_each_replica_sees_some(
+    tmp_path, cache_dir, strategy, metric
+):
+    more = {"monitor": f"val_{metric}", "validation_split": "validation", "epochs": 1, "test_split": ""}
+    outputs, codes = wait(start(settings(tmp_path / "run", cache_dir, strategy, **more)))
+    assert set(codes) == {0}, outputs
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    given = {"workdir": str(tmp_path / "run"), "cache_dir": cache_dir}
+    output = tmp_path / "metrics.json"
+    evaluate.run({**given, "split": "validation", "output": str(output)})
+    # Computed from the logits of one device; 1e-4 is less than one of the 1,000 reviews, or some pairs.
+    assert json.loads(output.read_text())[metric] == pytest.approx(result["best_metric"], abs=1e-4)
