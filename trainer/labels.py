@@ -113,13 +113,14 @@ def _in_order(values: list[str]) -> list[str]:
             return list(pair)
     if all(_NUMBER.fullmatch(value) for value in values):
         return sorted(values, key=float)
-    return sorted(values, key=_natural_key)
+    return sorted(values, key=lambda value: (natural_key(value), value))
 
 
-def _natural_key(value: str) -> tuple[list[int | str], str]:
-    # Every other part is a number: label_2 comes before label_10.
-    parts = re.split("([0-9]+)", value)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], value
+def natural_key(text: str) -> list[int | str]:
+    """A sort key by which label_2 comes before label_10."""
+    # Every other part is a number.
+    parts = re.split("([0-9]+)", text)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def parse_labels(given: str) -> Classes:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from trainer.data.review_rows import Columns, Options, printable
+from trainer.data.review_rows import NUMBER, Columns, Options, printable
 from trainer.errors import InputError
 from trainer.labels import NEGATIVE_POSITIVE
 
@@ -26,7 +26,6 @@ _IDENTIFIERS = ("", "id", "index", "idx", "guid", "uid")
 _MOST_LABELS, _LONGEST_LABEL = 20, 30
 _ENOUGH = 5  # rows to say that a column is constant
 _ADDRESS = re.compile(r"https?://\S+$")
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
 class Table(NamedTuple):
@@ -68,8 +67,8 @@ def _looks_like(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     verdicts = set()
     for cell, values in zip(first, zip(*others, strict=False), strict=False):
         value, known = cell.strip(), {other.strip() for other in values}
-        if all(map(_NUMBER.fullmatch, known)):
-            verdicts.add(bool(_NUMBER.fullmatch(value)))
+        if all(map(NUMBER.fullmatch, known)):
+            verdicts.add(bool(NUMBER.fullmatch(value)))
         elif len(known) <= min(_MOST_LABELS, len(others) / 2):
             verdicts.add(value in known)
     if verdicts:
@@ -184,7 +183,7 @@ def _of_two(table: Table, options: Options) -> tuple[int, int | None] | None:
 
 
 def _is_usual_label(value: str) -> bool:
-    return bool(_NUMBER.fullmatch(value)) or NEGATIVE_POSITIVE.number_of(value) is not None
+    return bool(NUMBER.fullmatch(value)) or NEGATIVE_POSITIVE.number_of(value) is not None
 
 
 def _values(table: Table, at: int) -> list[str]:
@@ -205,7 +204,7 @@ def _may_be_text(table: Table, at: int) -> bool:
     values = _values(table, at)
     distinct = set(values)
     is_constant = len(distinct) == 1 and len(values) > _ENOUGH
-    is_other = all(_NUMBER.fullmatch(value) or _ADDRESS.match(value) for value in distinct)
+    is_other = all(NUMBER.fullmatch(value) or _ADDRESS.match(value) for value in distinct)
     return not (distinct & set(NESTED) or is_constant or is_other)
 
 

@@ -12,6 +12,7 @@ from trainer.data.compression import Source
 from trainer.data.review_rows import BadRow, Row
 from trainer.data.text_encoding import NOT_UTF8, Text, is_damaged
 from trainer.errors import InputError
+from trainer.labels import natural_key
 
 UNLABELLED = ("unsup", "unlabeled", "unlabelled")
 SPLITS = ("train", "validation", "test", "dev", "valid", "val")
@@ -45,7 +46,7 @@ def _classes(folder: pathlib.Path, pattern: re.Pattern[str]) -> list[str]:
         for path in folder.iterdir()
         if path.name[0] != "." and path.name.lower() not in (*UNLABELLED, *SPLITS) and path.is_dir()
     )
-    return sorted((name for name in names if any(_texts(folder / name, pattern))), key=_natural_key)
+    return sorted((name for name in names if any(_texts(folder / name, pattern))), key=natural_key)
 
 
 def unlabelled_of(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -99,7 +100,7 @@ def texts_below(folder: pathlib.Path) -> list[pathlib.Path]:
     for top, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if name[0] != "."]
         texts += [pathlib.Path(top, name) for name in names if _TEXT.fullmatch(name)]
-    return sorted(texts, key=lambda path: [(_natural_key(part), part) for part in path.parts])
+    return sorted(texts, key=lambda path: [(natural_key(part), part) for part in path.parts])
 
 
 def _raise(error: OSError) -> None:
@@ -110,13 +111,7 @@ def _raise(error: OSError) -> None:
 def _natural_order(entry: tuple[pathlib.Path, int]) -> tuple[list[int | str], int, str]:
     path, number = entry
     # 1.txt and 01.txt have the same number: without the name itself, the file system would order them.
-    return _natural_key(path.name), number, path.name
-
-
-def _natural_key(name: str) -> list[int | str]:
-    # Every other part is a number.
-    parts = re.split("([0-9]+)", name)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+    return natural_key(path.name), number, path.name
 
 
 def read(texts: Iterable[pathlib.Path], encoding: str) -> Iterator[tuple[str, Row | BadRow]]:

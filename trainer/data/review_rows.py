@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from trainer.words import plural
 
 CHUNK = 2048  # reviews in memory at once
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")  # what a cell of numbers holds
 
 # How R, pandas and spreadsheets write a missing value.
 _MISSING = {*("#N/A", "<NA>", "N/A", "n/a", "NA", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None")}

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from trainer.data.review_rows import NUMBER
 from trainer.data.text_encoding import LONGEST_LINE
 from trainer.errors import InputError
 from trainer.words import plural
@@ -21,7 +22,6 @@ _DELIMITERS = (",", ";", "\t", "|")
 _MOST_LINES = 10_000  # of a cell; a quote that never closes must not read the whole file for each row
 _MOST_VALUES = 20
 _ENOUGH = 10  # numbers in a column to say that it holds no other values
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 csv.field_size_limit(LONGEST_LINE)  # the default of 128 KiB is less than a long review
 
@@ -53,7 +53,7 @@ class RowTest:
             repeated = {value: count for value, count in collections.Counter(column).items() if count > 1}
             if len(repeated) <= _MOST_VALUES and sum(repeated.values()) > 0.8 * len(column):
                 self._values[at] = set(repeated)
-            elif len(column) >= _ENOUGH and all(map(_NUMBER.fullmatch, column)):
+            elif len(column) >= _ENOUGH and all(map(NUMBER.fullmatch, column)):
                 self._numbers.add(at)
 
     def tells(self, start: int) -> bool:
@@ -66,7 +66,7 @@ class RowTest:
             len(cells) == self._width
             and self.tells(start)
             and all(cells[at].strip() in known for at, known in self._values.items())
-            and all(_NUMBER.fullmatch(cells[at].strip()) for at in self._numbers)
+            and all(NUMBER.fullmatch(cells[at].strip()) for at in self._numbers)
         )
 
 
