@@ -137,6 +137,7 @@ def test_a_metric_of_all_reviews_is_exact_though_each_replica_sees_some(
     more = {"monitor": f"val_{metric}", "validation_split": "validation", "epochs": 1, "test_split": ""}
     outputs, codes = wait(start(settings(tmp_path / "run", cache_dir, strategy, **more)))
     assert set(codes) == {0}, outputs
+    assert sum("unknown to the vocabulary" in output for output in outputs) == 1, "a warning for all workers"
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     given = {"workdir": str(tmp_path / "run"), "cache_dir": cache_dir}
     output = tmp_path / "metrics.json"

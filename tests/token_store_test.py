@@ -29,8 +29,9 @@ from trainer import train
 from trainer.data import input_pipeline, store_manifest, stored_array, token_store
 from trainer.data.store_manifest import ARRAYS
 from trainer.data.stored_array import StoredArray
+from trainer.data.vocabulary import Tokenizer
 from trainer.errors import InputError, StorageError
-from trainer.labels import NEGATIVE_POSITIVE
+from trainer.labels import NEGATIVE_POSITIVE, Classes
 
 REVIEWS = {
     "train": [("a good film", 1), ("", 0), ("Bad, bad film!", 0), ("...", 1), ("a a a", 1)],
@@ -62,9 +63,13 @@ class ListedCorpus:
             yield np.array([text.encode()], object), np.array([label], np.uint8)
 
 
-def prepare(cache_dir, corpus=None, splits=SPLITS, vocab_size=5):
+def prepare(cache_dir, corpus=None, splits=SPLITS, vocab_size=5, **kwargs):
     return token_store.prepare(
-        corpus=corpus or ListedCorpus(), splits=splits, vocab_size=vocab_size, cache_dir=str(cache_dir)
+        corpus=corpus or ListedCorpus(),
+        splits=splits,
+        vocab_size=vocab_size,
+        cache_dir=str(cache_dir),
+        **kwargs,
     )
 
 
@@ -80,6 +85,31 @@ def files(cache_dir):
 def only_folder(cache_dir):
     (folder,) = pathlib.Path(cache_dir).iterdir()
     return folder
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [Tokenizer("characters"), Tokenizer(strip_html=True), Tokenizer("characters", True)]
+)
+def test_each_way_to_make_tokens_has_its_own_stores(tmp_path, tokenizer):
+    texts = {
+        split: [(f"<b>{text}</b>", label) for text, label in listed] for split, listed in REVIEWS.items()
+    }
+    usual = prepare(tmp_path, ListedCorpus(texts), vocab_size=50)
+    vocabulary, stores = prepare(tmp_path, ListedCorpus(texts), vocab_size=50, tokenizer=tokenizer)
+    assert vocabulary.tokenizer == tokenizer
+    assert fingerprints((vocabulary, stores)) != fingerprints(usual)
+    assert fingerprints(prepare(tmp_path, ListedCorpus(texts), vocab_size=50)) == fingerprints(usual)
+
+
+def test_labels_of_other_classes_have_their_own_stores(tmp_path):
+    corpus = ListedCorpus()
+    _, stores = prepare(tmp_path, corpus)
+    flipped = {split: [(text, 1 - label) for text, label in listed] for split, listed in REVIEWS.items()}
+    other = ListedCorpus(flipped)
+    other.classes = Classes(("positive", "negative"), NEGATIVE_POSITIVE.values[::-1])
+    _, others = prepare(tmp_path, other)
+    for split in SPLITS:
+        assert (others[split].labels[:] == 1 - stores[split].labels[:]).all()
 
 
 def test_a_store_holds_every_token_of_every_review(tmp_path):
