@@ -7,11 +7,18 @@ import tensorflow as tf
 from fakes import relative_error
 
 from trainer import classes
-from trainer.model.classifier import Classifier, Dimensions
+from trainer.model.classifier import Classifier, Dimensions, count_table_values, count_weights, stock_model
+
+STEP = tf.constant(7, tf.int64)
 
 
-def make(*, vocab_size=50, dropout=0.0, seed=0, units=16):
-    return Classifier(Dimensions(vocab_size, 8, units, 12), dropout=dropout, seed=seed)
+def make(*, vocab_size=50, dropout=0.0, token_dropout=0.0, seed=0, units=16, **dimensions):
+    return Classifier(
+        Dimensions(vocab_size, 8, units, 12, **dimensions),
+        dropout=dropout,
+        token_dropout=token_dropout,
+        seed=seed,
+    )
 
 
 def make_batch(*, batch=7, time=13, vocab_size=50, seed=0):
@@ -135,3 +142,76 @@ def test_dropout_draws_for_each_unit_of_each_row_and_scales_what_it_keeps():
 def test_a_logit_above_zero_is_positive():
     correct = classes.is_correct(tf.constant([0.1, -0.1, 0.0, 5.0]), tf.constant([1.0, 1.0, 0.0, 0.0]))
     assert correct.numpy().tolist() == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_a_dropped_token_is_read_as_unknown_in_training_alone():
+    model = make(token_dropout=0.99)
+    token_ids, lengths = make_batch(batch=3)
+    dropped = model._drop_tokens(token_ids, STEP, (0, 1)).numpy()
+    assert set(np.unique(dropped)) <= {0, 1, *np.unique(token_ids)}
+    assert np.mean(dropped == 1) > 0.9
+    assert model(token_ids, lengths).numpy().tobytes() == make()(token_ids, lengths).numpy().tobytes()
+    assert relative_error(model(token_ids, lengths, training_step=STEP), model(dropped, lengths)) < 1e-6
+
+
+def test_which_tokens_are_dropped_is_a_function_of_seed_and_step():
+    token_ids, _ = make_batch(batch=20)
+
+    def dropped(seed, step):
+        model = make(token_dropout=0.5, seed=seed)
+        return model._drop_tokens(token_ids, tf.constant(step, tf.int64), (0, 1)).numpy().tobytes()
+
+    assert dropped(0, 7) == dropped(0, 7)
+    assert len({dropped(0, 7), dropped(0, 8), dropped(1, 7)}) == 3
+
+
+def test_the_share_of_dropped_tokens_is_the_given_one():
+    dropped = make(token_dropout=0.3)._drop_tokens(tf.fill([100, 100], 5), STEP, (0, 1)).numpy()
+    assert 0.27 < np.mean(dropped == 1) < 0.33
+
+
+def test_each_slice_drops_its_part_of_the_batch_whatever_its_length():
+    model, token_ids = make(token_dropout=0.5), tf.fill([8, 10], 5)
+    whole = model._drop_tokens(token_ids, STEP, (0, 1)).numpy()
+    first = model._drop_tokens(token_ids[:4, :6], STEP, (0, 2)).numpy()
+    second = model._drop_tokens(token_ids[4:], STEP, (1, 2)).numpy()
+    assert np.array_equal(first, whole[:4, :6]) and np.array_equal(second, whole[4:])
+
+
+EVERYTHING = {"pooling": ("last", "max", "mean"), "ngrams": 2, "ngram_buckets": 128}
+
+
+@pytest.mark.parametrize("logits", [1, 3])
+def test_the_logits_are_those_of_the_ngrams_and_a_share_of_the_lstm(logits):
+    model = make(logits=logits, **EVERYTHING)
+    randomise(model)
+    for table in (model.ngrams.log_ratios, model.ngrams.weights):
+        table.assign(tf.random.stateless_normal(table.shape, [1, 2]))
+    token_ids, lengths = make_batch()
+    parts = model.parts(token_ids, lengths)
+    expected = parts.ngrams.numpy() + 0.25 * parts.lstm.numpy()
+    assert expected.shape == ((7,) if logits == 1 else (7, 3))
+    assert relative_error(model(token_ids, lengths), expected) < 1e-6
+
+
+@pytest.mark.parametrize("dimensions", [{}, EVERYTHING, {"logits": 3, **EVERYTHING}])
+def test_stock_keras_gives_the_same_logits(dimensions):
+    model = make(**dimensions)
+    randomise(model)
+    if model.ngrams:
+        model.ngrams.weights.assign(tf.random.stateless_normal(model.ngrams.weights.shape, [1, 2]))
+        model.ngrams.log_ratios.assign(tf.random.stateless_normal(model.ngrams.weights.shape, [3, 4]))
+    token_ids = keras.Input(shape=(None,), dtype="int32")
+    logits, copy_weights = stock_model(token_ids, Dimensions(50, 8, 16, 12, **dimensions))
+    copy_weights(model)
+    batch, lengths = make_batch()
+    theirs = keras.Model(token_ids, logits)(batch)
+    assert relative_error(np.squeeze(theirs), np.squeeze(model(batch, lengths))) < 1e-5
+
+
+@pytest.mark.parametrize("dimensions", [{}, EVERYTHING, {"logits": 3, **EVERYTHING}])
+def test_the_weights_are_counted_without_building_a_model(dimensions):
+    model, sizes = make(**dimensions), Dimensions(50, 8, 16, 12, **dimensions)
+    assert count_weights(sizes) == sum(int(np.prod(weight.shape)) for weight in model.trainable_variables)
+    tables = [model.ngrams.log_ratios, model.ngrams.weights] if model.ngrams else []
+    assert count_table_values(sizes) == sum(int(np.prod(table.shape)) for table in tables)

@@ -25,6 +25,8 @@ def shared_train_step(make: Callable) -> Callable:
     @functools.wraps(make)
     def make_train_step(state, replicas, **options):
         step = make(state, replicas, **options)
+        if state.plateau or state.average or state.accumulated or getattr(state.model, "ngrams", None):
+            return step  # It depends on more variables than those below.
         optimizer = {
             name: value for name, value in state.optimizer.get_config().items() if name != "learning_rate"
         }
@@ -49,7 +51,10 @@ def shared_eval_step(make: Callable) -> Callable:
     @functools.wraps(make)
     def make_eval_step(model, replicas, **options):
         kind = ("evaluate", *_kind(model, replicas), str(sorted(options.items())))
-        return _shared(make(model, replicas, **options), kind, model.trainable_variables, replicas)
+        step = make(model, replicas, **options)
+        if getattr(model, "ngrams", None):
+            return step
+        return _shared(step, kind, model.trainable_variables, replicas)
 
     return make_eval_step
 

@@ -15,17 +15,22 @@ NAMES = """
     cache_dir allow_inexact_resume on_nan intra_op_threads inter_op_threads checkpoint split input text
     bad_rows output init_from init_optimizer init_best_metric profile_steps text_column label_column
     held_out_fraction strategy logical_devices connect_secs labels encoding delimiter header tokens
-    strip_html class_weights input_format keep_columns threshold
+    strip_html class_weights input_format keep_columns threshold pooling ngrams ngram_buckets token_dropout
+    accumulate schedule schedule_epochs warmup_steps final_learning_rate plateau_patience plateau_factor
+    ema_momentum
 """
 ON_RESUME = {
     FIXED: """
         seed dataset train_split validation_split test_split vocab_size max_length embedding_dim
         lstm_units dense_units batch_size text_column label_column held_out_fraction labels bad_rows
-        encoding delimiter header tokens strip_html class_weights
+        encoding delimiter header tokens strip_html class_weights pooling ngrams ngram_buckets
+        accumulate schedule schedule_epochs warmup_steps final_learning_rate plateau_patience
+        plateau_factor ema_momentum
     """,
     INEXACT: """
         dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta
         baseline start_from_epoch on_nan intra_op_threads inter_op_threads strategy logical_devices
+        token_dropout
     """,
     FREE: """
         epochs eval_every_steps patience checkpoint_every_steps checkpoint_every_secs max_to_keep

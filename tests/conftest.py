@@ -21,9 +21,9 @@ with importing_tensorflow():
     import tensorflow as tf
     from compare_runs import outcome
     from compiled_steps import shared_eval_step, shared_train_step
-    from fakes import NoStopRequests, corpus_of, tiny
+    from fakes import TOPICS, NoStopRequests, corpus_of, tiny
     from processes import SERVER
-    from reference_runs import STEPS
+    from reference_runs import STEPS, train_to_the_end
 
 from trainer import build, flags, session, steps, train
 from trainer.data.corpus import open_corpus
@@ -161,6 +161,16 @@ def reference_outcome(finished):
 
 
 @pytest.fixture(scope="session")
+def seldom_saved_outcome(build_once, cache_dir):
+    """The outcome of the same run, saved only where it is evaluated; see `train_to_the_end`."""
+
+    def make(folder):
+        train_to_the_end(tiny(folder / "run", cache_dir))
+
+    return outcome(build_once("seldom saved", make) / "run")
+
+
+@pytest.fixture(scope="session")
 def reference(build_once, cache_dir):
     """The same run with the checkpoints of all its steps; to be read, not written."""
 
@@ -231,9 +241,6 @@ def small_disk(tmp_path):
     yield mount
     if mounted:
         subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-TOPICS = ("sports", "Politics & Law", "arts")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from compare_runs import outcome, scalars, tensors
 from fakes import NoStopRequests, command, flags, make_state, set_step, tiny
 from processes import SERVER, popen
 from processes import run as run_forked
-from reference_runs import STEPS, assert_resumes_like
+from reference_runs import STEPS, assert_resumes_like, train_to_the_end
 
 from trainer import files, steps, train
 from trainer.errors import NonFiniteError, StorageError
@@ -149,26 +149,26 @@ def test_a_damaged_newest_checkpoint_is_detected_and_quarantined(run, suffix, ho
     ],
 )
 def test_a_run_with_a_damaged_file_resumes_bit_identically(
-    run, cache_dir, reference, reference_outcome, monkeypatch, name, how
+    run, cache_dir, reference, seldom_saved_outcome, monkeypatch, name, how
 ):
     damage(run / name, how)
     step = COMMITTED - 1 if name.startswith("checkpoints/ckpt") else COMMITTED
     assert_resumes_like(reference, tiny(run, cache_dir), monkeypatch, from_step=step)
     if name in ("checkpoints/ckpt-10.index", "config.flags"):
-        train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
-        assert outcome(run) == reference_outcome
+        train_to_the_end(tiny(run, cache_dir))
+        assert outcome(run) == seldom_saved_outcome
 
 
 @pytest.mark.parametrize("how", ["removed", "cut to 0.5"])
 def test_a_damaged_best_is_rewritten_from_the_periodic_checkpoint_of_its_step(
-    run, cache_dir, reference_outcome, how
+    run, cache_dir, seldom_saved_outcome, how
 ):
     (best,) = (run / "best").glob("*.index")
     shutil.copy(best, run / "checkpoints" / best.name)
     shutil.copy(best.with_suffix(".data-00000-of-00001"), run / "checkpoints")
     damage(best, how)
-    train.run(tiny(run, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(run) == reference_outcome
+    train_to_the_end(tiny(run, cache_dir))
+    assert outcome(run) == seldom_saved_outcome
 
 
 def test_a_damaged_checkpoint_is_a_warning_without_traceback_in_a_real_process(
@@ -335,7 +335,7 @@ class Disk:
 
 @pytest.mark.parametrize(("step", "last_save"), [(0, "save"), (COMMITTED, "save"), (BEST, "save_best")])
 def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(
-    tmp_path, cache_dir, reference_outcome, reference, step, last_save, monkeypatch
+    tmp_path, cache_dir, seldom_saved_outcome, reference, step, last_save, monkeypatch
 ):
     root = tmp_path / "run"
     disk = Disk(root, tmp_path / "links")
@@ -359,8 +359,8 @@ def test_a_power_loss_at_any_sync_of_a_start_or_a_save_loses_nothing(
         again.mkdir()
         disk.restore(state, again)
         if number in (0, len(states) // 2):  # equal states have equal futures
-            train.run(tiny(again, cache_dir), stop_requests=NoStopRequests())
-            assert outcome(again) == reference_outcome
+            train_to_the_end(tiny(again, cache_dir))
+            assert outcome(again) == seldom_saved_outcome
         else:
             newest = checkpoint_files.find(again).newest
             resumed = checkpoint_files.step_of(newest) if newest else 0
@@ -383,7 +383,7 @@ def megabytes(directory):
 
 @pytest.mark.parametrize("share", [0.02, 0.15, 0.3, 0.45, 0.6, 0.8, 0.95])
 def test_after_a_full_disk_a_resume_with_space_is_bit_identical(
-    small_disk, cache_dir, reference, reference_outcome, halfway, no_retry_pauses, monkeypatch, share
+    small_disk, cache_dir, reference, seldom_saved_outcome, halfway, no_retry_pauses, monkeypatch, share
 ):
     folder = small_disk(share * megabytes(halfway))
     with pytest.raises(StorageError, match=rf"{folder}/.* MiB free in {folder}"):
@@ -393,8 +393,8 @@ def test_after_a_full_disk_a_resume_with_space_is_bit_identical(
     step = checkpoint_files.step_of(committed) if committed else 0
     assert_resumes_like(reference, tiny(folder / "run", cache_dir), monkeypatch, from_step=step)
     if share in (0.3, 0.95):
-        train.run(tiny(folder / "run", cache_dir), stop_requests=NoStopRequests())
-        assert outcome(folder / "run") == reference_outcome
+        train_to_the_end(tiny(folder / "run", cache_dir))
+        assert outcome(folder / "run") == seldom_saved_outcome
 
 
 def test_a_save_succeeds_when_space_appears_between_retries(
@@ -451,7 +451,7 @@ def test_a_directory_removed_during_training_ends_the_run_with_one_sentence(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to lose its permissions")
 def test_permissions_lost_during_training_end_the_run_and_keep_what_was_committed(
-    tmp_path, cache_dir, reference_outcome, no_retry_pauses, monkeypatch
+    tmp_path, cache_dir, seldom_saved_outcome, no_retry_pauses, monkeypatch
 ):
     root = tmp_path / "run"
 
@@ -466,8 +466,8 @@ def test_permissions_lost_during_training_end_the_run_and_keep_what_was_committe
         at_step(patch, COMMITTED, as_nobody)
         train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
     assert checkpoint_files.find(root).newest.name == f"ckpt-{COMMITTED - 1}"
-    train.run(tiny(root, cache_dir), stop_requests=NoStopRequests())
-    assert outcome(root) == reference_outcome
+    train_to_the_end(tiny(root, cache_dir))
+    assert outcome(root) == seldom_saved_outcome
 
 
 def test_a_read_only_filesystem_is_reported_in_one_sentence(small_disk, run, cache_dir):

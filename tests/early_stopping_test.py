@@ -7,7 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.run.early_stopping import initial, stop_reason, verdict
+from trainer.run.early_stopping import (
+    initial,
+    initial_plateau,
+    plateau_verdict,
+    stop_reason,
+    verdict,
+)
 
 
 def states_after(values, *, lower_is_better=True, initial_best=None, min_delta=0.0, baseline=None, start=0):
@@ -127,3 +133,43 @@ def test_a_run_stops_after_its_epochs_or_its_patience_and_the_reason_says_which(
     assert stop_reason(step=29, patience=2, **kwargs) == reason
     reason = "no improvement in 1 evaluation in a row, and --patience=1"
     assert stop_reason(step=29, patience=1, **{**kwargs, "waited": 1}) == reason
+
+
+class OfKeras(keras.callbacks.ReduceLROnPlateau):
+    """Keras' own callback, fed with one metric after the other."""
+
+    def __init__(self, **options):
+        super().__init__(monitor="metric", **options)
+        self.set_model(types.SimpleNamespace(optimizer=keras.optimizers.SGD(1.0)))
+        self.on_train_begin()
+
+    def rate_after(self, metric):
+        self.on_epoch_end(0, {"metric": metric})
+        return float(self.model.optimizer.learning_rate.value)
+
+
+@pytest.mark.parametrize("lower_is_better", [True, False])
+@pytest.mark.parametrize(("patience", "min_delta"), [(1, 0.0), (2, 0.0), (2, 0.05), (3, 0.1)])
+def test_the_learning_rate_is_reduced_when_keras_reduces_it(patience, min_delta, lower_is_better):
+    mode = "min" if lower_is_better else "max"
+    theirs = OfKeras(factor=0.5, patience=patience, min_delta=min_delta, mode=mode)
+    ours = initial_plateau(lower_is_better=lower_is_better)
+    for metric in np.random.default_rng(patience).uniform(0, 1, 40).round(2).tolist():
+        ours = plateau_verdict(
+            ours,
+            metric,
+            lower_is_better=lower_is_better,
+            min_delta=min_delta,
+            patience=patience,
+            factor=0.5,
+        )
+        assert ours.scale == pytest.approx(theirs.rate_after(metric))
+    assert ours.scale < 1.0
+
+
+def test_a_metric_that_is_not_finite_is_no_improvement_for_the_learning_rate():
+    rules = {"lower_is_better": True, "min_delta": 0.0, "patience": 2, "factor": 0.1}
+    plateau = initial_plateau(lower_is_better=True)
+    for metric in (1.0, math.nan, -math.inf):
+        plateau = plateau_verdict(plateau, metric, **rules)
+    assert (plateau.reference, plateau.waited, plateau.scale) == (1.0, 0, 0.1)

@@ -1,5 +1,6 @@
 """The encoder."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,15 +17,17 @@ def test_count_weights_counts_the_weights_of_the_layers():
     assert encoder.count_weights(**DIMENSIONS) == sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def test_the_stock_keras_layers_give_the_same_encoding():
-    ours, stock = Encoder(**DIMENSIONS, seed=0), encoder.stock_layers(**DIMENSIONS)
-    token_ids = tf.constant([[3, 4, 5, 0], [7, 8, 9, 10]])
-    vectors = stock[1](stock[0](token_ids))
-    for layer, our_layer in zip(stock, ours.layers, strict=True):
+@pytest.mark.parametrize("pooling", [("last",), ("max",), ("last", "max", "mean")], ids="-".join)
+def test_stock_keras_gives_the_same_encoding(pooling):
+    ours = Encoder(**DIMENSIONS, seed=0, pooling=pooling)
+    texts = keras.Input(shape=(None,), dtype="int32")
+    encoding, layers = encoder.stock_encoding(texts, **DIMENSIONS, pooling=pooling)
+    for layer, our_layer in zip(layers, ours.layers, strict=True):
         layer.set_weights(our_layer.get_weights())
-    vectors = stock[1](stock[0](token_ids))
-    np.testing.assert_allclose(ours(token_ids, tf.constant([3, 4]), training=False), vectors, atol=1e-6)
-    assert vectors.shape == (2, ours.width)
+    token_ids = tf.constant([[3, 4, 5, 0], [7, 8, 9, 10], [2, 0, 0, 0]])
+    vectors = keras.Model(texts, encoding)(token_ids)
+    np.testing.assert_allclose(ours(token_ids, tf.constant([3, 4, 1]), training=False), vectors, atol=1e-6)
+    assert vectors.shape == (3, ours.width)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -55,6 +55,9 @@ def relative_error(actual, expected) -> float:
     )
 
 
+OF_THE_TUTORIAL = {"pooling": "last", "ngrams": 0, "token_dropout": 0.0}
+"""The model alone, without what a new run has beside it; its step is shared by all tests of a process."""
+
 TINY = {
     "dataset": "sample_reviews",
     "train_split": "train[:31]",
@@ -68,6 +71,7 @@ TINY = {
     "batch_size": 4,
     "learning_rate": 0.03,
     "seed": 2,
+    **OF_THE_TUTORIAL,
     "epochs": 3,
     "eval_every_steps": 5,
     "patience": 2,
@@ -98,6 +102,9 @@ def flags(given: dict) -> list[str]:
     return [
         f"--{name}={','.join(value) if name == 'sample_text' else value}" for name, value in given.items()
     ]
+
+
+TOPICS = ("sports", "Politics & Law", "arts")
 
 
 def corpus_of(*names: str, reviews: int = 60) -> Corpus:

@@ -1,5 +1,6 @@
 """The recurrent kernel, compared with the plain loop and with Keras, and bit for bit with itself."""
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -11,8 +12,9 @@ import pytest
 import tensorflow as tf
 from fakes import relative_error
 
-from trainer.model import lstm
+from trainer.model import lstm, lstm_segments
 from trainer.model.lstm import LSTMWeights, bidirectional_lstm
+from trainer.model.pooling import pool
 
 
 def make(*, batch=7, time=13, vocab_size=50, dim=8, units=8, scale=0.3, seed=0):
@@ -29,12 +31,17 @@ def make(*, batch=7, time=13, vocab_size=50, dim=8, units=8, scale=0.3, seed=0):
     )
 
 
-def fast(token_ids, lengths, variables, training=True):
+def fast(token_ids, lengths, variables, training=True, pooling=("last",)):
     embeddings, *rest = (tf.convert_to_tensor(variable) for variable in variables)
     forward, backward = LSTMWeights(*rest[:3]), LSTMWeights(*rest[3:])
     batch = {"token_ids": token_ids, "lengths": lengths}
     return bidirectional_lstm(
-        **batch, embeddings=embeddings, forward=forward, backward=backward, training=training
+        **batch,
+        embeddings=embeddings,
+        forward=forward,
+        backward=backward,
+        training=training,
+        pooling=pooling,
     )
 
 
@@ -47,25 +54,39 @@ def read(tokens, embeddings, kernel, recurrent_kernel, bias):
         return tf.sigmoid(o) * tf.tanh(c), c
 
     zeros = tf.zeros([1, tf.shape(recurrent_kernel)[0]], tf.float64)
-    return tf.foldl(step, tf.gather(embeddings, tokens), (zeros, zeros))[0]
+    return tf.scan(step, tf.gather(embeddings, tokens), (zeros, zeros))[0][:, 0]
 
 
-def plain(token_ids, lengths, variables):
+def pooled(states, name):
+    """One pooling of the states of a direction, [time, units], in the order in which it reads them."""
+    return {"last": states[-1], "max": tf.reduce_max(states, 0), "mean": tf.reduce_mean(states, 0)}[name]
+
+
+def plain(token_ids, lengths, variables, pooling=("last",)):
     """The definition of an LSTM (Hochreiter and Schmidhuber 1997, with forget gates), in float64."""
     embeddings, *rest = (tf.cast(variable, tf.float64) for variable in variables)
     reviews = [tf.constant(review[:length]) for review, length in zip(token_ids, lengths, strict=True)]
-    ends = [
-        [read(review, embeddings, *rest[:3]), read(review[::-1], embeddings, *rest[3:])] for review in reviews
-    ]
-    return tf.concat([tf.concat(both, axis=1) for both in ends], axis=0)
+    zeros = tf.zeros([len(pooling) * 2 * rest[1].shape[0]], tf.float64)
+    rows = []
+    for review in reviews:
+        ways = (review, rest[:3]), (review[::-1], rest[3:])
+        states = [read(tokens, embeddings, *weights) for tokens, weights in ways if tokens.shape[0]]
+        parts = [pooled(way, name) for name in pooling for way in states]
+        rows.append(tf.concat(parts, axis=0) if parts else zeros)
+    return tf.stack(rows)
 
 
-def stock_keras(token_ids, lengths, variables):
-    layer = keras.layers.Bidirectional(keras.layers.LSTM(variables[2].shape[0]))
+def stock_keras(token_ids, lengths, variables, pooling=("last",)):
+    is_plain = pooling == ("last",)
+    layer = keras.layers.Bidirectional(
+        keras.layers.LSTM(variables[2].shape[0], return_sequences=not is_plain)
+    )
     layer.build((None, None, variables[0].shape[1]))
     for weight, variable in zip(layer.trainable_variables, variables[1:], strict=True):
         weight.assign(variable)
-    states = layer(tf.gather(variables[0], token_ids), mask=tf.sequence_mask(lengths, token_ids.shape[1]))
+    mask = tf.sequence_mask(lengths, token_ids.shape[1])
+    states = layer(tf.gather(variables[0], token_ids), mask=mask)
+    states = states if is_plain else pool(states, mask, pooling)
     return states, [variables[0], *(weight.value for weight in layer.trainable_variables)]
 
 
@@ -130,13 +151,82 @@ def test_with_saturated_gates_the_kernel_is_as_exact_as_keras(scale):
 
 
 @pytest.mark.slow
-def test_gradients_of_the_definition_match_finite_differences():
+@pytest.mark.parametrize("pooling", [("last",), ("max", "mean")], ids="-".join)
+def test_gradients_of_the_definition_match_finite_differences(pooling):
     token_ids, lengths, variables = make(batch=2, time=3, vocab_size=4, dim=2, units=2)
     variables = [tf.Variable(tf.cast(variable, tf.float64)) for variable in variables]
-    definition = tf.function(lambda *values: plain(token_ids, lengths, values), autograph=False)
+    definition = tf.function(lambda *values: plain(token_ids, lengths, values, pooling), autograph=False)
     theoretical, numerical = tf.test.compute_gradient(definition, variables)
     for ours, expected in zip(theoretical, numerical, strict=True):
         assert relative_error(ours, expected) < 1e-6
+
+
+POOLINGS = [("max",), ("mean",), ("last", "max", "mean"), ("max", "last")]
+POOLED_CASES = (
+    *("one token", "shorter than a segment", "three segments", "one unit"),
+    "a vocabulary larger than the batch",
+)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids="-".join)
+@pytest.mark.parametrize("case", POOLED_CASES)
+def test_pooled_values_and_gradients_match_the_definition(case, pooling):
+    example, ways = make(**CASES[case]), {"pooling": pooling}
+    for ours, expected in zip(
+        states_and_gradients(functools.partial(fast, **ways), *example),
+        states_and_gradients(functools.partial(plain, **ways), *example),
+        strict=True,
+    ):
+        assert relative_error(ours, expected) < 1e-5
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids="-".join)
+def test_pooled_values_and_gradients_match_keras(pooling):
+    def of_keras(token_ids, lengths, variables):
+        return stock_keras(token_ids, lengths, variables, pooling)
+
+    example = make(batch=5, time=3 * lstm.segment_steps(5) - 2)
+    for ours, theirs in zip(
+        states_and_gradients(functools.partial(fast, pooling=pooling), *example),
+        states_and_gradients(of_keras, *example),
+        strict=True,
+    ):
+        assert relative_error(ours, theirs) < 1e-5
+
+
+def test_a_maximum_below_zero_is_not_that_of_the_padding():
+    token_ids, lengths, variables = make(batch=4, time=30)
+    for bias in variables[3], variables[6]:
+        bias[16:24].assign(tf.fill([8], -5.0))  # the cell's gate
+    lengths[:] = 3, 1, 30, 0
+    maxima = fast(token_ids, lengths, variables, pooling=("max",))
+    assert np.all(maxima[:3] < 0.0) and not np.any(maxima[3])
+    assert relative_error(maxima, plain(token_ids, lengths, variables, ("max",))) < 1e-5
+
+
+def test_the_gradient_of_equal_maxima_goes_to_the_token_that_the_direction_reads_last():
+    # Without kernels, and with a forget gate that is shut, each state is the same.
+    token_ids, lengths = np.int32([[1, 2, 3, 4], [1, 2, 0, 0]]), np.int32([4, 2])
+    _, _, variables = make(vocab_size=5, dim=5, units=1)
+    variables[0].assign(tf.eye(5))
+    for kernel, recurrent_kernel, bias in (variables[1:4], variables[4:7]):
+        kernel.assign(tf.zeros_like(kernel))
+        recurrent_kernel.assign(tf.zeros_like(recurrent_kernel))
+        bias.assign([1.0, -100.0, 1.0, 1.0])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(fast(token_ids, lengths, variables, pooling=("max",)))
+    forward, backward = tape.gradient(loss, [variables[1], variables[4]])
+    assert np.flatnonzero(forward[:, 0]).tolist() == [2, 4]
+    assert np.flatnonzero(backward[:, 0]).tolist() == [1]
+
+
+@pytest.mark.parametrize("segments", [0, 1, 3])
+def test_recomputed_segments_give_the_same_bits_of_poolings(monkeypatch, segments):
+    kernel = functools.partial(fast, pooling=("last", "max", "mean"))
+    example = make(batch=5, time=250)
+    kept = [value.numpy().tobytes() for value in states_and_gradients(kernel, *example)]
+    monkeypatch.setattr(lstm, "_KEPT_SEGMENTS", segments)
+    assert [value.numpy().tobytes() for value in states_and_gradients(kernel, *example)] == kept
 
 
 def test_tokens_beyond_the_length_are_never_read():
@@ -195,9 +285,9 @@ def test_one_trace_serves_all_lengths():
         token_ids, lengths, _ = make(batch=4, time=time)
         assert relative_error(states(token_ids, lengths), plain(token_ids, lengths, variables)) < 1e-5
     assert states.experimental_get_tracing_count() == 1
-    segments = lstm._forward.experimental_get_tracing_count()
+    segments = lstm_segments.forward.experimental_get_tracing_count()
     states(*make(batch=4, time=500)[:2])
-    assert lstm._forward.experimental_get_tracing_count() == segments
+    assert lstm_segments.forward.experimental_get_tracing_count() == segments
 
 
 def test_a_batch_of_static_size_may_follow_one_of_dynamic_size():

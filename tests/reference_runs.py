@@ -18,6 +18,14 @@ from trainer.run.checkpoint_manager import Checkpoints
 
 STEPS = 24
 
+SELDOM = {"checkpoint_every_steps": 0, "checkpoint_every_secs": 0.0}
+"""Settings of a run that saves only where it evaluates, which takes two thirds of the time."""
+
+
+def train_to_the_end(given) -> None:
+    """Trains in this process, with few saves; the outcome to compare with is `seldom_saved_outcome`."""
+    train.run({**given, **SELDOM}, stop_requests=NoStopRequests())
+
 
 class Killed(BaseException):
     """Stands for SIGKILL within one process: nothing of ours catches it."""

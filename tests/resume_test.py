@@ -1,16 +1,17 @@
 """The promise: a run killed at any step and resumed is bit-identical to an uninterrupted one."""
 
+import math
 import shutil
 import subprocess
 import time
 
 import pytest
-from compare_runs import outcome
-from fakes import NoStopRequests, command, tiny
+from compare_runs import outcome, scalars
+from fakes import TOPICS, NoStopRequests, command, corpus_of, tiny
 from processes import popen
-from reference_runs import STEPS, Killed, assert_resumes_like, train_until_killed
+from reference_runs import STEPS, Killed, assert_resumes_like, train_to_the_end, train_until_killed
 
-from trainer import train
+from trainer import build, train
 from trainer.run.checkpoint_manager import Checkpoints
 
 
@@ -27,26 +28,26 @@ def test_resume_after_a_kill_at_any_step_is_bit_identical(
 
 
 @pytest.mark.parametrize("step", [0, 3, 5, 8, 10, 15, 16, 23])
-def test_equal_states_have_equal_futures(tmp_path, cache_dir, killed, reference_outcome, step):
+def test_equal_states_have_equal_futures(tmp_path, cache_dir, killed, seldom_saved_outcome, step):
     given = tiny(shutil.copytree(killed / str(step), tmp_path / "run"), cache_dir)
-    train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == reference_outcome
-    assert reference_outcome["newest"] == f"ckpt-{STEPS}"
+    train_to_the_end(given)
+    assert outcome(tmp_path / "run") == seldom_saved_outcome
+    assert seldom_saved_outcome["newest"] == f"ckpt-{STEPS}"
 
 
 def test_resume_after_many_kills_in_one_epoch_is_bit_identical(
-    tmp_path, cache_dir, reference_outcome, monkeypatch
+    tmp_path, cache_dir, seldom_saved_outcome, monkeypatch
 ):
     given = tiny(tmp_path / "run", cache_dir)
     for step in (9, 10, 13, 15, 15):
         assert train_until_killed(given, monkeypatch, step, committed=step != 15)
-    train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == reference_outcome
+    train_to_the_end(given)
+    assert outcome(tmp_path / "run") == seldom_saved_outcome
 
 
 @pytest.mark.parametrize("step", [5, 15], ids=["a best that is replaced later", "the final best"])
 def test_a_kill_between_the_two_saves_is_repaired_on_resume(
-    tmp_path, cache_dir, reference_outcome, monkeypatch, step
+    tmp_path, cache_dir, seldom_saved_outcome, monkeypatch, step
 ):
     given, save_best = tiny(tmp_path / "run", cache_dir), Checkpoints.save_best
 
@@ -62,16 +63,18 @@ def test_a_kill_between_the_two_saves_is_repaired_on_resume(
     assert not best.exists()
     assert train_until_killed(given, monkeypatch, step + 1, committed=True)
     assert best.exists()
-    train.run(given, stop_requests=NoStopRequests())
-    assert outcome(tmp_path / "run") == reference_outcome
+    train_to_the_end(given)
+    assert outcome(tmp_path / "run") == seldom_saved_outcome
 
 
 @pytest.fixture(scope="module")
-def early_stopped_outcome(tmp_path_factory, cache_dir):
+def early_stopped_outcome(build_once, cache_dir):
     """The outcome of a run that patience stops early."""
-    workdir = tmp_path_factory.mktemp("early_stopped") / "run"
-    train.run(tiny(workdir, cache_dir, **EARLY_STOPPED), stop_requests=NoStopRequests())
-    return outcome(workdir)
+
+    def make(folder):
+        train_to_the_end(tiny(folder / "run", cache_dir, **EARLY_STOPPED))
+
+    return outcome(build_once("early stopped", make) / "run")
 
 
 EARLY_STOPPED = {"patience": 2, "initial_best": 0.0, "baseline": 0.0, "epochs": 20}
@@ -83,14 +86,14 @@ def test_a_run_killed_within_patience_stops_at_the_same_step_for_the_same_reason
 ):
     given = tiny(tmp_path / "run", cache_dir, **EARLY_STOPPED)
     assert train_until_killed(given, monkeypatch, step, committed=True)
-    train.run(given, stop_requests=NoStopRequests())
+    train_to_the_end(given)
     assert outcome(tmp_path / "run") == early_stopped_outcome
     assert b'"no improvement in' in early_stopped_outcome["result.json"]
 
 
 @pytest.mark.parametrize("steps", [[0, 8, 17], [4, 10]])
 def test_a_real_process_killed_by_sigkill_resumes_bit_identically(
-    tmp_path, cache_dir, reference_outcome, steps
+    tmp_path, cache_dir, seldom_saved_outcome, steps
 ):
     workdir = tmp_path / "run"
     given = tiny(workdir, cache_dir)
@@ -100,8 +103,8 @@ def test_a_real_process_killed_by_sigkill_resumes_bit_identically(
             time.sleep(0.001)
         process.kill()
         assert process.wait() == -9
-    train.run(given, stop_requests=NoStopRequests())
-    assert outcome(workdir) == reference_outcome
+    train_to_the_end(given)
+    assert outcome(workdir) == seldom_saved_outcome
 
 
 def test_two_epochs_and_two_more_equal_four(tmp_path, cache_dir):
@@ -120,18 +123,89 @@ def test_a_run_of_three_classes_with_weights_and_f1_resumes_bit_identically(
 ):
     given = tiny(tmp_path / "run", cache_dir, **WEIGHTED)
     assert train_until_killed(given, monkeypatch, step, committed=committed)
-    train.run(given, stop_requests=NoStopRequests())
+    train_to_the_end(given)
     assert outcome(tmp_path / "run") == weighted_topics_outcome
+
+
+EVERYTHING = {
+    "pooling": "last,max,mean",
+    "ngrams": 2,
+    "ngram_buckets": 256,
+    "token_dropout": 0.3,
+    "accumulate": 3,
+    "schedule": "cosine",
+    "warmup_steps": 4,
+    "final_learning_rate": 0.001,
+    "plateau_patience": 1,
+    "ema_momentum": 0.9,
+    "patience": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def outcome_with_everything(build_once, cache_dir):
+    """The outcome of a run with everything that is off by default, that was left alone."""
+    folder = build_once(
+        "everything", lambda folder: train_to_the_end(tiny(folder / "run", cache_dir, **EVERYTHING))
+    )
+    return outcome(folder / "run")
+
+
+@pytest.mark.parametrize(("step", "committed"), [(0, True), (4, True), (5, False), (10, True), (17, True)])
+def test_a_run_with_everything_switched_on_resumes_bit_identically(
+    tmp_path, cache_dir, outcome_with_everything, monkeypatch, step, committed
+):
+    given = tiny(tmp_path / "run", cache_dir, **EVERYTHING)
+    assert train_until_killed(given, monkeypatch, step, committed=committed)
+    train_to_the_end(given)
+    assert outcome(tmp_path / "run") == outcome_with_everything
+
+
+def learning_rates(points):
+    return {
+        step: values[0]
+        for (run, tag, step), values in points.items()
+        if (run, tag) == ("train", "learning_rate")
+    }
+
+
+def test_with_everything_switched_on_the_learning_rate_warms_up_falls_and_is_reduced(outcome_with_everything):
+    rates = learning_rates(outcome_with_everything["points"])
+
+    def scheduled(step):
+        warm = min((step + 1) / 4, 1.0)
+        return warm * (0.001 + 0.029 * 0.5 * (1 + math.cos(math.pi * step / 24)))
+
+    assert rates[3] == pytest.approx(scheduled(2), rel=1e-5)
+    reductions = {step: round(math.log2(scheduled(step - 1) / rate), 4) for step, rate in rates.items()}
+    assert set(reductions.values()) <= {0, 1, 2, 3, 4}
+    assert reductions[24] >= 1
+
+
+def test_two_epochs_of_a_schedule_and_two_more_follow_the_schedule_of_the_first_start(tmp_path, cache_dir):
+    given = tiny(
+        tmp_path / "run", cache_dir, patience=0, epochs=2, schedule="linear", final_learning_rate=0.003
+    )
+    train.run(given, stop_requests=NoStopRequests())
+    train.run({**given, "epochs": 3}, stop_requests=NoStopRequests())
+    rates = learning_rates(scalars(tmp_path / "run" / "summaries"))
+    assert rates[18] == rates[24] == pytest.approx(0.003)
+    assert rates[9] == pytest.approx(0.03 - 0.027 * 8 / 16, rel=1e-4)
 
 
 WEIGHTED = {"monitor": "val_f1", "class_weights": "balanced", "patience": 0, "train_split": "train[:32]"}
 
 
-@pytest.fixture
-def weighted_topics_outcome(tmp_path, cache_dir, topics):
+@pytest.fixture(scope="module")
+def weighted_topics_outcome(build_once, cache_dir):
     """The outcome of a run of three classes that was left alone."""
-    train.run(tiny(tmp_path / "alone", cache_dir, **WEIGHTED), stop_requests=NoStopRequests())
-    alone = outcome(tmp_path / "alone")
+
+    def make(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, "open_corpus", lambda config: corpus_of(*TOPICS))
+            train_to_the_end(tiny(folder / "run", cache_dir, **WEIGHTED))
+
+    alone = outcome(build_once("weighted topics", make) / "run")
     assert {step for run, tag, step in alone["points"] if (run, tag) == ("validation", "f1")} == {
         5,
         10,

@@ -9,6 +9,7 @@ from trainer import build, classes, metrics, prepare, steps, train
 from trainer.data.input_pipeline import Batch, evaluation_batches
 from trainer.model.classifier import Classifier, Dimensions
 from trainer.run.distribution import Replicas
+from trainer.schedule import Schedule
 from trainer.session import open_session
 
 
@@ -36,7 +37,7 @@ def make_train_step(session, *, clip_norm, is_shared=True):
     One that is not shared with other sessions is traced anew, and sees what a test has replaced.
     """
     make = train.make_train_step if is_shared else steps.make_train_step
-    step = make(session.state, session.replicas, batch_size=4, clip_norm=clip_norm)
+    step = make(session.state, session.replicas, batch_size=4, updates=steps.Updates(clip_norm=clip_norm))
     return lambda batch: step((batch,), 0.0).numpy()[:2]
 
 
@@ -97,7 +98,7 @@ def test_gradients_are_clipped_by_their_global_norm(session):
 
 
 def test_the_step_is_traced_once_whatever_the_lengths(session):
-    train_step = steps.make_train_step(session.state, session.replicas, batch_size=4, clip_norm=0.0)
+    train_step = steps.make_train_step(session.state, session.replicas, batch_size=4)
     for time in (1, 5, 40, 7, 200):
         train_step((make_batch(time=time),), 0.0)
     assert train_step.experimental_get_tracing_count() == 1
@@ -180,7 +181,7 @@ def test_the_sums_of_a_step_of_three_classes_are_exact(session_of_three):
 def test_class_weights_multiply_the_trained_loss_and_leave_the_metrics(session_of_three):
     batch, state = batch_of_three(), session_of_three.state
     losses = classes.exact_losses(state.model(batch.token_ids, batch.lengths).numpy(), batch.labels.numpy())
-    options = {"batch_size": 4, "clip_norm": 0.0, "class_weights": (1.0, 3.0, 0.5)}
+    options = {"batch_size": 4, "class_weights": (1.0, 3.0, 0.5)}
     step = train.make_train_step(state, session_of_three.replicas, **options)
     reported_loss = step((batch,), 0.0).numpy()[0]
     assert reported_loss == pytest.approx((losses[0] + 0.5 * losses[1] + 3.0 * losses[2]) / 3, rel=1e-6)
@@ -245,3 +246,121 @@ def test_an_evaluation_may_sum_the_confusion_matrix_and_keeps_the_bits_of_loss_a
     assert confusion.sum() == 300
     assert evaluated.f1 == metrics.f1(confusion.tolist())
     assert 0.0 < evaluated.f1 < 1.0
+
+
+def open_with(tmp_path, cache_dir, name, **settings):
+    given = tiny(tmp_path / name, cache_dir, **{"dropout": 0.0, **settings})
+    return open_session(given, stop_requests=NoStopRequests())
+
+
+def halves(batch):
+    return [
+        Batch(*(part[2 * half : 2 * half + 2] for part in batch[:4]), tf.constant(2.0)) for half in (0, 1)
+    ]
+
+
+def weights(model):
+    return [weight.numpy() for weight in model.trainable_variables]
+
+
+def test_two_accumulated_halves_change_the_weights_as_the_whole_batch_does(tmp_path, cache_dir, session):
+    make_train_step(session, clip_norm=0.0)(make_batch())
+    other = open_with(tmp_path, cache_dir, "other", accumulate=2)
+    before = weights(other.state.model)
+    step = steps.make_train_step(
+        other.state, other.replicas, batch_size=2, updates=steps.Updates(accumulate=2)
+    )
+    for half in halves(make_batch()):
+        assert all(map(np.array_equal, weights(other.state.model), before))
+        step((half,), 0.0)
+    for ours, expected in zip(weights(other.state.model), weights(session.state.model), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+    assert not any(np.any(sums.numpy()) for sums in other.state.accumulated)
+    assert int(other.state.optimizer.iterations.numpy()) == 1
+
+
+def test_accumulated_batches_count_by_their_reviews(tmp_path, cache_dir):
+    batch = make_batch()
+    state = open_with(tmp_path, cache_dir, "run", accumulate=2).state
+    model = state.model
+    with tf.GradientTape() as tape:
+        losses = classes.losses(model(batch.token_ids, batch.lengths), batch.labels)
+        loss = (losses[0] + losses[2] + losses[3]) / 3.0
+    expected = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+    first, second = halves(batch)
+    first = first._replace(weights=tf.constant([1.0, 0.0]), reviews=tf.constant(1.0))
+    seen = []
+    state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
+    replicas = open_with(tmp_path, cache_dir, "other").replicas
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf, "function", lambda *_, **__: lambda function: function)
+        step = steps.make_train_step(state, replicas, batch_size=2, updates=steps.Updates(accumulate=2))
+    for half in (first, second):
+        step((half,), tf.constant(0.0, tf.float64))
+    for ours, theirs in zip(seen, expected, strict=True):
+        np.testing.assert_allclose(ours, tf.convert_to_tensor(theirs), atol=1e-6)
+
+
+def test_the_average_follows_the_weights(tmp_path, cache_dir):
+    state = open_with(tmp_path, cache_dir, "run", ema_momentum=0.9).state
+    replicas = open_with(tmp_path, cache_dir, "other").replicas
+    step = steps.make_train_step(state, replicas, batch_size=4, updates=steps.Updates(ema_momentum=0.9))
+    expected = [weight.astype(np.float64) for weight in weights(state.model)]
+    for number in range(20):
+        step((make_batch(),), 0.0)
+        momentum = min(0.9, (1 + number) / (10 + number))
+        expected = [
+            momentum * average + (1 - momentum) * weight
+            for average, weight in zip(expected, weights(state.model), strict=True)
+        ]
+    for ours, theirs in zip(weights(state.average), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert state.evaluated is state.average
+
+
+NGRAMS = {"ngrams": 2, "ngram_buckets": 512}
+
+
+def test_the_lstm_learns_as_if_there_were_no_ngrams(tmp_path, cache_dir, session):
+    other = open_with(tmp_path, cache_dir, "other", **NGRAMS)
+    make_train_step(session, clip_norm=0.0)(make_batch())
+    make_train_step(other, clip_norm=0.0)(make_batch())
+    for ours, expected in zip(weights(other.state.model), weights(session.state.model), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_a_step_moves_the_ngrams_of_a_review_by_its_own_error(tmp_path, cache_dir):
+    other = open_with(tmp_path, cache_dir, "other", **NGRAMS)
+    ngrams, batch = other.state.model.ngrams, make_batch()
+    assert np.any(ngrams.log_ratios.numpy()), "a new run has counted them"
+    features = ngrams.features(batch.token_ids, batch.lengths)
+    expected = np.zeros([512, 1])
+    errors = 0.5 - batch.labels.numpy()  # the weights are zeros
+    np.add.at(expected, features.buckets.numpy(), features.values * errors[features.rows][:, None])
+    make_train_step(other, clip_norm=0.0)(batch)
+    np.testing.assert_allclose(ngrams.weights.numpy(), -16.0 * expected, atol=1e-5)
+
+
+def test_the_metrics_of_a_step_are_those_of_the_joined_logits(tmp_path, cache_dir):
+    other = open_with(tmp_path, cache_dir, "other", **NGRAMS)
+    step, batch = make_train_step(other, clip_norm=0.0), make_batch()
+    for _ in range(3):
+        logits = other.state.model(batch.token_ids, batch.lengths)
+        other.state.reset_since_evaluation()
+        step(batch)
+    expected = np.sum(classes.losses(logits, batch.labels).numpy(), dtype=np.float64)
+    assert other.state.since_evaluation.numpy()[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_schedule_is_a_factor_of_both_learning_rates(tmp_path, cache_dir):
+    other = open_with(tmp_path, cache_dir, "other", **NGRAMS)
+    updates = steps.Updates(learning_rate=0.2, schedule=Schedule("linear", steps=4))
+    step = steps.make_train_step(other.state, other.replicas, batch_size=4, updates=updates)
+    moved, before = [], other.state.model.ngrams.weights.numpy()
+    for expected in (0.2, 0.15, 0.1, 0.05, 0.0):
+        step((make_batch(),), 0.0)
+        assert float(other.state.optimizer.learning_rate.numpy()) == pytest.approx(expected)
+        after = other.state.model.ngrams.weights.numpy()
+        moved.append(np.any(after != before))
+        before = after
+    assert moved == [True, True, True, True, False]

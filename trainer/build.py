@@ -12,6 +12,7 @@ from trainer.labels import Classes
 from trainer.model.classifier import Classifier, Dimensions
 from trainer.run.distribution import Replicas
 from trainer.run.state import Adam, TrainState
+from trainer.schedule import Schedule
 
 
 def open_corpus(config: Config) -> corpus.Corpus:
@@ -64,12 +65,30 @@ def dimensions_of(config: Config, vocab_size: int, classes: Classes) -> Dimensio
         lstm_units=config.lstm_units,
         dense_units=config.dense_units,
         logits=classes.logits,
+        pooling=tuple(config.pooling.split(",")),
+        ngrams=config.ngrams,
+        ngram_buckets=config.ngram_buckets,
     )
 
 
 def make_model(config: Config, vocab_size: int, classes: Classes) -> Classifier:
     """The classifier that the config describes, with its initial weights."""
-    return Classifier(dimensions_of(config, vocab_size, classes), dropout=config.dropout, seed=config.seed)
+    return Classifier(
+        dimensions_of(config, vocab_size, classes),
+        dropout=config.dropout,
+        token_dropout=config.token_dropout,
+        seed=config.seed,
+    )
+
+
+def schedule_of(config: Config, steps_per_epoch: int) -> Schedule:
+    """How the config changes the learning rate."""
+    return Schedule(
+        name=config.schedule,
+        steps=config.schedule_epochs * steps_per_epoch,
+        warmup_steps=config.warmup_steps,
+        final=config.final_learning_rate / config.learning_rate,
+    )
 
 
 def make_state(
@@ -86,6 +105,9 @@ def make_state(
     """
     with replicas.scope():
         model = make_model(config, vocab_size, classes)
+        average = make_model(config, vocab_size, classes) if config.ema_momentum else None
+        if average:
+            average.ngrams = model.ngrams
         optimizer = Adam(config.learning_rate, name="adam")
         optimizer.build(model.trainable_variables)
     return TrainState(
@@ -93,5 +115,8 @@ def make_state(
         optimizer=optimizer,
         lower_is_better=config.lower_is_better,
         initial_best=config.initial_best,
+        average=average,
+        accumulates=config.accumulate > 1,
+        has_plateau=config.plateau_patience > 0,
         **texts,
     )

@@ -1,7 +1,7 @@
 """Every setting, defined once: its default, its meaning, its bounds, and whether it may change on resume.
 
-The fields of `Config` are the flags. Precedence: the command line (or its flagfile), then the value stored
-with the run, then the default.
+The fields of `Config` are the flags; those of data, model and training are in `config_training`.
+Precedence: the command line (or its flagfile), then the value stored with the run, then the default.
 """
 
 import dataclasses
@@ -10,20 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer import config_checks, metrics
-from trainer.fields import FIXED, FREE, INEXACT, NOT_STORED, define
+from trainer.config_training import TrainingSettings
+from trainer.fields import FREE, INEXACT, NOT_STORED, define
 
 Settings = Mapping[str, Any]  # some fields of a `Config`, by name
 
 PATHS = ("workdir", "cache_dir", "init_from", "checkpoint", "input", "output")
-_MODES = ("train", "evaluate", "predict", "export", "inspect")
 _SAMPLE_TEXT = (
     "The movie was cool. The animation and the graphics were out of this world. I would recommend this movie."
 )
 # The sections of --help.
-_run = functools.partial(define, "Run")
-_data = functools.partial(define, "Data")
-_model = functools.partial(define, "Model")
-_training = functools.partial(define, "Training")
 _evaluation = functools.partial(define, "Evaluation")
 _saving = functools.partial(define, "Saving")
 _speed = functools.partial(define, "Speed")
@@ -33,131 +29,12 @@ _after = functools.partial(define, "After training", NOT_STORED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(TrainingSettings):
     """The settings of one start; valid by construction.
 
     Raises:
       InputError: when settings contradict each other; the message names the flags.
     """
-
-    mode: str = _run(NOT_STORED, "train", "What to do with the run.", choices=_MODES)
-    workdir: str = _run(NOT_STORED, "", "Run directory; the same command again resumes from it. Required.")
-    allow_inexact_resume: bool = _run(
-        NOT_STORED, False, "Resume even if versions, machine or inexact flags differ from the run's."
-    )
-    seed: int = _run(FIXED, 0, "Determines initial weights, order of reviews and dropout.", lower=0)
-
-    dataset: str = _data(
-        FIXED,
-        "sample_reviews",
-        "'sample_reviews' (synthetic, generated here); the name of a TFDS text dataset; or the path of own "
-        "reviews: a csv, tsv, jsonl, json or parquet file, compressed or not; a folder with a folder of "
-        "texts for each class; or a folder with one of these for each split. A prefix, as in csv:reviews.txt "
-        "or folder:reviews, states the kind.",
-    )
-    text_column: str = _data(
-        FIXED,
-        "text",
-        "Name of the TFDS feature, column or key that holds the texts, or the number of the column, from 1 "
-        "on; several, as in title,body, are joined.",
-        alias="text_key",
-    )
-    label_column: str = _data(
-        FIXED, "label", "Name or number of the one that holds the labels.", alias="label_key"
-    )
-    labels: str = _data(
-        FIXED,
-        "",
-        "The labels in the order of their classes, as in neg,pos; or classes with their labels, as in "
-        "negative=1,2;positive=4,5. Other reviews are left out. Empty: each label is a class.",
-    )
-    bad_rows: str = _data(
-        FIXED,
-        "",
-        "What to do with an invalid row of own reviews; empty: stop in training; of --input, skip.",
-        choices=("", "stop", "skip"),
-    )
-    encoding: str = _data(
-        FIXED, "", "Encoding of own reviews, as in cp1252; empty: UTF-8, or UTF-16 with a byte order mark."
-    )
-    delimiter: str = _data(
-        FIXED, "", "What separates the columns of a csv or tsv, as in ';' or tab; empty: recognised."
-    )
-    header: str = _data(
-        FIXED,
-        "auto",
-        "Whether the first row of a csv or tsv names the columns; auto: recognised.",
-        choices=("auto", "first_row", "none"),
-    )
-    data_dir: str = _data(
-        NOT_STORED,
-        "",
-        "Folder of TFDS' prepared datasets; empty: TFDS' own default, or TFDS_DATA_DIR if set. For own "
-        "reviews, the folder that relative paths start from.",
-    )
-    cache_dir: str = _data(
-        NOT_STORED, "", "Folder of encoded corpora, shared by runs; empty: the user's cache folder."
-    )
-    train_split: str = _data(
-        FIXED, "train", "Reviews to train on and to build the vocabulary from, in TFDS' split syntax."
-    )
-    validation_split: str = _data(
-        FIXED, "validation", "Reviews that decide best and patience; empty: no evaluation."
-    )
-    test_split: str = _data(
-        FIXED, "test", "Reviews that the best checkpoint is evaluated on at the end; empty: none."
-    )
-    held_out_fraction: float = _data(
-        FIXED,
-        0.1,
-        "For a corpus without a validation or a test split: the share of train held out for each of those "
-        "that are named.",
-        above=0.0,
-        upper=0.4,
-    )
-    vocab_size: int = _data(FIXED, 1000, "Size of the vocabulary, including '' and '[UNK]'.", lower=3)
-    max_length: int = _data(FIXED, 0, "Most tokens read, from the start of a review; 0: all.", lower=0)
-    tokens: str = _data(
-        FIXED,
-        "words",
-        "What a text is split into; characters are for scripts without spaces.",
-        choices=("words", "characters"),
-    )
-    strip_html: bool = _data(FIXED, False, "Remove HTML tags and entities from the texts.")
-
-    embedding_dim: int = _model(FIXED, 64, "Size of a token's embedding.", lower=1)
-    lstm_units: int = _model(FIXED, 64, "Units of the LSTM in each direction.", lower=1)
-    dense_units: int = _model(FIXED, 64, "Units of the dense layer before the logit.", lower=1)
-    dropout: float = _model(
-        INEXACT, 0.0, "Share of the LSTM's output dropped in training.", lower=0.0, upper=0.99
-    )
-
-    init_from: str = _training(
-        NOT_STORED,
-        "",
-        "Another run, whose best checkpoint is used, or a checkpoint: a new run starts with its weights.",
-    )
-    init_optimizer: bool = _training(NOT_STORED, False, "Also copy the optimizer of --init_from.")
-    init_best_metric: bool = _training(
-        NOT_STORED, False, "Also use the best metric of --init_from, as --initial_best."
-    )
-    epochs: int = _training(FREE, 10, "Passes over the training reviews, in total.", lower=1)
-    batch_size: int = _training(FIXED, 64, "Reviews per training step.", lower=1, upper=2**16)
-    learning_rate: float = _training(INEXACT, 1e-4, "Adam's learning rate, constant.", above=0.0)
-    clip_norm: float = _training(
-        INEXACT, 0.0, "Global norm that gradients are clipped to; 0: no clipping.", lower=0.0
-    )
-    class_weights: str = _training(
-        FIXED,
-        "",
-        "Weight of each class in the training loss: balanced, or as in spam=2.5,ham=1; empty: 1 for all.",
-    )
-    on_nan: str = _training(
-        INEXACT,
-        "stop",
-        "If the loss or a gradient is NaN or infinite: stop without saving that step, or continue.",
-        choices=("stop", "continue"),
-    )
 
     eval_every_steps: int = _evaluation(FREE, 0, "Steps between evaluations; 0: once an epoch.", lower=0)
     validation_steps: int = _evaluation(

@@ -1,7 +1,7 @@
 """Exports the trained model: a SavedModel that takes raw texts, and a .keras file that stock Keras loads.
 
     export/saved_model/<step>/   one folder for each step, the layout of TensorFlow Serving
-    export/model.keras           a Sequential: TextVectorization, Embedding, Bidirectional(LSTM), two Dense
+    export/model.keras           a keras.Model: TextVectorization, Embedding, Bidirectional(LSTM), two Dense
 
 Both consist of stock Keras layers and do not need this program. Each export is reloaded and must reproduce
 the run's probabilities before it replaces an older one.
@@ -24,7 +24,7 @@ from trainer.config import Settings
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.inference import logits_of, make_predict_step
-from trainer.model.classifier import stock_layers
+from trainer.model.classifier import stock_model as stock_logits
 from trainer.run.event_files import storage_errors
 from trainer.trained_model import TrainedModel
 
@@ -71,7 +71,7 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def stock_model(trained: TrainedModel) -> keras.Sequential:
+def stock_model(trained: TrainedModel) -> keras.Model:
     """The classifier as Keras layers, raw texts to logits; compiled for `fit`, with a fresh optimizer."""
     config = trained.config
     vectorization = keras.layers.TextVectorization(
@@ -80,15 +80,16 @@ def stock_model(trained: TrainedModel) -> keras.Sequential:
         output_sequence_length=config.max_length or None,
         split="whitespace" if config.tokens == "words" else "character",
     )
-    layers = stock_layers(build.dimensions_of(config, len(trained.vocabulary), trained.classes))
-    stock = keras.Sequential([keras.Input(shape=(), dtype="string"), vectorization, *layers])
+    dimensions = build.dimensions_of(config, len(trained.vocabulary), trained.classes)
+    texts = keras.Input(shape=(), dtype="string")
+    logits, copy_weights = stock_logits(vectorization(texts), dimensions)
+    stock = keras.Model(texts, logits)
     stock.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.clip_norm or None),
         loss=classes.keras_loss(trained.classes.logits),
         metrics=classes.keras_metrics(trained.classes.logits),
     )
-    for layer, trained_layer in zip(layers, trained.model.layers, strict=True):
-        layer.set_weights(trained_layer.get_weights())
+    copy_weights(trained.model)
     stock.optimizer.build(stock.trainable_variables)
     return stock
 
@@ -105,14 +106,14 @@ def _words(vocabulary: Vocabulary) -> list[str]:
     return words
 
 
-def _save(model: keras.Sequential, path: str, trained: TrainedModel) -> None:
+def _save(model: keras.Model, path: str, trained: TrainedModel) -> None:
+    (vectorization,) = (layer for layer in model.layers if isinstance(layer, keras.layers.TextVectorization))
+    logits_of_ids = keras.Model(vectorization.output, model.output)
+
     def serve(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        vectorization, *layers = model.layers
         # One more token of padding, for a batch in which every review is empty.
-        values = tf.pad(vectorization(trained.vocabulary.tokenizer.stripped(texts)), [[0, 0], [0, 1]])
-        for layer in layers:
-            values = layer(values)
-        return classes.serving_outputs(values, trained.classes.names)
+        token_ids = tf.pad(vectorization(trained.vocabulary.tokenizer.stripped(texts)), [[0, 0], [0, 1]])
+        return classes.serving_outputs(logits_of_ids(token_ids), trained.classes.names)
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -130,7 +131,8 @@ def _save(model: keras.Sequential, path: str, trained: TrainedModel) -> None:
 
 def _load_keras(path: str, texts: tf.Tensor) -> np.ndarray:
     # The logits of some texts, computed by the exported file, in the shape of `logits_of`.
-    logits = keras.models.load_model(path)(texts).numpy()
+    # Compiled, because outside a graph Keras' LSTM takes milliseconds for each token.
+    logits = tf.function(keras.models.load_model(path), autograph=False)(texts).numpy()
     return logits[:, 0] if logits.shape[1] == 1 else logits
 
 

@@ -19,6 +19,8 @@ class OnResume(enum.Enum):
 
 FIXED, INEXACT, FREE, NOT_STORED = OnResume
 
+POOLINGS = ("last", "max", "mean", "last,max", "last,mean", "max,mean", "last,max,mean")
+
 
 def define(
     section: str,
@@ -32,6 +34,7 @@ def define(
     choices: tuple[str, ...] | None = None,
     modes: tuple[str, ...] = (),
     alias: str | None = None,
+    before: Any = None,
 ) -> Any:
     """A dataclass field with the metadata that its flag needs.
 
@@ -46,11 +49,12 @@ def define(
       choices: the allowed values.
       modes: the modes that accept it; empty: all.
       alias: another name of its flag.
+      before: its value in runs of versions that did not have it, if not the default.
     """
     if isinstance(default, int) and not isinstance(default, bool) and upper is None:
         upper = 2**31 - 1
     metadata = {"section": section, "on_resume": on_resume, "help": help, "modes": modes, "alias": alias}
-    metadata |= {"lower": lower, "above": above, "upper": upper, "choices": choices}
+    metadata |= {"lower": lower, "above": above, "upper": upper, "choices": choices, "before": before}
     return dataclasses.field(default=default, metadata=types.MappingProxyType(metadata))
 
 

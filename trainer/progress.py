@@ -125,7 +125,7 @@ def warn_if_nothing_was_learned(session: Session, split: str, loss: float, accur
 def classify_sample_texts(session: Session) -> list[SampleText]:
     """Classifies and logs each --sample_text."""
     texts, max_length = session.config.sample_text, session.config.max_length
-    logits = logits_of(session.state.model, session.data.vocabulary, texts, max_length=max_length)
+    logits = logits_of(session.state.evaluated, session.data.vocabulary, texts, max_length=max_length)
     results: list[SampleText] = []
     classes = session.data.classes
     for text, prediction in zip(texts, predictions(logits, classes.names), strict=True):

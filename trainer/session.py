@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from absl import logging
 
-from trainer import build, compatibility, flagfile, metrics, training_data, warm_start
+from trainer import build, compatibility, flagfile, metrics, ngram_counts, training_data, warm_start
 from trainer.config import Config, Settings
 from trainer.data import input_pipeline
 from trainer.errors import StorageError
@@ -123,7 +123,7 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
         logging.set_verbosity(logging.WARNING)  # The chief logs for all.
     replicas.share(start.directory, workdir.token(start.directory))
     source = _warm_start_source(start)
-    start = dataclasses.replace(start, config=_settle(start.config, source))
+    start = dataclasses.replace(start, config=_settle(start, source))
     newest = start.found.newest
     data = training_data.open_data(start.config, is_new=newest is None and replicas.is_chief)
     if newest and len(data.classes) == 2:
@@ -151,7 +151,7 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
 def _eval_step(settings: Config, classes: Classes, state: TrainState, replicas: Replicas) -> EvalStep:
     needs_confusion = metrics.needs_confusion(settings.monitor, len(classes))
     return make_eval_step(
-        state.model,
+        state.evaluated,
         replicas,
         confusion_of=len(classes) if needs_confusion else 0,
         with_scores=metrics.needs_scores(settings.monitor),
@@ -163,11 +163,15 @@ def _warm_start_source(start: Start) -> TrainedModel | None:
     return warm_start.open_source(start.config) if start.config.init_from and is_new else None
 
 
-def _settle(settings: Config, source: TrainedModel | None) -> Config:
+def _settle(start: Start, source: TrainedModel | None) -> Config:
     # Fills in settings that depend on what the first start finds. They are stored with the others: later
     # starts read them from the checkpoint. It can fail, so it comes before the data, which may take minutes.
+    settings = start.config
+    if settings.schedule != "constant" and not settings.schedule_epochs:
+        epochs = start.stored.get("schedule_epochs") or settings.epochs
+        settings = dataclasses.replace(settings, schedule_epochs=epochs)
     if source and settings.init_best_metric:
-        return dataclasses.replace(settings, initial_best=warm_start.best_metric_of(source, settings))
+        settings = dataclasses.replace(settings, initial_best=warm_start.best_metric_of(source, settings))
     return settings
 
 
@@ -245,4 +249,6 @@ def _restore(
             logging.info("The run already has checkpoints: --init_from=%s is ignored.", settings.init_from)
     elif source:
         warm_start.copy_weights(source, settings, state, data.vocabulary, data.classes)
+    if not newest:
+        ngram_counts.set_counts(state.model, settings, data)
     return checkpoints

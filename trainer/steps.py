@@ -1,8 +1,9 @@
 """The compiled training and evaluation steps: only mathematics, on one replica or several."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,7 @@ from trainer.data.input_pipeline import Batch, batch_spec
 from trainer.metrics import Metrics
 from trainer.run.distribution import Replicas, sum_over_replicas
 from trainer.run.state import Model, Sums, TrainState
+from trainer.schedule import Schedule
 
 EVALUATION_BATCH_SIZE = 256  # reviews per replica
 
@@ -28,12 +30,33 @@ def _signature(rows: int, replicas: Replicas) -> list[object]:
     return [(batch_spec(rows),) * len(replicas.local), tf.TensorSpec([], tf.float64)]
 
 
+class Updates(NamedTuple):
+    """How the gradients of a step change the weights.
+
+    Attributes:
+      learning_rate: the optimizer's, before any schedule.
+      schedule: what it is multiplied by.
+      clip_norm: global norm that gradients are clipped to; 0.0: no clipping.
+      accumulate: the steps whose gradients are averaged for one change.
+      ema_momentum: of the moving average of the weights, if the state has one.
+    """
+
+    learning_rate: float = 0.0
+    schedule: Schedule = Schedule()
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    ema_momentum: float = 0.0
+
+
+_PLAIN = Updates()
+
+
 def make_train_step(
     state: TrainState,
     replicas: Replicas,
     *,
     batch_size: int,
-    clip_norm: float,
+    updates: Updates = _PLAIN,
     class_weights: Sequence[float] = (),
 ) -> TrainStep:
     """Compiles the step (slices of a batch, stop request) -> float64 [3], which updates the state.
@@ -42,40 +65,144 @@ def make_train_step(
     global norm of the gradients, and sum of the stop requests. Each review's loss is multiplied by its class'
     weight, if there are any; the metrics are not.
     """
-    model, optimizer = state.model, state.optimizer
-    variables = model.trainable_variables
-    rows = input_pipeline.slice_rows(batch_size, replicas.count)
+    make = functools.partial(
+        _compiled_step,
+        state,
+        replicas,
+        rows=input_pipeline.slice_rows(batch_size, replicas.count),
+        updates=updates,
+        class_weights=class_weights,
+    )
+    changing = make(changes_weights=True)
+    if updates.accumulate == 1:
+        return changing
+    accumulating = make(changes_weights=False)
 
+    def step(batches: Slices, stop: float) -> tf.Tensor:
+        is_last = (int(state.step) + 1) % updates.accumulate == 0
+        return (changing if is_last else accumulating)(batches, stop)
+
+    return step
+
+
+def _compiled_step(
+    state: TrainState,
+    replicas: Replicas,
+    *,
+    rows: int,
+    updates: Updates,
+    class_weights: Sequence[float],
+    changes_weights: bool,
+) -> TrainStep:
+    # A step that changes the weights, or one that only accumulates its gradients.
     @tf.function(autograph=False, input_signature=_signature(rows, replicas))
     def train_step(batches: Slices, stop: tf.Tensor) -> tf.Tensor:
-        def step_of_replica(number: int) -> tuple[tf.Tensor, tf.Tensor]:
-            batch = batches[number - replicas.local.start]
-            position = (number, replicas.count)
-            with tf.GradientTape() as tape:
-                logits = model(batch.token_ids, batch.lengths, training_step=state.step, position=position)
-                losses = batch.weights * classes.losses(logits, batch.labels)
-                weighted = (
-                    losses * classes.weights_of(batch.labels, class_weights) if class_weights else losses
-                )
-                loss = tf.reduce_sum(weighted) / batch.reviews
-            gradients = tape.gradient(loss, [variable.value for variable in variables])
-            sums = _sums(batch, logits, losses)
-            # Dense, because the norm of sparse gradients counts repeated tokens separately.
-            gradients = sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
-            values = [tf.cast(value, tf.float64) for value in (*sums, loss, stop)]
-            *total_sums, total_loss, total_stop = tf.unstack(sum_over_replicas(tf.stack(values)))
-            norm = tf.linalg.global_norm(gradients)
-            if clip_norm:
-                gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
-            optimizer.apply(gradients, variables)
-            return tf.stack(total_sums), tf.stack([total_loss, tf.cast(norm, tf.float64), total_stop])
+        factor = _learning_rate_factor(state, updates.schedule)
+        if factor is not None:
+            state.optimizer.learning_rate.assign(updates.learning_rate * factor)
 
-        sums, returned = replicas.run(step_of_replica)
+        def step_of_replica(number: int) -> tuple[Any, ...]:
+            batch = batches[number - replicas.local.start]
+            results, gradients, of_ngrams = _gradients(state, replicas, number, batch, stop, class_weights)
+            if state.accumulated:
+                gradients = _with_accumulated(state, gradients, batch.reviews, mean=changes_weights)
+            norm = tf.linalg.global_norm(gradients)
+            if changes_weights:
+                if updates.clip_norm:
+                    gradients, _ = tf.clip_by_global_norm(gradients, updates.clip_norm, use_norm=norm)
+                state.optimizer.apply(gradients, state.model.trainable_variables)
+            *sums, loss, stops = tf.unstack(results)
+            returned = tf.stack([loss, tf.cast(norm, tf.float64), stops])
+            return tf.stack(sums), returned, of_ngrams, [] if changes_weights else gradients
+
+        sums, returned, of_ngrams, accumulated = replicas.run(step_of_replica)
+        if state.model.ngrams is not None:
+            state.model.ngrams.descend(of_ngrams, 1.0 if factor is None else factor)
+        if state.accumulated:
+            _accumulate(state, accumulated, batches[0].reviews)
+        if state.average and changes_weights:
+            _average(state, updates.ema_momentum)
         state.step.assign_add(1)
         state.add_sums(sums)
         return returned
 
     return train_step
+
+
+def _learning_rate_factor(state: TrainState, schedule: Schedule) -> tf.Tensor | None:
+    # What the learning rate is multiplied by in this step; None if nothing changes it.
+    scale = state.plateau_scale
+    if schedule.is_constant and scale is None:
+        return None
+    factor = schedule.factor(state.step)
+    return factor if scale is None else factor * tf.cast(scale, tf.float32)
+
+
+def _gradients(
+    state: TrainState,
+    replicas: Replicas,
+    number: int,
+    batch: Batch[tf.Tensor],
+    stop: tf.Tensor,
+    class_weights: Sequence[float],
+) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor | tf.IndexedSlices | None]:
+    # Of the whole batch, summed over the replicas: `Sums`, the loss and the stop requests, float64; the
+    # gradients of the mean loss; the gradient of the n-grams, of the sum of the losses.
+    model = state.model
+    with tf.GradientTape() as tape:
+        position = (number, replicas.count)
+        parts = model.parts(batch.token_ids, batch.lengths, training_step=state.step, position=position)
+        if parts.ngrams is not None:
+            tape.watch(parts.ngrams)
+        losses = batch.weights * classes.losses(parts.joined, batch.labels)
+        trained = losses
+        if parts.ngrams is not None:
+            # Each part learns as if it were alone. Together, the n-grams, which learn faster, would leave the
+            # LSTM nothing to learn.
+            apart = [classes.losses(logits, batch.labels) for logits in (parts.lstm, parts.ngrams)]
+            trained = batch.weights * tf.add_n(apart)
+        if class_weights:
+            trained *= classes.weights_of(batch.labels, class_weights)
+        loss = tf.reduce_sum(trained) / batch.reviews
+    values = [variable.value for variable in model.trainable_variables]
+    gradients, d_ngrams = tape.gradient(loss, (values, [] if parts.ngrams is None else [parts.ngrams]))
+    sums = _sums(batch, parts.joined, losses)
+    # Dense, because the norm of sparse gradients counts repeated tokens separately.
+    gradients = sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
+    results = sum_over_replicas(tf.stack([tf.cast(value, tf.float64) for value in (*sums, loss, stop)]))
+    if parts.ngrams is None or model.ngrams is None:
+        return results, gradients, None
+    d_logits = tf.reshape(d_ngrams[0], [tf.size(batch.labels), -1]) * batch.reviews
+    of_ngrams = model.ngrams.gradient(parts.features, d_logits)
+    if replicas.count > 1:
+        of_ngrams = sum_over_replicas(tf.convert_to_tensor(of_ngrams))
+    return results, gradients, of_ngrams
+
+
+def _with_accumulated(
+    state: TrainState, gradients: Sequence[tf.Tensor], reviews: tf.Tensor, *, mean: bool
+) -> list[tf.Tensor]:
+    # The sums of the gradients of all reviews since the weights changed, or their mean.
+    *sums, counted = state.accumulated
+    totals = [sum + reviews * gradient for sum, gradient in zip(sums, gradients, strict=True)]
+    return [total / (counted + reviews) for total in totals] if mean else totals
+
+
+def _accumulate(state: TrainState, sums: Sequence[tf.Tensor], reviews: tf.Tensor) -> None:
+    # Keeps the sums for the next step; without any, begins anew.
+    *variables, counted = state.accumulated
+    for variable, sum in zip(variables, sums or map(tf.zeros_like, variables), strict=True):
+        variable.assign(sum)
+    counted.assign(counted + reviews if sums else 0.0)
+
+
+def _average(state: TrainState, momentum: float) -> None:
+    # As tf.train.ExponentialMovingAverage with num_updates: the first weights are soon forgotten.
+    done = tf.cast(state.step, tf.float32)
+    momentum = tf.minimum(momentum, (1.0 + done) / (10.0 + done))
+    averages = state.average.trainable_variables if state.average else []
+    for average, weight in zip(averages, state.model.trainable_variables, strict=True):
+        average.assign(momentum * average.value + (1.0 - momentum) * weight.value)
 
 
 def _sums(batch: Batch[tf.Tensor], logits: tf.Tensor, losses: tf.Tensor) -> Sums:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from absl import logging
 
-from trainer import files, metrics
-from trainer.config import Settings
+from trainer import build, files, metrics
+from trainer.config import Config, Settings
 from trainer.data import input_pipeline
 from trainer.errors import NonFiniteError
 from trainer.fields import FIXED, FREE, INEXACT
@@ -27,7 +27,7 @@ from trainer.run import early_stopping, event_files, records, summaries
 from trainer.run.state import Sums
 from trainer.session import Session, open_session
 from trainer.signals import StopRequests
-from trainer.steps import EVALUATION_BATCH_SIZE, Slices, TrainStep, evaluate, make_train_step
+from trainer.steps import EVALUATION_BATCH_SIZE, Slices, TrainStep, Updates, evaluate, make_train_step
 from trainer.words import plural
 
 
@@ -75,7 +75,7 @@ def train_and_evaluate(session: Session, *, train_step: TrainStep | None = None)
         state,
         session.replicas,
         batch_size=config.batch_size,
-        clip_norm=config.clip_norm,
+        updates=updates_of(config, session.data.plan.steps_per_epoch),
         class_weights=session.data.class_weights,
     )
     step = int(state.step)
@@ -110,6 +110,17 @@ def train_and_evaluate(session: Session, *, train_step: TrainStep | None = None)
             session.stop_requests.defer_to_loop = False
             raise session.stop_requests.stopped(f"saved at step {step}; the same command continues.")
     raise AssertionError("the batches ended before the run did")
+
+
+def updates_of(config: Config, steps_per_epoch: int) -> Updates:
+    """How the config lets gradients change the weights."""
+    return Updates(
+        learning_rate=config.learning_rate,
+        schedule=build.schedule_of(config, steps_per_epoch),
+        clip_norm=config.clip_norm,
+        accumulate=config.accumulate,
+        ema_momentum=config.ema_momentum,
+    )
 
 
 def _train_batches(session: Session) -> Iterator[Slices]:
@@ -161,6 +172,7 @@ def evaluate_and_judge(session: Session, step: int, *, saved_step: int) -> bool:
         counts_for_patience=(step - 1) // session.data.plan.steps_per_epoch >= config.start_from_epoch,
     )
     state.assign_monitor_state(after)
+    reduce_learning_rate(session, monitored[config.monitor])
     state.reset_since_evaluation()
     best = {metrics.curve_of(config.monitor): after.best_metric} if after.best_step >= 0 else {}
     since = {metrics.since_evaluation(name): value for name, value in training.items()}
@@ -174,6 +186,24 @@ def evaluate_and_judge(session: Session, step: int, *, saved_step: int) -> bool:
     split = config.validation_split or config.train_split
     log_line(session, name, split, step, shown, remark, is_good=is_best)
     return is_best
+
+
+def reduce_learning_rate(session: Session, metric: float) -> None:
+    """Reduces the learning rate after --plateau_patience evaluations without improvement."""
+    config, before = session.config, session.state.plateau
+    if before is None:
+        return
+    after = early_stopping.plateau_verdict(
+        before,
+        metric,
+        lower_is_better=config.lower_is_better,
+        min_delta=config.min_delta,
+        patience=config.plateau_patience,
+        factor=config.plateau_factor,
+    )
+    session.state.assign_plateau(after)
+    if after.scale < before.scale:
+        logging.info("No improvement: the learning rate is multiplied by %g from now on.", after.scale)
 
 
 def evaluate_split(session: Session, split: str, steps: int, if_stopped: str) -> Metrics:

@@ -13,7 +13,7 @@ from trainer.data.vocabulary import Tokenizer, Vocabulary
 from trainer.errors import InputError, StorageError
 from trainer.fields import FIXED, FREE
 from trainer.labels import NEGATIVE_POSITIVE, Classes, listed
-from trainer.model.classifier import Classifier, count_weights
+from trainer.model.classifier import Classifier, count_table_values, count_weights
 from trainer.run import checkpoint_files, checkpoint_reading, distribution
 from trainer.settings import changes, resolve
 
@@ -21,6 +21,10 @@ from trainer.settings import changes, resolve
 _READABLE_ELSEWHERE = (
     *("dataset", "text_column", "label_column", "labels", "bad_rows", "encoding", "delimiter", "header"),
 )
+# What a run has that was begun before there was a flag for it.
+_BEFORE = {
+    name: field.metadata["before"] for name, field in FIELDS.items() if field.metadata["before"] is not None
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +90,8 @@ def _load(directory: pathlib.Path, prefix: pathlib.Path, given: Settings) -> Tra
     classes = classes_of(prefix, fingerprints)
     check_size(prefix, settings, len(vocabulary), classes)
     model = build.make_model(settings, len(vocabulary), classes)
-    checkpoint_reading.restore_parts(prefix, model=model)
+    # If there is an average of the weights, it is the model.
+    checkpoint_reading.restore_parts(prefix, **{"average" if settings.ema_momentum else "model": model})
     return TrainedModel(given, settings, prefix, vocabulary, classes, model)
 
 
@@ -119,7 +124,7 @@ def settings_of(prefix: pathlib.Path, values: Mapping[str, Any] | None = None) -
     if isinstance(free_flags, bytes):
         text += free_flags.decode(errors="replace")
     try:
-        return flagfile.from_text(text)
+        return {**_BEFORE, **flagfile.from_text(text)}
     except ValueError as error:
         raise InputError(
             f"{prefix} must hold settings of this version, but {error}; "
@@ -151,7 +156,8 @@ def check_size(prefix: pathlib.Path, settings: Config, vocab_size: int, classes:
 
     Such settings cannot be trusted, and building the model could exhaust the memory.
     """
-    weights = count_weights(build.dimensions_of(settings, vocab_size, classes))
+    dimensions = build.dimensions_of(settings, vocab_size, classes)
+    weights = count_weights(dimensions) + count_table_values(dimensions)
     size = checkpoint_files.size(prefix)
     if size < 4 * weights:
         raise InputError(

@@ -1,13 +1,20 @@
-"""The classifier: an encoder and two dense layers."""
+"""The classifier: an encoder and two dense layers, and beside them a linear classifier of n-grams."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from trainer.model import encoder
+from trainer.model import encoder, ngrams
 from trainer.model.encoder import Encoder, seed_of
+from trainer.model.ngrams import Features, NGrams
+
+_UNKNOWN_ID = 1
+
+# What the LSTM's logits count beside those of the n-grams, chosen on held-out reviews: they are as
+# sure of themselves, but less often right.
+_SHARE_BESIDE_NGRAMS = 0.25
 
 
 class Dimensions(NamedTuple):
@@ -18,6 +25,33 @@ class Dimensions(NamedTuple):
     lstm_units: int
     dense_units: int
     logits: int = 1
+    pooling: tuple[str, ...] = ("last",)
+    ngrams: int = 0
+    ngram_buckets: int = 0
+
+    def of_encoder(self) -> dict[str, Any]:
+        """The arguments of an `Encoder`, but for the seed."""
+        names = ("vocab_size", "embedding_dim", "lstm_units", "pooling")
+        return {name: getattr(self, name) for name in names}
+
+
+class Parts(NamedTuple):
+    """The logits of the parts of a classifier for one batch, each float32 [batch] or [batch, logits].
+
+    Attributes:
+      lstm: those of the LSTM.
+      ngrams: those of the n-grams; None without.
+      features: the n-grams.
+    """
+
+    lstm: tf.Tensor
+    ngrams: tf.Tensor | None = None
+    features: Features | None = None
+
+    @property
+    def joined(self) -> tf.Tensor:
+        """The logits of the classifier."""
+        return self.lstm if self.ngrams is None else self.ngrams + _SHARE_BESIDE_NGRAMS * self.lstm
 
 
 class Classifier(tf.Module):
@@ -30,22 +64,27 @@ class Classifier(tf.Module):
       dimensions: the sizes of the layers.
       dropout: the probability with which an output of the encoder is set to 0 in training.
       seed: determines the initial weights and the dropout.
+      token_dropout: the probability with which the encoder reads a token as unknown in training.
       encoder: an encoder of these dimensions; None: a new `Encoder`.
     """
 
     def __init__(
-        self, dimensions: Dimensions, *, dropout: float, seed: int, encoder: Encoder | None = None
+        self,
+        dimensions: Dimensions,
+        *,
+        dropout: float,
+        seed: int,
+        token_dropout: float = 0.0,
+        encoder: Encoder | None = None,
     ) -> None:
         super().__init__()
-        vocab_size, embedding_dim, lstm_units, dense_units, logits = dimensions
+        dense_units, logits = dimensions.dense_units, dimensions.logits
 
         def dense(units: int, name: str, **kwargs: str) -> keras.layers.Dense:
             kernel = keras.initializers.GlorotUniform(seed_of(seed, name))
             return keras.layers.Dense(units, kernel_initializer=kernel, name=name, **kwargs)
 
-        self._encoder = encoder or Encoder(
-            vocab_size=vocab_size, embedding_dim=embedding_dim, lstm_units=lstm_units, seed=seed
-        )
+        self._encoder = encoder or Encoder(**dimensions.of_encoder(), seed=seed)
         self.embedding, self.bidirectional = self._encoder.layers
         self.hidden = dense(dense_units, "hidden", activation="relu")
         self.logit = dense(logits, "logit")
@@ -53,6 +92,11 @@ class Classifier(tf.Module):
         self.logit.build((None, dense_units))
         self._dropout = dropout
         self._dropout_seed = seed_of(seed, "dropout")
+        self._token_dropout = token_dropout
+        self._token_dropout_seed = seed_of(seed, "token_dropout")
+        self.ngrams = None
+        if dimensions.ngrams:
+            self.ngrams = NGrams(orders=dimensions.ngrams, buckets=dimensions.ngram_buckets, logits=logits)
 
     @property
     def layers(self) -> Sequence[keras.layers.Layer]:
@@ -83,11 +127,43 @@ class Classifier(tf.Module):
         Returns:
           float32, the logits: [batch] if there is one for each text, else [batch, logits].
         """
-        states = self._encoder(token_ids, lengths, training=training_step is not None)
+        return self.parts(token_ids, lengths, training_step=training_step, position=position).joined
+
+    def parts(
+        self,
+        token_ids: tf.Tensor,
+        lengths: tf.Tensor,
+        *,
+        training_step: tf.Tensor | None = None,
+        position: tuple[int, int] = (0, 1),
+    ) -> Parts:
+        """The logits of each part, which training trains apart; arguments as of a call."""
+        known = token_ids
+        if self._token_dropout and training_step is not None:
+            known = self._drop_tokens(token_ids, training_step, position)
+        states = self._encoder(known, lengths, training=training_step is not None)
         if self._dropout and training_step is not None:
             states = self._drop(states, training_step, position)
-        logits = self.logit(self.hidden(states))
+        lstm = self._squeezed(self.logit(self.hidden(states)))
+        if self.ngrams is None:
+            return Parts(lstm)
+        features = self.ngrams.features(token_ids, lengths)
+        return Parts(lstm, self._squeezed(self.ngrams.logits_of(features)), features)
+
+    def _squeezed(self, logits: tf.Tensor) -> tf.Tensor:
         return tf.squeeze(logits, axis=1) if self.logit.units == 1 else logits
+
+    def _drop_tokens(
+        self, token_ids: tf.Tensor, training_step: tf.Tensor, position: tuple[int, int]
+    ) -> tf.Tensor:
+        seed = tf.constant([self._token_dropout_seed, 0], tf.int64)
+        seed = tf.random.experimental.stateless_fold_in(seed, training_step)
+        number, slices = position
+        rows, steps = tf.unstack(tf.shape(token_ids))
+        # Of the whole batch, and time first: so it is the same whatever the longest text of a slice.
+        values = tf.random.stateless_uniform([steps, slices * rows], seed, alg="philox")
+        values = tf.transpose(values[:, number * rows : (number + 1) * rows])
+        return tf.where(values < self._token_dropout, _UNKNOWN_ID, token_ids)
 
     def _drop(self, states: tf.Tensor, training_step: tf.Tensor, position: tuple[int, int]) -> tf.Tensor:
         seed = tf.constant([self._dropout_seed, 0], tf.int64)
@@ -102,21 +178,49 @@ class Classifier(tf.Module):
 
 def count_weights(dimensions: Dimensions) -> int:
     """The trainable weights of a `Classifier` of these dimensions, without building it."""
-    vocab_size, embedding_dim, lstm_units, dense_units, logits = dimensions
+    dense_units, logits = dimensions.dense_units, dimensions.logits
+    width = 2 * dimensions.lstm_units * len(dimensions.pooling)
     encoding = encoder.count_weights(
-        vocab_size=vocab_size, embedding_dim=embedding_dim, lstm_units=lstm_units
+        vocab_size=dimensions.vocab_size,
+        embedding_dim=dimensions.embedding_dim,
+        lstm_units=dimensions.lstm_units,
     )
-    return encoding + dense_units * (2 * lstm_units + 1) + logits * (dense_units + 1)
+    return encoding + dense_units * (width + 1) + logits * (dense_units + 1)
 
 
-def stock_layers(dimensions: Dimensions) -> list[keras.layers.Layer]:
-    """New Keras layers that compute logits from padded token ids, float32 [batch, logits].
+def count_table_values(dimensions: Dimensions) -> int:
+    """The numbers in the tables of n-grams, which are saved with the weights."""
+    return 2 * dimensions.ngram_buckets * dimensions.logits if dimensions.ngrams else 0
 
-    Once they are built, their weights can be set from `Classifier.layers`, one by one.
+
+def stock_model(
+    token_ids: keras.KerasTensor, dimensions: Dimensions
+) -> tuple[keras.KerasTensor, Callable[[Classifier], None]]:
+    """Computes the logits of padded token ids in stock Keras.
+
+    Args:
+      token_ids: int [batch, time], 0 in padding.
+      dimensions: the sizes of the model.
+
+    Returns:
+      float32 [batch, logits], and what copies the weights of a classifier into the layers.
     """
-    vocab_size, embedding_dim, lstm_units, dense_units, logits = dimensions
-    return [
-        *encoder.stock_layers(vocab_size=vocab_size, embedding_dim=embedding_dim, lstm_units=lstm_units),
-        keras.layers.Dense(dense_units, activation="relu"),
-        keras.layers.Dense(logits),
+    states, layers = encoder.stock_encoding(token_ids, **dimensions.of_encoder())
+    layers += [
+        keras.layers.Dense(dimensions.dense_units, activation="relu"),
+        keras.layers.Dense(dimensions.logits),
     ]
+    logits, table = layers[-1](layers[-2](states)), None
+    if dimensions.ngrams:
+        of_ngrams, table = ngrams.stock_logits(
+            token_ids, orders=dimensions.ngrams, buckets=dimensions.ngram_buckets, logits=dimensions.logits
+        )
+        logits = of_ngrams + _SHARE_BESIDE_NGRAMS * logits
+
+    def copy(model: Classifier) -> None:
+        for layer, theirs in zip(layers, model.layers, strict=True):
+            layer.set_weights(theirs.get_weights())
+        if table is not None and model.ngrams is not None:
+            table.set_weights(ngrams.merged(model.ngrams))
+
+    return logits, copy

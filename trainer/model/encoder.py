@@ -1,4 +1,4 @@
-"""The encoder, token ids to one vector per text: embedding and bidirectional LSTM.
+"""The encoder, token ids to one vector per text: embedding, bidirectional LSTM and pooling.
 
 To try another encoder, replace this module. Its first weight must be the embedding, which a warm start copies
 token by token.
@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from trainer.model import lstm
+from trainer.model.pooling import pool
 
 # A condition of exactness: must change whenever a change of the encoder can change a bit of a result.
 NUMERICS_ID = lstm.KERNEL_ID
@@ -34,8 +35,17 @@ class Encoder:
       width: the size of the output vector.
     """
 
-    def __init__(self, *, vocab_size: int, embedding_dim: int, lstm_units: int, seed: int) -> None:
-        self.width = 2 * lstm_units
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        embedding_dim: int,
+        lstm_units: int,
+        seed: int,
+        pooling: Sequence[str] = ("last",),
+    ) -> None:
+        self.width = 2 * lstm_units * len(pooling)
+        self._pooling = tuple(pooling)
         self.embedding = keras.layers.Embedding(
             vocab_size,
             embedding_dim,
@@ -47,7 +57,12 @@ class Encoder:
             recurrent = keras.initializers.Orthogonal(seed=seed_of(seed, f"{name}/recurrent"))
             kernel = keras.initializers.GlorotUniform(seed_of(seed, name))
             return keras.layers.LSTM(
-                lstm_units, kernel_initializer=kernel, recurrent_initializer=recurrent, name=name, **kwargs
+                lstm_units,
+                return_sequences=_needs_sequences(pooling),
+                kernel_initializer=kernel,
+                recurrent_initializer=recurrent,
+                name=name,
+                **kwargs,
             )
 
         self.bidirectional = keras.layers.Bidirectional(
@@ -88,6 +103,7 @@ class Encoder:
             forward=forward,
             backward=backward,
             training=training,
+            pooling=self._pooling,
         )
 
     def _encode_with_keras(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
@@ -95,7 +111,9 @@ class Encoder:
         # to zero.
         mask = tf.sequence_mask(tf.maximum(lengths, 1), tf.shape(token_ids)[1])
         states = self.bidirectional(self.embedding(token_ids), mask=mask)
-        return tf.where(tf.expand_dims(lengths > 0, 1), states, 0.0)
+        if not _needs_sequences(self._pooling):
+            return tf.where(tf.expand_dims(lengths > 0, 1), states, 0.0)
+        return pool(states, tf.sequence_mask(lengths, tf.shape(token_ids)[1]), self._pooling)
 
 
 def count_weights(*, vocab_size: int, embedding_dim: int, lstm_units: int) -> int:
@@ -104,9 +122,28 @@ def count_weights(*, vocab_size: int, embedding_dim: int, lstm_units: int) -> in
     return vocab_size * embedding_dim + 2 * direction
 
 
-def stock_layers(*, vocab_size: int, embedding_dim: int, lstm_units: int) -> list[keras.layers.Layer]:
-    """New Keras layers that encode padded token ids; their weights can be set from `Encoder.layers`."""
-    return [
-        keras.layers.Embedding(vocab_size, embedding_dim, mask_zero=True),
-        keras.layers.Bidirectional(keras.layers.LSTM(lstm_units)),
-    ]
+def stock_encoding(
+    token_ids: keras.KerasTensor,
+    *,
+    vocab_size: int,
+    embedding_dim: int,
+    lstm_units: int,
+    pooling: Sequence[str] = ("last",),
+) -> tuple[keras.KerasTensor, list[keras.layers.Layer]]:
+    """Encodes padded token ids in stock Keras.
+
+    Returns:
+      float32 [batch, width], and the layers, whose weights can be set from `Encoder.layers`.
+    """
+    embedding = keras.layers.Embedding(vocab_size, embedding_dim, mask_zero=True)
+    lstm_layer = keras.layers.LSTM(lstm_units, return_sequences=_needs_sequences(pooling))
+    bidirectional = keras.layers.Bidirectional(lstm_layer)
+    states = bidirectional(embedding(token_ids))
+    if _needs_sequences(pooling):
+        states = pool(states, keras.ops.not_equal(token_ids, 0), pooling)
+    return states, [embedding, bidirectional]
+
+
+def _needs_sequences(pooling: Sequence[str]) -> bool:
+    # Whether Keras' LSTM has to return the states of all steps.
+    return tuple(pooling) != ("last",)

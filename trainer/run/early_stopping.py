@@ -24,6 +24,46 @@ class MonitorState(NamedTuple):
     improved: bool
 
 
+class Plateau(NamedTuple):
+    """When the learning rate is reduced, as by keras.callbacks.ReduceLROnPlateau.
+
+    Attributes:
+      reference: the value of the monitored metric that the next ones are compared with.
+      waited: evaluations since one improved it, or since the last reduction.
+      scale: what the learning rate is multiplied by.
+    """
+
+    reference: float
+    waited: int
+    scale: float
+
+
+def initial_plateau(*, lower_is_better: bool) -> Plateau:
+    """The state before the first evaluation."""
+    return Plateau(math.inf if lower_is_better else -math.inf, 0, 1.0)
+
+
+def plateau_verdict(
+    before: Plateau, metric: float, *, lower_is_better: bool, min_delta: float, patience: int, factor: float
+) -> Plateau:
+    """The state after an evaluation; NaN and infinity never improve anything.
+
+    Args:
+      before: the state after the previous evaluation.
+      metric: the monitored value.
+      lower_is_better: whether a lower metric is better.
+      min_delta: the smallest change that counts as an improvement.
+      patience: how many evaluations in a row without improvement reduce the learning rate.
+      factor: what it is multiplied by then.
+    """
+    sign = -1.0 if lower_is_better else 1.0
+    if math.isfinite(metric) and sign * metric - min_delta > sign * before.reference:
+        return before._replace(reference=metric, waited=0)
+    if before.waited + 1 < patience:
+        return before._replace(waited=before.waited + 1)
+    return before._replace(waited=0, scale=before.scale * factor)
+
+
 def initial(*, lower_is_better: bool, initial_best: float | None) -> MonitorState:
     """The state before the first evaluation; `initial_best` is the value that the first best must beat."""
     worst = math.inf if lower_is_better else -math.inf
