@@ -34,7 +34,8 @@ from trainer.words import plural
 SMALL_RUN = [
     *("--train_split=train[:640]", "--validation_split=validation[:512]", "--test_split=test[:512]"),
     *("--batch_size=8", "--epochs=2", "--learning_rate=0.005", "--dropout=0.2", "--patience=3"),
-    *("--embedding_dim=16", "--lstm_units=16", "--dense_units=16"),
+    *("--vocab_size=1000", "--embedding_dim=16", "--lstm_units=16", "--dense_units=16"),
+    *("--pooling=last", "--ngrams=0", "--token_dropout=0"),
     *("--eval_every_steps=20", "--checkpoint_every_steps=3", "--log_every_steps=5"),
 ]
 

@@ -13,13 +13,14 @@ from trainer.data import input_pipeline
 from trainer.errors import InputError
 from trainer.fields import FIXED, FREE, INEXACT
 from trainer.labels import NEGATIVE_POSITIVE, Classes
-from trainer.model import encoder
+from trainer.model import encoder, ngrams
 from trainer.run import checkpoint_reading, conditions
 from trainer.run.state import TrainState
 from trainer.settings import changes
 
 # The ids of those parts of our code that affect the bits of a result.
 NUMERICS = {"kernel": encoder.NUMERICS_ID, "batch order": input_pipeline.BATCH_ORDER_ID}
+_OF_NGRAMS = {"n-grams": ngrams.NUMERICS_ID}
 
 CLASSES = "classes"  # the fingerprint that holds the classes; one that lacks it has NEGATIVE_POSITIVE
 
@@ -68,6 +69,11 @@ def compare(
     inexact = changes(stored, settings, INEXACT)
     inexact += conditions.differences(recorded_conditions, current_conditions)
     return Differences(fixed, reviews, inexact)
+
+
+def numerics_of(settings: Config) -> dict[str, str]:
+    """The ids of those parts of our code that affect the bits of a run with these settings."""
+    return NUMERICS | (_OF_NGRAMS if settings.ngrams else {})
 
 
 def fingerprint_of(classes: Classes) -> dict[str, str]:

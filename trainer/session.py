@@ -181,7 +181,7 @@ def _texts(settings: Config, data: Data, replicas: Replicas) -> dict[str, str]:
     fingerprints |= {f"split {split}": store.fingerprint for split, store in data.stores.items()}
     fingerprints |= compatibility.fingerprint_of(data.classes)
     current = conditions.conditions(
-        numerics=compatibility.NUMERICS,
+        numerics=compatibility.numerics_of(settings),
         intra_op_threads=settings.intra_op_threads,
         inter_op_threads=settings.inter_op_threads,
         replicas=replicas.count,

@@ -26,7 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from local_cluster import ROOT, free_ports, tf_configs
 
 sys.path.insert(0, str(ROOT))
-from kernels import TEXTS, Example  # first: it imports TensorFlow quietly
+from kernels import TEXTS, TUTORIAL, Example  # first: it imports TensorFlow quietly
 
 # isort: split
 import tensorflow as tf
@@ -71,13 +71,13 @@ def bare_step(state: TrainState) -> Callable[[Batch], tf.Tensor]:
 
 def make_steps() -> dict[str, list[Callable[[Batch], tf.Tensor]]]:
     """COPIES copies of each step, by name."""
-    config, replicas = Config(workdir="none", batch_size=BATCH_SIZE), distribution.Replicas()
+    config, replicas = Config(**TUTORIAL, batch_size=BATCH_SIZE), distribution.Replicas()
     made: dict[str, list[Callable[[Batch], tf.Tensor]]] = {"bare": [], "one_device": []}
     for _ in range(COPIES):
         bare_state, state = (
             build.make_state(config, VOCAB_SIZE, NEGATIVE_POSITIVE, TEXTS, replicas) for _ in range(2)
         )
-        step = steps.make_train_step(state, replicas, batch_size=BATCH_SIZE, clip_norm=config.clip_norm)
+        step = steps.make_train_step(state, replicas, batch_size=BATCH_SIZE)
         made["bare"].append(bare_step(bare_state))
         made["one_device"].append(lambda batch, step=step: step((batch,), 0.0))
     return made
@@ -111,7 +111,7 @@ def exchange() -> None:
     replicas = distribution.Replicas(
         "multi_worker", cluster=cluster.read_cluster("multi_worker"), connect_secs=120
     )
-    state = build.make_state(Config(workdir="none"), VOCAB_SIZE, NEGATIVE_POSITIVE, TEXTS, replicas)
+    state = build.make_state(Config(**TUTORIAL), VOCAB_SIZE, NEGATIVE_POSITIVE, TEXTS, replicas)
     shapes = [variable.shape for variable in state.model.trainable_variables]
 
     @tf.function(autograph=False)

@@ -17,6 +17,7 @@ from trainer.model import lstm
 from trainer.run.distribution import Replicas
 
 DIM = UNITS = 64
+TUTORIAL = {"workdir": "none", "pooling": "last", "ngrams": 0, "dropout": 0.0, "token_dropout": 0.0}
 TEXTS = dict.fromkeys(("frozen_flags", "fingerprints", "conditions"), "")  # of a state
 
 Call = Callable[[], object]  # returns when the values are computed
@@ -111,8 +112,8 @@ def forward_and_backward(kernel: Callable[[Example], tf.Tensor], example: Exampl
 
 def train_step(batch_size: int, time_steps: int, vocab_size: int) -> Call:
     """The trainer's whole step, on a batch of that shape."""
-    config, replicas = Config(workdir="none", batch_size=batch_size), Replicas()
+    config, replicas = Config(**TUTORIAL, batch_size=batch_size), Replicas()
     state = build.make_state(config, vocab_size, NEGATIVE_POSITIVE, TEXTS, replicas)
-    step = steps.make_train_step(state, replicas, batch_size=batch_size, clip_norm=config.clip_norm)
+    step = steps.make_train_step(state, replicas, batch_size=batch_size)
     batch = Example(batch_size, time_steps, vocab_size).batch()
     return lambda: step((batch,), 0.0).numpy()

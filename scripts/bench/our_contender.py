@@ -94,9 +94,7 @@ def ours(turns: Turns, *, cache_dir: str, folder: pathlib.Path, flags: Sequence[
         f"--workdir={folder / 'run'}", f"--cache_dir={cache_dir}", *no_interruptions, *flags
     )
     config = session.config
-    step = make_train_step(
-        session.state, session.replicas, batch_size=config.batch_size, clip_norm=config.clip_norm
-    )
+    step = make_train_step(session.state, session.replicas, batch_size=config.batch_size)
     with contextlib.suppress(InterruptedBySignalError):
         train.train_and_evaluate(session, train_step=PacedStep(step, turns))
     train.evaluate_split(session, config.test_split, 1, "")

@@ -87,9 +87,7 @@ def train(settings: Config, variant: str) -> Iterator[Metrics]:
         window_batches=1 if variant == "unsorted" else input_pipeline.WINDOW_BATCHES,
     )
     state = make_state(settings, len(vocabulary), variant)
-    train_step = steps.make_train_step(
-        state, replicas, batch_size=settings.batch_size, clip_norm=settings.clip_norm
-    )
+    train_step = steps.make_train_step(state, replicas, batch_size=settings.batch_size)
     eval_step = steps.make_eval_step(state.model, replicas)
     for epoch in range(settings.epochs):
         batches = input_pipeline.train_batches(

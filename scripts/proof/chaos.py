@@ -46,6 +46,11 @@ _SHAPES = [
         *("--checkpoint_every_steps=0", "--checkpoint_every_secs=0.05"),
         *("--monitor=val_accuracy", "--clip_norm=1"),
     ],
+    [
+        *("--pooling=last,max,mean", "--ngrams=2", "--ngram_buckets=4096", "--token_dropout=0.3"),
+        *("--schedule=cosine", "--warmup_steps=10", "--plateau_patience=1", "--ema_momentum=0.9"),
+        "--accumulate=3",
+    ],
     ["--batch_size=64", "--max_length=40", "--epochs=6", "--test_split="],
 ]
 _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

@@ -43,6 +43,7 @@ ENCODINGS = ("utf-8", "utf-8", "utf-8-sig", "utf-16", "cp1252", "gb18030")
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 SMALL = [
     *("--embedding_dim=4", "--lstm_units=4", "--dense_units=4", "--vocab_size=100", "--batch_size=64"),
+    "--ngram_buckets=1000",
     *("--validation_split=", "--test_split=", "--monitor=loss", "--epochs=1", "--bad_rows=skip"),
 ]
 SECS = 120
