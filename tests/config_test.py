@@ -138,3 +138,10 @@ def test_every_command_line_only_string_flag_is_listed_as_a_path_or_not():
         if field.type is str and field.metadata["on_resume"] is NOT_STORED and not field.metadata["choices"]
     }
     assert texts - {"split", "profile_steps"} == {*config.PATHS, "data_dir"}
+
+
+@pytest.mark.parametrize("flag", [{"schedule_epochs": 3}, {"final_learning_rate": 1e-5}])
+def test_a_learning_rate_that_is_constant_has_no_end(flag):
+    with pytest.raises(InputError, match="is for a learning rate that falls, but --schedule=constant"):
+        Config(workdir="run", **flag)
+    Config(workdir="run", schedule="linear", **flag)

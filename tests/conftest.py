@@ -21,7 +21,7 @@ with importing_tensorflow():
     import tensorflow as tf
     from compare_runs import outcome
     from compiled_steps import shared_eval_step, shared_train_step
-    from fakes import TOPICS, NoStopRequests, corpus_of, tiny
+    from fakes import EVERYTHING, TOPICS, NoStopRequests, corpus_of, tiny
     from processes import SERVER
     from reference_runs import STEPS, train_to_the_end
 
@@ -178,6 +178,16 @@ def reference(build_once, cache_dir):
         train.run(tiny(folder / "run", cache_dir, max_to_keep=STEPS + 1), stop_requests=NoStopRequests())
 
     return build_once("reference", make) / "run"
+
+
+@pytest.fixture(scope="session")
+def everything(build_once, cache_dir):
+    """The directory of a tiny run with everything on that is off by default; to be read, not written."""
+
+    def make(folder):
+        train_to_the_end(tiny(folder / "run", cache_dir, **EVERYTHING))
+
+    return build_once("everything", make) / "run"
 
 
 @pytest.fixture(scope="session")

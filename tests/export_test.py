@@ -78,14 +78,18 @@ print(*predicted)
 @pytest.fixture(scope="module")
 def logits_without_trainer(exported, tmp_path_factory):
     """The logits of `TEXTS` by the SavedModel and by the .keras file, where `trainer` cannot be imported."""
+    return logits_elsewhere(exported, tmp_path_factory.mktemp("elsewhere"))
+
+
+def logits_elsewhere(given, folder):
     program = WITHOUT_TRAINER.format(texts=TEXTS)
     export_files = [
-        str(saved_model(exported)),
-        str(pathlib.Path(exported["workdir"], "export", "model.keras")),
+        str(saved_model(given)),
+        str(pathlib.Path(given["workdir"], "export", "model.keras")),
     ]
     completed = subprocess.run(
         [sys.executable, "-c", program, *export_files],
-        cwd=tmp_path_factory.mktemp("elsewhere"),
+        cwd=folder,
         capture_output=True,
         text=True,
         check=True,
@@ -119,6 +123,16 @@ def test_the_saved_model_serves_logit_probability_and_label_for_any_batch_size(e
 def test_stock_keras_loads_the_keras_file_predicts_and_fits(exported, logits_without_trainer):
     _, predicted = logits_without_trainer
     assert predicted == pytest.approx(expected(exported), abs=1e-5)
+
+
+def test_pooling_ngrams_and_the_average_of_the_weights_are_exported(everything, cache_dir, tmp_path):
+    given = {"workdir": str(shutil.copytree(everything, tmp_path / "run")), "cache_dir": cache_dir}
+    export.run(given)
+    (tmp_path / "elsewhere").mkdir()
+    served, predicted = logits_elsewhere(given, tmp_path / "elsewhere")
+    assert served == pytest.approx(expected(given), abs=1e-5)
+    assert predicted == pytest.approx(expected(given), abs=1e-5)
+    assert len({round(logit, 4) for logit in served}) == len(TEXTS)
 
 
 def test_a_repeated_export_replaces_its_own_step_and_keeps_the_others(

@@ -81,6 +81,21 @@ TINY = {
 }
 """24 steps over 3 epochs, each saved, with a short last batch; evaluations: best, worse, best, worse."""
 
+EVERYTHING = {
+    "pooling": "last,max,mean",
+    "ngrams": 2,
+    "ngram_buckets": 256,
+    "token_dropout": 0.3,
+    "accumulate": 3,
+    "schedule": "cosine",
+    "warmup_steps": 4,
+    "final_learning_rate": 0.001,
+    "plateau_patience": 1,
+    "ema_momentum": 0.9,
+    "patience": 0,
+}
+"""What is off in the tiny run, all together."""
+
 
 def tiny(workdir: pathlib.Path, cache_dir: str, **settings) -> dict:
     """The settings of a tiny run, as `trainer.train.run` takes them."""

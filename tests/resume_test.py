@@ -7,7 +7,7 @@ import time
 
 import pytest
 from compare_runs import outcome, scalars
-from fakes import TOPICS, NoStopRequests, command, corpus_of, tiny
+from fakes import EVERYTHING, TOPICS, NoStopRequests, command, corpus_of, tiny
 from processes import popen
 from reference_runs import STEPS, Killed, assert_resumes_like, train_to_the_end, train_until_killed
 
@@ -127,28 +127,10 @@ def test_a_run_of_three_classes_with_weights_and_f1_resumes_bit_identically(
     assert outcome(tmp_path / "run") == weighted_topics_outcome
 
 
-EVERYTHING = {
-    "pooling": "last,max,mean",
-    "ngrams": 2,
-    "ngram_buckets": 256,
-    "token_dropout": 0.3,
-    "accumulate": 3,
-    "schedule": "cosine",
-    "warmup_steps": 4,
-    "final_learning_rate": 0.001,
-    "plateau_patience": 1,
-    "ema_momentum": 0.9,
-    "patience": 0,
-}
-
-
 @pytest.fixture(scope="module")
-def outcome_with_everything(build_once, cache_dir):
-    """The outcome of a run with everything that is off by default, that was left alone."""
-    folder = build_once(
-        "everything", lambda folder: train_to_the_end(tiny(folder / "run", cache_dir, **EVERYTHING))
-    )
-    return outcome(folder / "run")
+def outcome_with_everything(everything):
+    """The outcome of a run with everything on that is off by default, that was left alone."""
+    return outcome(everything)
 
 
 @pytest.mark.parametrize(("step", "committed"), [(0, True), (4, True), (5, False), (10, True), (17, True)])

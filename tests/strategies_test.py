@@ -8,7 +8,7 @@ import time
 
 import pytest
 from compare_runs import outcome, scalars
-from fakes import NoStopRequests
+from fakes import EVERYTHING, NoStopRequests
 from local_cluster import SECS_TO_END
 from replicated_runs import DEVICES, settings, start, undisturbed, wait
 
@@ -93,6 +93,30 @@ def test_one_device_has_the_losses_of_two_and_resumes_their_run_inexactly_when_a
     assert {step for _, _, step in losses} >= {3, 6, 8, 9, 16, 18, 21, 24}
     for key, loss in losses.items():
         assert logged[key] == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def everything_on_one_device(tmp_path_factory, cache_dir):
+    """What a run of an epoch logs with everything on that is off by default."""
+    run = tmp_path_factory.mktemp("everything") / "run"
+    given = settings(run, cache_dir, "one_device", **{**EVERYTHING, "epochs": 1})
+    train.run(given, stop_requests=NoStopRequests())
+    return scalars(run / "summaries")
+
+
+@pytest.mark.parametrize("strategy", DEVICES)
+def test_with_everything_on_two_devices_have_the_losses_of_one(
+    tmp_path, cache_dir, everything_on_one_device, strategy
+):
+    outputs, codes = wait(
+        start(settings(tmp_path / "run", cache_dir, strategy, **{**EVERYTHING, "epochs": 1}))
+    )
+    assert set(codes) == {0}, outputs
+    logged = scalars(tmp_path / "run" / "summaries")
+    losses = {key: value for key, value in everything_on_one_device.items() if key[1] == "loss"}
+    assert len(losses) > 3
+    for key, loss in losses.items():
+        assert logged[key] == pytest.approx(loss, abs=1e-4)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

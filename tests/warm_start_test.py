@@ -133,3 +133,40 @@ def test_a_source_of_other_classes_is_refused_by_their_names(
     monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of(*names))
     with pytest.raises(InputError, match=remedy):
         start_from(tmp_path, cache_dir, finished_topics)
+
+
+NGRAMS = {"ngrams": 2, "ngram_buckets": 256}
+
+
+@pytest.fixture(scope="module")
+def with_ngrams(build_once, cache_dir):
+    """The directory of a run that has trained n-grams."""
+
+    def make(folder):
+        train.run(tiny(folder / "run", cache_dir, epochs=1, **NGRAMS), stop_requests=NoStopRequests())
+
+    return build_once("n-grams", make) / "run"
+
+
+def tables(model):
+    return [model.ngrams.log_ratios.numpy(), model.ngrams.weights.numpy()]
+
+
+def test_ngrams_are_taken_over_with_the_same_vocabulary(tmp_path, cache_dir, with_ngrams):
+    _, _, state = start_from(tmp_path, cache_dir, with_ngrams, **NGRAMS)
+    source = trained_model.load({"workdir": str(with_ngrams)})
+    assert all(map(np.array_equal, tables(state.model), tables(source.model)))
+    assert np.any(state.model.ngrams.weights.numpy())
+
+
+@pytest.mark.parametrize("changed", [{"ngram_buckets": 128}, {"ngrams": 1}, {"vocab_size": 90}])
+def test_other_ngrams_are_counted_anew(tmp_path, cache_dir, with_ngrams, changed):
+    _, _, state = start_from(tmp_path, cache_dir, with_ngrams, **{**NGRAMS, **changed})
+    log_ratios, weights = tables(state.model)
+    assert np.any(log_ratios) and not np.any(weights)
+
+
+def test_the_average_starts_at_the_copied_weights(tmp_path, cache_dir, finished):
+    _, _, state = start_from(tmp_path, cache_dir, finished, ema_momentum=0.9)
+    pairs = zip(state.average.trainable_variables, state.model.trainable_variables, strict=True)
+    assert all(np.array_equal(average.numpy(), weight.numpy()) for average, weight in pairs)

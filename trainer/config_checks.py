@@ -74,6 +74,12 @@ def _check_each_other(settings: Mapping[str, Any]) -> None:
             f"--strategy=one_device; "
             f"give --strategy=mirrored."
         )
+    for flag in ("schedule_epochs", "final_learning_rate"):
+        if settings[flag] and settings["schedule"] == "constant":
+            raise InputError(
+                f"--{flag}={settings[flag]} is for a learning rate that falls, but --schedule=constant; "
+                f"give --schedule=cosine or --schedule=linear."
+            )
     monitors_validation = metrics.is_of_validation(settings["monitor"])
     for flag, needs_it in (
         ("monitor", monitors_validation),

@@ -224,7 +224,7 @@ def next_action(inspection: Inspection) -> str:
         return "end with an error: no checkpoint can be read" if has_traces else "start at step 0"
     recorded = checkpoint_reading.read_texts(newest.prefix, "conditions", newest.values)
     current = conditions.conditions(
-        numerics=compatibility.NUMERICS,
+        numerics=compatibility.numerics_of(settings),
         intra_op_threads=settings.intra_op_threads,
         inter_op_threads=settings.inter_op_threads,
     )

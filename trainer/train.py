@@ -276,6 +276,12 @@ def finish(session: Session, reason: str) -> None:
 def how_to_continue(session: Session) -> str:
     """Which flags would continue a run that has ended."""
     config, waited = session.config, int(session.state.waited)
+    has_ended = int(session.state.step) >= config.schedule_epochs * session.data.plan.steps_per_epoch
+    if config.schedule != "constant" and not config.final_learning_rate and has_ended:
+        return (
+            f"The schedule has ended, with a learning rate of 0: to train on, start a new run with "
+            f"--init_from={config.workdir}."
+        )
     more = []
     if config.patience and waited >= config.patience:
         more.append(f"--patience={waited + 1} (or 0: never stop early)")

@@ -14,6 +14,7 @@ from trainer.data.statistics import class_counts
 from trainer.data.vocabulary import Vocabulary
 from trainer.errors import InputError
 from trainer.labels import Classes
+from trainer.words import plural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,7 @@ def open_data(settings: Config, *, is_new: bool) -> Data:
         seed=settings.seed,
         max_length=settings.max_length,
     )
+    _describe_schedule(settings)
     weights = training_weights(settings.class_weights, corpus.classes, counts[settings.train_split])
     return Data(vocabulary, corpus.classes, weights, counts, stores, plan)
 
@@ -89,6 +91,27 @@ def _describe(corpus: Corpus, settings: Config) -> None:
     logging.info("Reviews   %s", sizes)
     logging.info("Elements  %s", corpus.element_spec)
     logging.info("Citation  %s", " ".join(corpus.citation.split()) or "none")
+
+
+def _describe_schedule(settings: Config) -> None:
+    if settings.schedule == "constant":
+        return
+    warmup = f" after {settings.warmup_steps} steps of warm-up" if settings.warmup_steps else ""
+    logging.info(
+        "Schedule  %s, from %g to %g in %s%s; it is fixed for this run",
+        settings.schedule,
+        settings.learning_rate,
+        settings.final_learning_rate,
+        plural(settings.schedule_epochs, "epoch"),
+        warmup,
+    )
+    if settings.epochs > settings.schedule_epochs:
+        logging.warning(
+            "--epochs=%d is beyond --schedule_epochs=%d: the learning rate stays at %g from there on.",
+            settings.epochs,
+            settings.schedule_epochs,
+            settings.final_learning_rate,
+        )
 
 
 def _check_classes(corpus: Corpus, settings: Config) -> None:

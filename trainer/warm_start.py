@@ -74,6 +74,10 @@ def copy_weights(
     is_known = np.array([token in their_row for token in vocabulary.tokens])
     rows = np.array([their_row.get(token, 0) for token in vocabulary.tokens])
     ours[0].assign(np.where(is_known[:, None], theirs[0].numpy()[rows], ours[0].numpy()))
+    _copy_ngrams(source, state, is_same_vocabulary=source.vocabulary == vocabulary)
+    if state.average:
+        for average, weight in zip(state.average.trainable_variables, ours, strict=True):
+            average.assign(weight)
     if config.init_optimizer:
         checkpoint_reading.restore_parts(source.prefix, optimizer=state.optimizer)
         state.optimizer.learning_rate.assign(config.learning_rate)
@@ -84,6 +88,13 @@ def copy_weights(
         is_known.sum(),
         len(is_known),
     )
+
+
+def _copy_ngrams(source: TrainedModel, state: TrainState, *, is_same_vocabulary: bool) -> None:
+    # N-grams are of token ids: with another vocabulary the new run counts and trains its own.
+    ours, theirs = state.model.ngrams, source.model.ngrams
+    if ours and theirs and is_same_vocabulary and ours.is_like(theirs):
+        ours.copy(theirs)
 
 
 def _renamed(theirs: Classes, ours: Classes) -> str:

@@ -65,6 +65,15 @@ class NGrams(tf.Module):
         """[buckets, logits]."""
         return self.weights.shape.as_list()
 
+    def is_like(self, other: "NGrams") -> bool:
+        """Whether the tables of both mean the same."""
+        return (self.orders, self.shape) == (other.orders, other.shape)
+
+    def copy(self, other: "NGrams") -> None:
+        """Takes the tables of another one that is like this."""
+        self.log_ratios.assign(other.log_ratios)
+        self.weights.assign(other.weights)
+
     def set_counts(self, counts: np.ndarray) -> None:
         """Sets the log-count ratios.
 

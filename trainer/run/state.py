@@ -49,6 +49,12 @@ class NGrams(Protocol):
     def has_counts(self) -> bool:
         """Whether it knows the training texts."""
 
+    def is_like(self, other: Any) -> bool:
+        """Whether it could take over what another one has learned."""
+
+    def copy(self, other: Any) -> None:
+        """Takes it over."""
+
     def set_counts(self, counts: np.ndarray) -> None:
         """Makes it know them; int [classes, buckets]."""
 
