@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from trainer import classes, steps
-from trainer.model import classifier, encoder, lstm
+from trainer.model import classifier, encoder, lstm, lstm_segments, ngrams, pooling
 
 _traced: dict[tuple, tuple[tf.types.experimental.ConcreteFunction, list[int]]] = {}
 
@@ -70,7 +70,7 @@ def _kind(model: classifier.Classifier, replicas) -> tuple:
     shapes = tuple(tuple(variable.shape) for variable in model.trainable_variables)
     code = [
         value
-        for place in (type(model), classifier, encoder, lstm, classes)
+        for place in (type(model), classifier, encoder, lstm, lstm_segments, ngrams, pooling, classes)
         for value in vars(place).values()
         if callable(value) or isinstance(value, int | float)
     ]

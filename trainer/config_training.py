@@ -145,7 +145,11 @@ class TrainingSettings:
     epochs: int = _training(FREE, 10, "Passes over the training reviews, in total.", lower=1)
     batch_size: int = _training(FIXED, 64, "Reviews per training step.", lower=1, upper=2**16)
     accumulate: int = _training(
-        FIXED, 1, "Steps whose gradients are averaged before the weights change.", lower=1, upper=2**16
+        FIXED,
+        1,
+        "Steps whose gradients are averaged for one change of the weights; n-grams change at each step.",
+        lower=1,
+        upper=2**16,
     )
     learning_rate: float = _training(INEXACT, 1e-3, "Adam's learning rate.", above=0.0)
     schedule: str = _training(

@@ -138,7 +138,7 @@ def write_reviews(folder: pathlib.Path, sizes: Sequence[int], seed: int) -> dict
 
     with importing_tensorflow():
         from trainer.data.corpus import open_corpus
-    corpus = open_corpus(name="imdb_reviews", cache_dir=str(folder))
+    corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(folder))
     paths = {}
     for size in (0, *sizes):
         rows = [
