@@ -29,5 +29,5 @@ def test_each_changed_setting_is_reported_with_both_values():
     settings = Config(workdir="w", seed=1, learning_rate=0.5)
     stored = dataclasses.asdict(Config(workdir="w"))
     assert changes(stored, settings, FIXED) == ["--seed was 0 and is 1 now"]
-    assert changes(stored, settings, INEXACT) == ["--learning_rate was 0.0001 and is 0.5 now"]
+    assert changes(stored, settings, INEXACT) == ["--learning_rate was 0.001 and is 0.5 now"]
     assert changes(stored, settings, FREE) == []
