@@ -69,5 +69,5 @@ def count(store: TokenStore, *, classes: int, orders: int, buckets: int, max_len
         leave=False,
     )
     for numbers in on_all_cores(lambda slices: numbers_of(slices[0]).numpy(), shown):
-        totals += np.bincount(numbers, minlength=len(totals))
+        np.add.at(totals, numbers, 1)
     return totals.reshape(classes, buckets)

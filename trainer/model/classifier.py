@@ -12,8 +12,8 @@ from trainer.model.ngrams import Features, NGrams
 
 _UNKNOWN_ID = 1
 
-# What the LSTM's logits count beside those of the n-grams, chosen on held-out reviews: they are as
-# sure of themselves, but less often right.
+# What the logits of the LSTM count beside those of the n-grams, chosen on held-out reviews. They are as far
+# from zero, but less often right.
 _SHARE_BESIDE_NGRAMS = 0.25
 
 
