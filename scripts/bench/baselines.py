@@ -74,7 +74,7 @@ TRAINERS: dict[str, list[str]] = {
 
 def read(path: str) -> tuple[list[str], np.ndarray]:
     """The texts and labels of a csv."""
-    with open(path, encoding="utf-8", newline="") as file:
+    with pathlib.Path(path).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [row["text"] for row in rows], np.array([int(row["label"]) for row in rows])
 
@@ -149,7 +149,7 @@ def write_reviews(folder: pathlib.Path, sizes: Sequence[int], seed: int) -> dict
         if size:
             rows = [rows[row] for row in np.random.default_rng(seed).permutation(len(rows))[:size]]
         paths[size] = str(folder / f"{size}.csv")
-        with open(paths[size], "w", encoding="utf-8", newline="") as file:
+        with pathlib.Path(paths[size]).open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *rows])
     return paths
 
