@@ -164,10 +164,12 @@ def test_with_everything_switched_on_the_learning_rate_warms_up_falls_and_is_red
     assert reductions[24] >= 1
 
 
-def test_two_epochs_of_a_schedule_and_two_more_follow_the_schedule_of_the_first_start(tmp_path, cache_dir):
-    given = tiny(
-        tmp_path / "run", cache_dir, patience=0, epochs=2, schedule="linear", final_learning_rate=0.003
-    )
+@pytest.mark.parametrize("more", [{}, {"schedule_epochs": 0}])
+def test_two_epochs_of_a_schedule_and_one_more_follow_the_schedule_of_the_first_start(
+    tmp_path, cache_dir, more
+):
+    schedule = {"schedule": "linear", "final_learning_rate": 0.003, **more}
+    given = tiny(tmp_path / "run", cache_dir, patience=0, epochs=2, **schedule)
     train.run(given, stop_requests=NoStopRequests())
     train.run({**given, "epochs": 3}, stop_requests=NoStopRequests())
     rates = learning_rates(scalars(tmp_path / "run" / "summaries"))

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -111,3 +112,24 @@ def test_a_threshold_is_for_two_classes(finished, finished_topics):
     trained_model.load({"workdir": str(finished_topics)}).check_threshold()
     with pytest.raises(InputError, match=r"--threshold=0\.7 is for two classes, but .* has 3: sports, "):
         trained_model.load({"workdir": str(finished_topics), "threshold": 0.7}).check_threshold()
+
+
+def test_the_average_of_the_weights_is_the_model_if_there_is_one(everything):
+    trained = trained_model.load({"workdir": str(everything)})
+    reader = tf.train.load_checkpoint(str(trained.prefix))
+    embeddings = {
+        name: reader.get_tensor(f"{name}/embedding/_embeddings/.ATTRIBUTES/VARIABLE_VALUE")
+        for name in ("average", "model")
+    }
+    assert np.array_equal(trained.model.embedding.embeddings.numpy(), embeddings["average"])
+    assert not np.array_equal(embeddings["average"], embeddings["model"])
+
+
+def test_a_run_that_was_begun_before_there_was_a_flag_has_what_it_had_then(finished):
+    prefix = checkpoint_files.newest_best(finished)
+    values = checkpoint_reading.read_values(prefix)
+    lines = values["frozen_flags"].decode().splitlines()
+    older = [line for line in lines if not line.startswith(("--pooling", "--ngrams", "--token_dropout"))]
+    assert len(older) == len(lines) - 3
+    settings = trained_model.settings_of(prefix, {**values, "frozen_flags": "\n".join(older).encode()})
+    assert (settings["pooling"], settings["ngrams"], settings["token_dropout"]) == ("last", 0, 0.0)
