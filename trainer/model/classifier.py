@@ -190,7 +190,9 @@ def count_weights(dimensions: Dimensions) -> int:
 
 def count_table_values(dimensions: Dimensions) -> int:
     """The numbers in the tables of n-grams, which are saved with the weights."""
-    return 2 * dimensions.ngram_buckets * dimensions.logits if dimensions.ngrams else 0
+    if not dimensions.ngrams:
+        return 0
+    return ngrams.count_weights(buckets=dimensions.ngram_buckets, logits=dimensions.logits)
 
 
 def stock_model(

@@ -18,8 +18,6 @@ import tensorflow as tf
 # A condition of exactness: must change whenever a change here can change a bit of a result.
 NUMERICS_ID = "sets of hashed n-grams 1"
 
-MOST_NGRAMS = 3
-
 # The bucket of an n-gram is (sum of token id times multiplier, modulo a prime) modulo the number of buckets
 # (Carter & Wegman 1979). No product of a token id and a multiplier exceeds an int64.
 _PRIME = 2**31 - 1
