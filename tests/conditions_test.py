@@ -1,7 +1,5 @@
 """The conditions for exact resume."""
 
-import pytest
-
 from trainer import machine
 from trainer.config import Config
 from trainer.run.conditions import conditions, differences
@@ -9,7 +7,7 @@ from trainer.run.conditions import conditions, differences
 NUMERICS = {"kernel": "plain-1"}
 
 
-THREADS = {"intra_op_threads": Config.intra_op_threads, "inter_op_threads": Config.inter_op_threads}
+THREADS = {"intra_op_threads": Config.intra_op_threads}
 
 
 def current(**changed):
@@ -95,14 +93,13 @@ def test_a_condition_recorded_on_one_side_only_is_a_difference():
     assert differences({}, {"kernel": "plain-1"}) == ["kernel was 'not recorded' and is 'plain-1' now"]
 
 
-@pytest.mark.parametrize("unset", ["intra_op_threads", "inter_op_threads"])
-def test_usable_cores_are_compared_only_when_tensorflow_chooses_the_threads(monkeypatch, unset):
+def test_usable_cores_are_compared_only_when_tensorflow_chooses_the_threads_of_an_operation(monkeypatch):
     assert "usable cores" not in current()
     monkeypatch.setattr(machine, "usable_cores", lambda: 3)
-    before = current(**{unset: 0})
+    before = current(**{"intra_op_threads": 0})
     assert before["usable cores"] == "3"
     monkeypatch.setattr(machine, "usable_cores", lambda: 4)
-    (difference,) = differences(before, current(**{unset: 0}))
+    (difference,) = differences(before, current(**{"intra_op_threads": 0}))
     assert difference == "usable cores was '3' and is '4' now"
 
 

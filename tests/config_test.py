@@ -17,7 +17,7 @@ NAMES = """
     held_out_fraction strategy logical_devices connect_secs labels encoding delimiter header tokens
     strip_html class_weights input_format keep_columns threshold pooling ngrams ngram_buckets token_dropout
     accumulate schedule schedule_epochs warmup_steps final_learning_rate plateau_patience plateau_factor
-    ema_momentum
+    ema_momentum shards
 """
 ON_RESUME = {
     FIXED: """
@@ -29,12 +29,11 @@ ON_RESUME = {
     """,
     INEXACT: """
         dropout learning_rate clip_norm validation_steps monitor monitor_mode initial_best min_delta
-        baseline start_from_epoch on_nan intra_op_threads inter_op_threads strategy logical_devices
-        token_dropout
+        baseline start_from_epoch on_nan intra_op_threads strategy logical_devices token_dropout shards
     """,
     FREE: """
         epochs eval_every_steps patience checkpoint_every_steps checkpoint_every_secs max_to_keep
-        log_every_steps sample_text
+        log_every_steps sample_text inter_op_threads
     """,
     NOT_STORED: """
         mode workdir allow_inexact_resume data_dir cache_dir checkpoint split input text

@@ -18,7 +18,6 @@ from trainer.tensorflow_setup import importing_tensorflow
 
 with importing_tensorflow():
     xla_cache.share()
-    import tensorflow as tf
     from compare_runs import outcome
     from compiled_steps import shared_eval_step, shared_train_step
     from fakes import EVERYTHING, TOPICS, NoStopRequests, corpus_of, tiny
@@ -27,11 +26,11 @@ with importing_tensorflow():
 
 from trainer import build, flags, session, steps, train
 from trainer.data.corpus import open_corpus
+from trainer.run import distribution
 from trainer.run.checkpoint_manager import Checkpoints
 
 # Threads are set once a process, and a test may make a tensor before it trains.
-tf.config.threading.set_intra_op_parallelism_threads(Config.intra_op_threads)
-tf.config.threading.set_inter_op_parallelism_threads(Config.inter_op_threads)
+distribution.set_threads(intra_op=Config.intra_op_threads, inter_op=Config.inter_op_threads)
 
 
 # Whole modules of the slow tier; of the others, the tests that train or are marked.

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from local_cluster import ROOT
 
+from trainer import machine
 from trainer.config import Config
 from trainer.run import distribution
 
@@ -20,7 +21,7 @@ def test_the_thread_counts_are_as_requested():
         tf.config.threading.get_intra_op_parallelism_threads(),
         tf.config.threading.get_inter_op_parallelism_threads(),
     )
-    assert threads == (Config.intra_op_threads, Config.inter_op_threads)
+    assert threads == (Config.intra_op_threads, max(2, machine.usable_cores()))
     distribution.set_threads(intra_op=Config.intra_op_threads, inter_op=Config.inter_op_threads)
 
 

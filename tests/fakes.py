@@ -92,6 +92,7 @@ EVERYTHING = {
     "final_learning_rate": 0.001,
     "plateau_patience": 1,
     "ema_momentum": 0.9,
+    "shards": 2,
     "patience": 0,
 }
 """What is off in the tiny run, all together."""

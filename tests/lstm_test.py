@@ -31,7 +31,7 @@ def make(*, batch=7, time=13, vocab_size=50, dim=8, units=8, scale=0.3, seed=0):
     )
 
 
-def fast(token_ids, lengths, variables, training=True, pooling=("last",)):
+def fast(token_ids, lengths, variables, training=True, pooling=("last",), shards=1):
     embeddings, *rest = (tf.convert_to_tensor(variable) for variable in variables)
     forward, backward = LSTMWeights(*rest[:3]), LSTMWeights(*rest[3:])
     batch = {"token_ids": token_ids, "lengths": lengths}
@@ -42,6 +42,7 @@ def fast(token_ids, lengths, variables, training=True, pooling=("last",)):
         backward=backward,
         training=training,
         pooling=pooling,
+        shards=shards,
     )
 
 
@@ -317,11 +318,10 @@ PROGRAM = """
 import glob, hashlib, os, sys
 import conftest, lstm_test, numpy as np
 
-def on(cores):
+def on(cores, threads, shards):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    example = lstm_test.make(batch=16, time=70, vocab_size=20, dim=16, units=16)
-    values = lstm_test.states_and_gradients(lstm_test.tf.function(lstm_test.fast, autograph=False), *example)
-    print(hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest())
+    lstm_test.tf.config.threading.set_inter_op_parallelism_threads(threads)
+    print(lstm_test.digest_of(shards))
 
 def compilations():
     os.environ["XLA_FLAGS"] += f" --xla_dump_to={sys.argv[1]} --xla_dump_hlo_as_text"
@@ -335,7 +335,9 @@ def compilations():
             print(len(glob.glob(sys.argv[1] + "/*before_optimizations.txt")))
 
 # TensorFlow is imported but not used yet: a fork has the threads and the flags that it makes.
-for task in (lambda: on(1), lambda: on(2), compilations):
+for task in (
+    lambda: on(1, 2, 1), lambda: on(2, 2, 1), lambda: on(1, 1, 3), lambda: on(2, 4, 3), compilations
+):
     if child := os.fork():
         assert os.waitpid(child, 0)[1] == 0
     else:
@@ -347,7 +349,7 @@ for task in (lambda: on(1), lambda: on(2), compilations):
 
 @pytest.fixture(scope="module")
 def printed(build_once):
-    """What other processes print, which compile for themselves: two digests, and four counts."""
+    """What other processes print, which compile for themselves: four digests, and four counts."""
 
     def make(folder):
         environment = {
@@ -365,16 +367,41 @@ def printed(build_once):
 
 @pytest.mark.slow
 def test_another_process_gives_the_same_bits_on_one_core_and_on_two(printed):
-    here = [
-        value.numpy()
-        for value in states_and_gradients(
-            tf.function(fast, autograph=False), *make(batch=16, time=70, vocab_size=20, dim=16, units=16)
-        )
-    ]
-    digest = hashlib.sha256(b"".join(value.tobytes() for value in here)).hexdigest()
-    assert printed[:2] == [digest] * 2
+    assert printed[:2] == [digest_of(shards=1)] * 2
+
+
+@pytest.mark.slow
+def test_shards_give_the_same_bits_on_one_thread_and_on_more_than_there_are_cores(printed):
+    assert printed[2:4] == [digest_of(shards=3)] * 2
+
+
+def digest_of(shards):
+    """Of states and gradients of a batch that is read in shards."""
+    example = make(batch=16, time=70, vocab_size=20, dim=16, units=16)
+    kernel = tf.function(functools.partial(fast, shards=shards), autograph=False)
+    values = states_and_gradients(kernel, *example)
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()
+
+
+@pytest.mark.parametrize("vocab_size", [20, 5000])
+@pytest.mark.parametrize("shards", [2, 3, 9])
+def test_shards_change_values_and_gradients_by_rounding_alone(vocab_size, shards):
+    example = make(batch=7, time=70, vocab_size=vocab_size)
+    kernel = tf.function(functools.partial(fast, shards=shards, pooling=("last", "max")), autograph=False)
+    whole = tf.function(functools.partial(fast, pooling=("last", "max")), autograph=False)
+    for one, other in zip(
+        states_and_gradients(kernel, *example), states_and_gradients(whole, *example), strict=True
+    ):
+        assert relative_error(one, other) < 1e-5
+
+
+def test_all_shards_use_the_same_compiled_segments():
+    before = lstm_segments.forward.experimental_get_tracing_count()
+    example = make(batch=20, time=9, vocab_size=30, dim=4, units=4)
+    states_and_gradients(tf.function(functools.partial(fast, shards=4), autograph=False), *example)
+    assert lstm_segments.forward.experimental_get_tracing_count() == before + 1
 
 
 @pytest.mark.slow
 def test_new_lengths_compile_nothing_new(printed):
-    assert printed[2:] == ["2", "2", "4", "4"]
+    assert printed[4:] == ["2", "2", "4", "4"]

@@ -1,11 +1,13 @@
 """The compiled steps."""
 
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from fakes import NoStopRequests, corpus_of, tiny
 
-from trainer import build, classes, metrics, prepare, steps, train
+from trainer import build, classes, machine, metrics, prepare, steps, train
 from trainer.data.input_pipeline import Batch, evaluation_batches
 from trainer.model.classifier import Classifier, Dimensions
 from trainer.run.distribution import Replicas
@@ -137,6 +139,32 @@ def test_each_review_counts_once_when_the_last_batch_is_incomplete(model):
     assert evaluated.loss == pytest.approx(
         np.mean(classes.losses(logits, labels).numpy(), dtype=np.float64), rel=1e-6
     )
+
+
+def test_evaluating_several_batches_at_a_time_changes_no_bit(model, monkeypatch):
+    at_work, step = threading.Barrier(2, timeout=60), steps.make_eval_step(model, Replicas())
+    options = {"stop": lambda: False, "abandon": KeyboardInterrupt}
+
+    def meeting(*arguments):
+        at_work.wait()
+        return step(*arguments)
+
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    one_at_a_time = steps.evaluate(step, batches(1000), **options)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    assert steps.evaluate(meeting, batches(1000), **options) == one_at_a_time
+
+
+def test_replicas_evaluate_one_batch_at_a_time(model, monkeypatch):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    threads, step = set(), steps.make_eval_step(model, Replicas())
+
+    def noting(*arguments):
+        threads.add(threading.current_thread())
+        return step(*arguments)
+
+    steps.evaluate(noting, batches(600), stop=lambda: False, abandon=KeyboardInterrupt, replicas=2)
+    assert threads == {threading.current_thread()}
 
 
 def test_evaluation_can_be_abandoned_between_two_batches(model):

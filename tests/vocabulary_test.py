@@ -1,6 +1,5 @@
 import os
 import random
-import threading
 
 import keras
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.data.corpus import open_corpus
-from trainer.data.vocabulary import WORDS, Tokenizer, Vocabulary, build_vocabulary, on_all_cores
+from trainer.data.vocabulary import WORDS, Tokenizer, Vocabulary, build_vocabulary
 from trainer.errors import InputError
 
 LETTERS = [
@@ -56,12 +55,6 @@ def awkward_texts(count):
     return np.array(
         every_byte + [b"".join(rng.choices(pieces, k=rng.randrange(30))) for _ in range(count)], object
     )
-
-
-@pytest.fixture
-def cores(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4))
-    return 4
 
 
 def keras_ids(texts, vocab_size):
@@ -114,48 +107,6 @@ def test_the_vocabulary_does_not_depend_on_how_the_reviews_are_batched():
     assert build_vocabulary(batches=[texts], vocab_size=99) == build_vocabulary(
         batches=np.array_split(texts, 11), vocab_size=99
     )
-
-
-def test_results_of_all_cores_come_in_order(cores):
-    last = threading.Event()
-
-    def late(number):
-        if number == 1:
-            last.set()
-        assert number or last.wait(60), "the first is the last to be done"
-        return number * number
-
-    assert list(on_all_cores(late, range(50))) == [number * number for number in range(50)]
-
-
-def test_all_cores_work_at_a_time_whatever_the_threads_of_training(cores):
-    threads = (
-        tf.config.threading.get_inter_op_parallelism_threads(),
-        tf.config.threading.get_intra_op_parallelism_threads(),
-    )
-    assert threads == (2, 1)
-    all_at_work = threading.Barrier(cores, timeout=20)
-
-    def meet(text):
-        all_at_work.wait()
-        return WORDS([text]).to_list()
-
-    assert list(on_all_cores(meet, ["a b", "c"] * cores)) == [[[b"a", b"b"]], [[b"c"]]] * cores
-    assert threads == (
-        tf.config.threading.get_inter_op_parallelism_threads(),
-        tf.config.threading.get_intra_op_parallelism_threads(),
-    )
-
-
-def test_no_more_is_read_than_the_cores_can_take(cores):
-    read = []
-    for taken, _ in enumerate(on_all_cores(str, (read.append(number) for number in range(100)))):
-        assert len(read) <= taken + cores + 1
-
-
-def test_an_error_on_a_core_is_raised_here(cores):
-    with pytest.raises(ZeroDivisionError):
-        list(on_all_cores(lambda number: 1 // number, range(3)))
 
 
 def test_unknown_tokens_are_1_and_no_text_reaches_0():

@@ -78,6 +78,7 @@ def make_model(config: Config, vocab_size: int, classes: Classes) -> Classifier:
         dropout=config.dropout,
         token_dropout=config.token_dropout,
         seed=config.seed,
+        shards=config.shards or 1,
     )
 
 

@@ -74,11 +74,16 @@ class Config(TrainingSettings):
         INEXACT, 1, "Threads that share one operation; 0: TensorFlow decides.", lower=0, upper=256
     )
     inter_op_threads: int = _speed(
+        FREE, 0, "Operations run in parallel; 0: one for each usable core, at least two.", lower=0, upper=256
+    )
+    shards: int = _speed(
         INEXACT,
-        2,
-        "Operations run in parallel, one for each direction of the LSTM; 0: TensorFlow decides.",
+        0,
+        "Groups of a batch's reviews that are computed side by side, on two cores each; 0: half the usable "
+        "cores of the run's first start.",
         lower=0,
         upper=256,
+        before=1,
     )
 
     strategy: str = _devices(

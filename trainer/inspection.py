@@ -226,7 +226,6 @@ def next_action(inspection: Inspection) -> str:
     current = conditions.conditions(
         numerics=compatibility.numerics_of(settings),
         intra_op_threads=settings.intra_op_threads,
-        inter_op_threads=settings.inter_op_threads,
     )
     current["replicas"] = recorded.get("replicas", "1")  # known only in training
     differences = compatibility.compare(

@@ -9,8 +9,8 @@ from trainer.config import Config
 from trainer.data import input_pipeline
 from trainer.data.input_pipeline import Batch
 from trainer.data.token_store import TokenStore
-from trainer.data.vocabulary import on_all_cores
 from trainer.model import ngrams
+from trainer.parallel import on_all_cores
 from trainer.run.state import Model
 from trainer.training_data import Data
 

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 
 from absl import logging
 
-from trainer import build, compatibility, flagfile, metrics, ngram_counts, training_data, warm_start
+from trainer import (
+    build,
+    compatibility,
+    flagfile,
+    machine,
+    metrics,
+    ngram_counts,
+    training_data,
+    warm_start,
+)
 from trainer.config import Config, Settings
 from trainer.data import input_pipeline
 from trainer.errors import StorageError
@@ -33,6 +42,9 @@ from trainer.signals import StopRequests
 from trainer.steps import EvalStep, make_eval_step
 from trainer.trained_model import TrainedModel, all_settings_of, check_size
 from trainer.training_data import Data
+from trainer.words import plural
+
+_FEWEST_ROWS = 8  # of a shard, if the program chooses the shards: with fewer, more of them gain nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +135,7 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
         logging.set_verbosity(logging.WARNING)  # The chief logs for all.
     replicas.share(start.directory, workdir.token(start.directory))
     source = _warm_start_source(start)
-    start = dataclasses.replace(start, config=_settle(start, source))
+    start = dataclasses.replace(start, config=_settle(start, source, replicas))
     newest = start.found.newest
     data = training_data.open_data(start.config, is_new=newest is None and replicas.is_chief)
     if newest and len(data.classes) == 2:
@@ -163,7 +175,7 @@ def _warm_start_source(start: Start) -> TrainedModel | None:
     return warm_start.open_source(start.config) if start.config.init_from and is_new else None
 
 
-def _settle(start: Start, source: TrainedModel | None) -> Config:
+def _settle(start: Start, source: TrainedModel | None, replicas: Replicas) -> Config:
     # Fills in settings that depend on what the first start finds. They are stored with the others: later
     # starts read them from the checkpoint. It can fail, so it comes before the data, which may take minutes.
     settings = start.config
@@ -172,7 +184,17 @@ def _settle(start: Start, source: TrainedModel | None) -> Config:
         settings = dataclasses.replace(settings, schedule_epochs=epochs)
     if source and settings.init_best_metric:
         settings = dataclasses.replace(settings, initial_best=warm_start.best_metric_of(source, settings))
+    if not settings.shards:
+        shards = start.stored.get("shards") or _shards_for(settings, replicas)
+        settings = dataclasses.replace(settings, shards=shards)
     return settings
+
+
+def _shards_for(settings: Config, replicas: Replicas) -> int:
+    # A pair of cores for each shard, on the machine with the fewest.
+    cores = min(int(cores) for cores in replicas.gather(str(machine.usable_cores())))
+    rows = input_pipeline.slice_rows(settings.batch_size, replicas.count)
+    return max(1, min(cores // (2 * len(replicas.local)), rows // _FEWEST_ROWS))
 
 
 def _texts(settings: Config, data: Data, replicas: Replicas) -> dict[str, str]:
@@ -183,7 +205,6 @@ def _texts(settings: Config, data: Data, replicas: Replicas) -> dict[str, str]:
     current = conditions.conditions(
         numerics=compatibility.numerics_of(settings),
         intra_op_threads=settings.intra_op_threads,
-        inter_op_threads=settings.inter_op_threads,
         replicas=replicas.count,
     )
     return {
@@ -210,9 +231,10 @@ def _check(start: Start, data: Data, texts: Mapping[str, str], replicas: Replica
     plan = data.plan
     padded = input_pipeline.padded_ratio(plan, steps=min(plan.steps_per_epoch, input_pipeline.WINDOW_BATCHES))
     logging.info(
-        "Batches   %d per epoch, of %d reviews; padding adds %.1f%%",
+        "Batches   %d per epoch, of %d reviews in %s; padding adds %.1f%%",
         plan.steps_per_epoch,
         plan.batch_size,
+        plural(settings.shards * replicas.count, "shard"),
         100 * (padded - 1),
     )
     replicas.agree(compatibility.facts_of(settings, texts, newest))

@@ -12,6 +12,7 @@ from trainer import classes, metrics
 from trainer.data import input_pipeline
 from trainer.data.input_pipeline import Batch, batch_spec
 from trainer.metrics import Metrics
+from trainer.parallel import on_pairs_of_cores
 from trainer.run.distribution import Replicas, sum_over_replicas
 from trainer.run.state import Model, Sums, TrainState
 from trainer.schedule import Schedule
@@ -258,8 +259,12 @@ def evaluate(
     stop: Callable[[], bool],
     abandon: Callable[[], Exception],
     scored: int = 0,
+    replicas: int = 1,
 ) -> Metrics:
     """Computes the metrics over all batches; sums are divided once, at the end.
+
+    Several batches are evaluated at a time, unless other replicas take part. Results are summed in the order
+    of the batches, so that the number of cores changes no bit.
 
     Args:
       eval_step: the compiled step of the model to evaluate.
@@ -267,21 +272,23 @@ def evaluate(
       stop: whether this process wants to stop; called before each batch.
       abandon: makes the error to raise when a process wants to stop.
       scored: how many reviews of a batch the step gives scores of; 0: none.
+      replicas: those of all workers.
     """
     sums, scores = np.zeros(1), [np.zeros((0, 3))]
-    for batch in batches:
-        results = eval_step(batch, float(stop())).numpy()
+    side_by_side = on_pairs_of_cores if replicas == 1 else map
+    for results in side_by_side(lambda batch: eval_step(batch, float(stop())).numpy(), batches):
         if results[_STOP_REQUESTS]:
             raise abandon()
         sums_of_batch, scores_of_batch = np.split(results, [len(results) - 3 * scored])
         sums = sums + sums_of_batch
         scores.append(scores_of_batch.reshape(scored, 3))
     loss, correct, reviews, _, *confusion = sums.tolist()
+    size = math.isqrt(len(confusion))
     return Metrics(
         loss=loss / reviews,
         accuracy=correct / reviews,
         reviews=int(reviews),
-        f1=metrics.f1(_as_matrix(confusion)) if confusion else None,
+        f1=metrics.f1(np.reshape(confusion, [size, size]).astype(int).tolist()) if confusion else None,
         auc=_auc(np.concatenate(scores)) if scored else None,
     )
 
@@ -291,8 +298,3 @@ def _auc(scores: np.ndarray) -> float:
     logits, labels, weights = scores.T
     area = classes.area_under_roc(logits[weights > 0], labels[weights > 0] > 0)
     return math.nan if area is None else area
-
-
-def _as_matrix(counts: Sequence[float]) -> list[list[int]]:
-    size = math.isqrt(len(counts))
-    return [[int(count) for count in counts[at : at + size]] for at in range(0, len(counts), size)]

@@ -225,6 +225,7 @@ def evaluate_split(session: Session, split: str, steps: int, if_stopped: str) ->
         stop=lambda: requests.received,
         abandon=lambda: requests.stopped(if_stopped),
         scored=EVALUATION_BATCH_SIZE * session.replicas.count if with_scores else 0,
+        replicas=session.replicas.count,
     )
 
 

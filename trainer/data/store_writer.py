@@ -12,7 +12,8 @@ from tqdm import tqdm
 from trainer.data.corpus import Corpus
 from trainer.data.splits import Reviews
 from trainer.data.store_manifest import ARRAYS, FileFacts
-from trainer.data.vocabulary import Vocabulary, on_all_cores
+from trainer.data.vocabulary import Vocabulary
+from trainer.parallel import on_all_cores
 
 
 def encode(corpus: Corpus, split: str, vocabulary: Vocabulary, folder: pathlib.Path) -> dict[str, FileFacts]:

@@ -9,24 +9,20 @@ import dataclasses
 import functools
 import hashlib
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeAlias, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from trainer import machine
 from trainer.errors import InputError
+from trainer.parallel import on_all_cores
 
 PADDING, UNKNOWN = b"", b"[UNK]"
 _HTML = "<[A-Za-z/!][^<>]*>|&(#[0-9]+|#[xX][0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);"
 
 Texts: TypeAlias = Sequence[str] | Sequence[bytes] | np.ndarray | tf.Tensor
 """Texts, [n] string; any bytes, UTF-8 or not."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Tokenizer(NamedTuple):
@@ -117,24 +113,6 @@ class Vocabulary:
             ids = tf.range(len(self.tokens), dtype=tf.int32)
             initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens), ids)
             return tf.lookup.StaticHashTable(initializer, default_value=1)
-
-
-def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Applies `function` to each item in parallel; yields the results in the order of the items.
-
-    TensorFlow's eager operations run on the calling thread and release Python's global lock, so the thread
-    counts that are set for training do not apply here. At most two items more than there are cores are in
-    memory.
-    """
-    cores = machine.usable_cores()
-    with ThreadPoolExecutor(cores) as pool:
-        running: collections.deque[Future[Result]] = collections.deque()
-        for item in items:
-            running.append(pool.submit(function, item))
-            if len(running) > cores:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
 
 
 def _count(tokenizer: Tokenizer, texts: Texts) -> list[tuple[bytes, int]]:

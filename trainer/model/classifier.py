@@ -65,6 +65,7 @@ class Classifier(tf.Module):
       dropout: the probability with which an output of the encoder is set to 0 in training.
       seed: determines the initial weights and the dropout.
       token_dropout: the probability with which the encoder reads a token as unknown in training.
+      shards: how many groups of texts the encoder reads side by side in training.
       encoder: an encoder of these dimensions; None: a new `Encoder`.
     """
 
@@ -75,6 +76,7 @@ class Classifier(tf.Module):
         dropout: float,
         seed: int,
         token_dropout: float = 0.0,
+        shards: int = 1,
         encoder: Encoder | None = None,
     ) -> None:
         super().__init__()
@@ -84,7 +86,7 @@ class Classifier(tf.Module):
             kernel = keras.initializers.GlorotUniform(seed_of(seed, name))
             return keras.layers.Dense(units, kernel_initializer=kernel, name=name, **kwargs)
 
-        self._encoder = encoder or Encoder(**dimensions.of_encoder(), seed=seed)
+        self._encoder = encoder or Encoder(**dimensions.of_encoder(), seed=seed, shards=shards)
         self.embedding, self.bidirectional = self._encoder.layers
         self.hidden = dense(dense_units, "hidden", activation="relu")
         self.logit = dense(logits, "logit")

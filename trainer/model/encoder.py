@@ -29,6 +29,14 @@ class Encoder:
     export. Each layer has an explicit name: Keras numbers unnamed layers in the order of their creation, and
     the number would enter the checkpoint.
 
+    Args:
+      vocab_size: tokens of the vocabulary.
+      embedding_dim: the size of a token's embedding.
+      lstm_units: the units of each direction.
+      seed: determines the initial weights.
+      pooling: what is read of the states.
+      shards: how many groups of texts training reads side by side on a CPU.
+
     Attributes:
       embedding: the embedding layer.
       bidirectional: the LSTM layer.
@@ -43,9 +51,11 @@ class Encoder:
         lstm_units: int,
         seed: int,
         pooling: Sequence[str] = ("last",),
+        shards: int = 1,
     ) -> None:
         self.width = 2 * lstm_units * len(pooling)
         self._pooling = tuple(pooling)
+        self._shards = shards
         self.embedding = keras.layers.Embedding(
             vocab_size,
             embedding_dim,
@@ -104,6 +114,7 @@ class Encoder:
             backward=backward,
             training=training,
             pooling=self._pooling,
+            shards=self._shards if training else 1,
         )
 
     def _encode_with_keras(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

@@ -63,6 +63,7 @@ def bidirectional_lstm(
     backward: LSTMWeights,
     training: bool,
     pooling: Sequence[str] = ("last",),
+    shards: int = 1,
 ) -> tf.Tensor:
     """Reads each review forwards and backwards, and pools the states of each direction.
 
@@ -75,29 +76,44 @@ def bidirectional_lstm(
       backward: the weights of the direction that starts at the last.
       training: whether to keep what a gradient needs; if False, a gradient is as exact, but takes longer.
       pooling: "last" is the state after the direction's last token; "max" and "mean" are over all tokens.
+      shards: how many groups of reviews to read side by side, each in both directions.
 
     Returns:
       float32 [batch, poolings * 2 * units]: for each pooling the forward direction, then the backward one.
       Zeros for an empty review.
     """
-    mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
-    token_ids = tf.where(mask, token_ids, 0)
-    if embeddings.shape[0] > _SMALL_VOCABULARY:
-        token_ids, distinct = _renumbered(token_ids, embeddings.shape[0])
-        embeddings = tf.gather(embeddings, distinct)
-    padded = tf.where(mask, token_ids, tf.shape(embeddings)[0])
-    backwards = tf.reverse(padded, [1])
-    forwards = tf.reverse(tf.reverse_sequence(padded, lengths, 1), [1])
-    directions = (
-        _pooled_states(forwards, embeddings, forward, training, tuple(pooling)),
-        _pooled_states(backwards, embeddings, backward, training, tuple(pooling)),
-    )
-    pooled = [tf.concat(states, axis=1) for states in zip(*directions, strict=True)]
-    return (
-        tf.concat(pools.finish(pooled, pooling, lengths), axis=1)
-        if len(pooled) > 1
-        else (pools.finish(pooled, pooling, lengths)[0])
-    )
+    directions = forward, backward
+    is_small = embeddings.shape[0] <= _SMALL_VOCABULARY
+    tables = [_projected(embeddings, weights) for weights in directions] if is_small else None
+
+    def read(token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
+        token_ids, tables_here = tf.where(mask, token_ids, 0), tables
+        if tables_here is None:
+            token_ids, distinct = _renumbered(token_ids, embeddings.shape[0])
+            used = tf.gather(embeddings, distinct)
+            tables_here = [_projected(used, weights) for weights in directions]
+        padded = tf.where(mask, token_ids, tf.shape(tables_here[0])[0] - 1)
+        forwards = tf.reverse(tf.reverse_sequence(padded, lengths, 1), [1])
+        read_direction = functools.partial(_pooled_states, training=training, pooling=tuple(pooling))
+        states = map(read_direction, (forwards, tf.reverse(padded, [1])), tables_here, directions)
+        pooled = [tf.concat(of_both, axis=1) for of_both in zip(*states, strict=True)]
+        finished = pools.finish(pooled, pooling, lengths)
+        return tf.concat(finished, axis=1) if len(finished) > 1 else finished[0]
+
+    if shards == 1:
+        return read(token_ids, lengths)
+    # Traced once, and optimized once since it is not inlined, whatever the number of shards.
+    read_shard = tf.function(read, autograph=False, experimental_attributes={"_noinline": True})
+    groups = zip(_cut(token_ids, shards), _cut(lengths, shards), strict=True)
+    return tf.concat([read_shard(*group) for group in groups], axis=0)[: tf.size(lengths)]
+
+
+def _cut(rows: tf.Tensor, shards: int) -> list[tf.Tensor]:
+    # Into groups of equal size; empty reviews fill the last.
+    missing = -(rows.shape[0] or tf.shape(rows)[0]) % shards
+    paddings = [[0, missing], *[[0, 0]] * (len(rows.shape) - 1)]
+    return tf.split(tf.pad(rows, paddings), shards)
 
 
 def _renumbered(token_ids: tf.Tensor, vocab_size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -109,20 +125,24 @@ def _renumbered(token_ids: tf.Tensor, vocab_size: int) -> tuple[tf.Tensor, tf.Te
     return tf.reshape(positions, tf.shape(token_ids)), tf.pad(distinct, [[0, size - tf.size(distinct)]])
 
 
-def _pooled_states(
-    token_ids: tf.Tensor,
-    embeddings: tf.Tensor,
-    weights: LSTMWeights,
-    training: bool,
-    pooling: tuple[str, ...],
-) -> tuple[tf.Tensor, ...]:
-    # token_ids: [batch, time], padded on the left with the number of embeddings.
+def _projected(embeddings: tf.Tensor, weights: LSTMWeights) -> tf.Tensor:
+    # The inputs of the gates for each token, and for padding; [tokens + 1, 4 * units].
     units = weights.recurrent_kernel.shape[0]
-    half = tf.repeat([0.5, 0.5, 1.0, 0.5], units)
     shut = tf.repeat([[_SHUT, 0.0, 0.0, 0.0]], units, axis=1)
-    table = tf.concat([(embeddings @ weights.kernel + weights.bias) * half, shut], axis=0)
+    return tf.concat([(embeddings @ weights.kernel + weights.bias) * _halves(units), shut], axis=0)
+
+
+def _halves(units: int) -> tf.Tensor:
+    return tf.repeat([0.5, 0.5, 1.0, 0.5], units)
+
+
+def _pooled_states(
+    token_ids: tf.Tensor, table: tf.Tensor, weights: LSTMWeights, training: bool, pooling: tuple[str, ...]
+) -> tuple[tf.Tensor, ...]:
+    # token_ids: [batch, time], padded on the left with the last row of the table.
+    recurrent = weights.recurrent_kernel * _halves(weights.recurrent_kernel.shape[0])
     kept = _KEPT_SEGMENTS if training else 0
-    return _run_segments(tf.transpose(token_ids), table, weights.recurrent_kernel * half, kept, pooling)
+    return _run_segments(tf.transpose(token_ids), table, recurrent, kept, pooling)
 
 
 def segment_steps(batch_size: int | None) -> int:

@@ -24,24 +24,21 @@ _ENVIRONMENT = (
 )
 
 
-def conditions(
-    *, numerics: Mapping[str, str], intra_op_threads: int, inter_op_threads: int, replicas: int = 1
-) -> dict[str, str]:
+def conditions(*, numerics: Mapping[str, str], intra_op_threads: int, replicas: int = 1) -> dict[str, str]:
     """The conditions of this process, each with its value.
 
     Args:
       numerics: the ids of those parts of our code that affect the bits of a result, by name.
       intra_op_threads: how many threads share an operation; 0: TensorFlow decides.
-      inter_op_threads: how many operations run at a time; 0: TensorFlow decides.
       replicas: how many replicas train together.
     """
     devices = sorted({device.device_type for device in tf.config.list_logical_devices()})
     environment = [
         f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_ENVIRONMENT)
     ]
-    # The number of cores affects bits only through the number of threads, if TensorFlow derives that from it.
-    is_set = intra_op_threads and inter_op_threads
-    cores = {} if is_set else {_CORES: str(machine.usable_cores())}
+    # The number of cores affects bits only through the threads that share an operation, if TensorFlow derives
+    # their number from it. How many operations run at a time affects none.
+    cores = {} if intra_op_threads else {_CORES: str(machine.usable_cores())}
     recorded = {
         **{package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "numpy")},
         **machine.cpu(),

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 from tensorflow.python.eager import context
 
+from trainer import machine
 from trainer.errors import InputError, PeerLostError
 from trainer.run.cluster import Cluster, port_error
 
@@ -35,12 +36,15 @@ _EXCHANGE_ERRORS = (
 
 
 def set_threads(*, intra_op: int, inter_op: int) -> None:
-    """Sets how many threads share an operation and how many operations run at a time; 0: TensorFlow decides.
+    """Sets the threads of TensorFlow; call it before TensorFlow runs any operation.
 
-    Call it before TensorFlow runs any operation.
+    Args:
+      intra_op: how many threads share an operation, which can affect bits; 0: TensorFlow decides.
+      inter_op: how many operations run at a time, which affects none; 0: one for each usable core, at least
+        two.
     """
     tf.config.threading.set_intra_op_parallelism_threads(intra_op)
-    tf.config.threading.set_inter_op_parallelism_threads(inter_op)
+    tf.config.threading.set_inter_op_parallelism_threads(inter_op or max(2, machine.usable_cores()))
 
 
 class Replicas:
