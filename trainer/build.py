@@ -10,8 +10,9 @@ from trainer.data.tables import Options
 from trainer.data.vocabulary import Tokenizer
 from trainer.labels import Classes
 from trainer.model.classifier import Classifier, Dimensions
+from trainer.run.adam import Adam
 from trainer.run.distribution import Replicas
-from trainer.run.state import Adam, TrainState
+from trainer.run.state import TrainState
 from trainer.schedule import Schedule
 
 

@@ -35,8 +35,9 @@ from trainer.labels import NEGATIVE_POSITIVE
 from trainer.metrics import Metrics
 from trainer.model.classifier import Classifier
 from trainer.model.encoder import Encoder
+from trainer.run.adam import Adam
 from trainer.run.distribution import Replicas, set_threads
-from trainer.run.state import Adam, TrainState
+from trainer.run.state import TrainState
 
 
 class KerasEncoder(Encoder):

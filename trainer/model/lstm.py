@@ -129,7 +129,9 @@ def _projected(embeddings: tf.Tensor, weights: LSTMWeights) -> tf.Tensor:
     # The inputs of the gates for each token, and for padding; [tokens + 1, 4 * units].
     units = weights.recurrent_kernel.shape[0]
     shut = tf.repeat([[_SHUT, 0.0, 0.0, 0.0]], units, axis=1)
-    return tf.concat([(embeddings @ weights.kernel + weights.bias) * _halves(units), shut], axis=0)
+    # Halving is exact, so that it may come before the product, where there is less to halve.
+    table = embeddings @ (weights.kernel * _halves(units)) + weights.bias * _halves(units)
+    return tf.concat([table, shut], axis=0)
 
 
 def _halves(units: int) -> tf.Tensor:

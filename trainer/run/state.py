@@ -21,15 +21,6 @@ class Sums(NamedTuple):
     padded_tokens: float = 0.0
 
 
-class Adam(keras.optimizers.Adam):
-    """Keras' Adam for gradients that are already summed over the replicas; Keras would sum them again."""
-
-    def _all_reduce_sum_gradients(
-        self, grads_and_vars: list[tuple[tf.Tensor, keras.Variable]]
-    ) -> list[tuple[tf.Tensor, keras.Variable]]:
-        return grads_and_vars
-
-
 class Parts(Protocol):
     """The logits of the parts of a model, each [batch] or [batch, classes]; None without n-grams."""
 

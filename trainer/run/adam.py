@@ -1,0 +1,58 @@
+"""Adam (Kingma & Ba 2014) as Keras computes it, bit for bit, in one pass over the memory of large weights."""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+# Below, the call of a compiled function costs more than it saves.
+_LARGE = 2**17  # numbers
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras' Adam for gradients that are already summed over the replicas; Keras would sum them again."""
+
+    def _all_reduce_sum_gradients(
+        self, grads_and_vars: list[tuple[tf.Tensor, keras.Variable]]
+    ) -> list[tuple[tf.Tensor, keras.Variable]]:
+        return grads_and_vars
+
+    def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: tf.Tensor) -> None:
+        """Updates a weight and its two slots, which all of Keras' ops would read and write one by one.
+
+        As `keras.optimizers.Adam.update_step`.
+        """
+        on_gpu = bool(tf.config.list_logical_devices("GPU"))
+        if on_gpu or self.amsgrad or variable.shape.num_elements() < _LARGE:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        step = tf.cast(self.iterations + 1, tf.float32)
+        rate = tf.cast(learning_rate, tf.float32)
+        alpha = rate * tf.sqrt(1 - tf.pow(self.beta_2, step)) / (1 - tf.pow(self.beta_1, step))
+        lowest = tf.where(step > 0.0, -math.inf, 0.0)
+        index = self._get_variable_index(variable)
+        m, v = self._momentums[index], self._velocities[index]
+        values = (tf.convert_to_tensor(value) for value in (variable, m, v))
+        changed = _update(*values, gradient, alpha, lowest, 1 - self.beta_1, 1 - self.beta_2, self.epsilon)
+        for slot, value in zip((variable, m, v), changed, strict=True):
+            self.assign(slot, value)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _update(
+    weights: tf.Tensor,
+    m: tf.Tensor,
+    v: tf.Tensor,
+    gradient: tf.Tensor,
+    alpha: tf.Tensor,
+    lowest: tf.Tensor,
+    m_rate: float,
+    v_rate: float,
+    epsilon: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    # XLA would join a product and a sum into one operation, which rounds once. A maximum between them, with a
+    # value that XLA does not know, prevents that and changes no bit.
+    m += tf.maximum((gradient - m) * m_rate, lowest)
+    v += tf.maximum((tf.maximum(tf.square(gradient), lowest) - v) * v_rate, lowest)
+    return weights - m * alpha / (tf.sqrt(v) + epsilon), m, v
