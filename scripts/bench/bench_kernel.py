@@ -1,20 +1,21 @@
-"""Times the recurrent kernel, forward and backward, against Keras', BlockLSTM and the sum of its parts.
+"""Times the train step over a grid of sizes, against the sum of its parts, Keras' LSTM and BlockLSTM.
 
-    python scripts/bench/bench_kernel.py [--batch_sizes=64,256] [--times=50,250,1000] [--rounds=5]
+    python scripts/bench/bench_kernel.py [--shapes 64x250x64x1000 64x250x64x20000:max] [--against] [--rounds=5]
 
-Each round times every kernel in turn, so that a machine that slows down affects all of them. The table has
-the medians, and the medians of the rounds' ratios. The floor of a train step is the time of its parts when
-each runs alone, in cache. For each time step these are: three matrix products, the activations, the products
-of the backward pass, the look-ups and their sum. Once per step: the product of embeddings and input kernel
-with its gradients, and the update of the weights.
+A shape is reviews x tokens x units x vocabulary, and a pooling if it is not the last state. Each round times
+everything in turn, so that a machine that slows down affects all of it. The table has the medians, and the
+medians of the rounds' ratios with the least and the greatest. The floor of a train step is the time of its
+parts when each runs alone, in cache. For each time step these are: three matrix products, the activations,
+the products of the backward pass, the look-ups and their sum. Once per step: the product of embeddings and
+input kernel with its gradients, and the update of the weights.
 """
 
 import argparse
-import itertools
 import pathlib
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from local_cluster import ROOT
@@ -25,15 +26,36 @@ import kernels  # first: it imports TensorFlow quietly
 # isort: split
 import tensorflow as tf
 from kernel_floor import SEGMENTS, STEPS, parts
-from timing import machine, machine_line, seconds
+from timing import machine, machine_line, seconds, spread
 
 from trainer.config import Config
 from trainer.run import distribution
 
-COLUMNS = ("train step", "floor", "train step / floor", "ours", "forward")
-RATIOS = ("keras_lstm / ours", "block_lstm / ours")
+GRID = (
+    *("32x250x64x1000", "64x50x64x1000", "64x250x64x1000", "64x1000x64x1000"),
+    *("256x50x64x1000", "256x250x64x1000", "64x250x128x1000", "64x250x256x1000", "256x250x128x1000"),
+    *("64x250x64x20000", "64x250x64x100000", "256x250x128x20000"),
+    *("64x250x64x1000:max", "64x250x64x20000:max", "256x250x128x20000:max"),
+)
 _CALLS_A_ROUND = 3
 _PROFILED_STEPS = 20
+_OTHERS = {"keras": kernels.keras_lstm, "BlockLSTM": kernels.block_lstm}
+
+
+class Shape(NamedTuple):
+    """What a step computes."""
+
+    batch_size: int
+    time_steps: int
+    units: int
+    vocab_size: int
+    pooling: str = "last"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        """The shape that a command line names, as in 64x250x64x1000:max."""
+        sizes, _, pooling = text.partition(":")
+        return cls(*map(int, sizes.split("x")), pooling or "last")
 
 
 def milliseconds(call: kernels.Call, repeats: int) -> float:
@@ -41,41 +63,35 @@ def milliseconds(call: kernels.Call, repeats: int) -> float:
     return 1000 * statistics.median(seconds(call) for _ in range(repeats))
 
 
-def compare(batch_size: int, time_steps: int, vocab_size: int, rounds: int) -> dict:
-    """Measures all kernels in turns, for one shape.
+def compare(shape: Shape, rounds: int, against: bool) -> dict:
+    """Measures one shape.
 
     Returns:
-      Medians of the rounds in milliseconds, and of the rounds' ratios, by COLUMNS and RATIOS; "each time
-      step" and "once": microseconds of each part of the floor.
+      The rounds' milliseconds of each part, "train step" and "floor", and of the others by their names with
+      "kernel" for ours; and the shape's `Parts`.
     """
-    example = kernels.Example(batch_size, time_steps, vocab_size)
-    of_step = parts(batch_size, vocab_size)
-    calls = {
-        "train step": kernels.train_step(batch_size, time_steps, vocab_size),
-        "forward": kernels.forward(kernels.ours, example),
-        "ours": kernels.forward_and_backward(kernels.ours, example),
-        "keras_lstm": kernels.forward_and_backward(kernels.keras_lstm, example),
-        "block_lstm": kernels.forward_and_backward(kernels.block_lstm, example),
-        **of_step.calls(),
-    }
+    batch_size, time_steps, units, vocab_size, pooling = shape
+    of_step = parts(batch_size, time_steps, vocab_size, units)
+    step = kernels.train_step(batch_size, time_steps, vocab_size, units=units, pooling=pooling)
+    calls = {"train step": step, **of_step.calls()}
+    if against:
+        example = kernels.Example(batch_size, time_steps, vocab_size, units)
+        for name, kernel in {"kernel": kernels.ours, **_OTHERS}.items():
+            calls[name] = kernels.forward_and_backward(kernel, example)
     for call in calls.values():
         call()
-    times = []
-    for _ in range(rounds):
-        row = {name: milliseconds(call, _CALLS_A_ROUND) for name, call in calls.items()}
+    taken = [
+        {name: milliseconds(call, _CALLS_A_ROUND) for name, call in calls.items()} for _ in range(rounds)
+    ]
+    for row in taken:
         row["floor"] = of_step.floor(row, time_steps)
-        row["train step / floor"] = row["train step"] / row["floor"]
-        row |= {f"{name} / ours": row[name] / row["ours"] for name in ("keras_lstm", "block_lstm")}
-        times.append(row)
-    result: dict = {name: statistics.median(row[name] for row in times) for name in times[0]}
-    result["each time step"] = {name: 1000 * result[name] / STEPS for name in of_step.each_time_step}
-    result["once"] = {name: 1000 * result[name] / SEGMENTS for name in of_step.once}
-    return result
+    return {"parts": of_step, **{name: [row[name] for row in taken] for name in taken[0]}}
 
 
-def profile(logdir: str, batch_size: int, time_steps: int, vocab_size: int) -> None:
+def profile(logdir: str, shape: Shape) -> None:
     """Writes a profile of some steps, for TensorBoard's profiler."""
-    call = kernels.train_step(batch_size, time_steps, vocab_size)
+    batch_size, time_steps, units, vocab_size, pooling = shape
+    call = kernels.train_step(batch_size, time_steps, vocab_size, units=units, pooling=pooling)
     call()
     with tf.profiler.experimental.Profile(logdir):
         for number in range(_PROFILED_STEPS):
@@ -83,16 +99,29 @@ def profile(logdir: str, batch_size: int, time_steps: int, vocab_size: int) -> N
                 call()
 
 
-def row_of(name: str, result: Mapping[str, float]) -> str:
+def row_of(shape: Shape, taken: Mapping[str, Sequence[float]], against: bool) -> str:
     """A row of the table."""
-    cells = [f"{result[column]:.2f}" if "/" in column else f"{result[column]:.1f}" for column in COLUMNS]
-    ratios = [f"{result[column]:.2f}" for column in RATIOS]
-    return f"| {name} | {' | '.join([*cells, *ratios])} |"
+
+    def ratio(name: str, other: str) -> str:
+        return spread([one / two for one, two in zip(taken[name], taken[other], strict=True)], digits=2)
+
+    cells = [f"{shape.batch_size} x {shape.time_steps}", *map(str, shape[2:])]
+    cells += [f"{statistics.median(taken[name]):.1f}" for name in ("train step", "floor")]
+    cells.append(ratio("train step", "floor"))
+    cells += [ratio(name, "kernel") for name in _OTHERS] if against else []
+    return f"| {' | '.join(cells)} |"
 
 
-def costs_of(parts: Mapping[str, float]) -> str:
-    """The cost of each part."""
-    return ", ".join(f"{name} {cost:.1f}" for name, cost in parts.items())
+def costs_of(taken: Mapping[str, Any]) -> str:
+    """The microseconds of each part of the floor."""
+    of_step = taken["parts"]
+
+    def listed(names: Iterable[str], times: int) -> str:
+        medians = {name: 1000 * statistics.median(taken[name]) / times for name in names}
+        return ", ".join(f"{name} {cost:.1f}" for name, cost in medians.items())
+
+    each, once = listed(of_step.each_time_step, STEPS), listed(of_step.once, SEGMENTS)
+    return f"each time step {each}; once per step {once}"
 
 
 def main() -> None:
@@ -100,31 +129,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    numbers = {"type": lambda text: [int(number) for number in text.split(",")]}
-    parser.add_argument("--batch_sizes", default=[64, 256], **numbers)
-    parser.add_argument("--times", default=[50, 250, 1000], **numbers)
-    parser.add_argument("--vocab_size", type=int, default=1000)
+    parser.add_argument("--shapes", nargs="+", default=GRID, type=str, metavar="SHAPE")
+    parser.add_argument("--against", action="store_true", help="also time the kernels of others")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", metavar="LOGDIR", help="write a profile of 20 steps of the first shape")
     parser.add_argument("--intra_op_threads", type=int, default=Config.intra_op_threads)
     parser.add_argument("--inter_op_threads", type=int, default=Config.inter_op_threads)
     given = parser.parse_args()
     distribution.set_threads(intra_op=given.intra_op_threads, inter_op=given.inter_op_threads)
+    shapes = [Shape.parse(text) for text in given.shapes]
     if given.profile:
-        profile(given.profile, given.batch_sizes[0], given.times[0], given.vocab_size)
+        profile(given.profile, shapes[0])
         return
-    columns = (*COLUMNS, *RATIOS)
-    print(f"{machine_line(machine())}; milliseconds, {kernels.UNITS} units in each direction\n")
-    print(f"| batch x time | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
-    shares = {}
-    for batch_size, time_steps in itertools.product(given.batch_sizes, given.times):
-        result = compare(batch_size, time_steps, given.vocab_size, given.rounds)
-        print(row_of(f"{batch_size} x {time_steps}", result), flush=True)
-        shares[batch_size] = (
-            f"each time step {costs_of(result['each time step'])}; once per step {costs_of(result['once'])}"
-        )
-    for batch_size, costs in shares.items():
-        print(f"\nThe floor of batch {batch_size} in microseconds: {costs}.")
+    others = [f"{name} / our kernel" for name in _OTHERS] if given.against else []
+    columns = (
+        *("batch x time", "units", "vocabulary", "pooling", "train step", "floor", "step / floor"),
+        *others,
+    )
+    print(f"{machine_line(machine())}; milliseconds; medians, least and most in brackets\n")
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for shape in shapes:
+        taken = compare(shape, given.rounds, given.against)
+        print(row_of(shape, taken, given.against), flush=True)
+    print(f"\nThe floor of the last shape in microseconds: {costs_of(taken)}.")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from kernels import DIM, UNITS, Call
+from kernels import DIM, Call, Example
+
+from trainer.model import lstm
 
 SEGMENTS, SEGMENT_STEPS = 8, 32
 STEPS = SEGMENTS * SEGMENT_STEPS
@@ -34,19 +36,22 @@ class Parts(NamedTuple):
         return each * time_steps + once
 
 
-def parts(batch_size: int, vocab_size: int) -> Parts:
-    """The parts of a train step on random values."""
+def parts(batch_size: int, time_steps: int, vocab_size: int, units: int) -> Parts:
+    """The parts of a train step on random values, with the tokens of an `Example`."""
     random = np.random.default_rng(0)
+    drawn = Example(batch_size, time_steps, vocab_size, units).token_ids.numpy()
+    distinct, numbered = np.unique(drawn, return_inverse=True)
+    tokens = vocab_size if vocab_size <= lstm.SMALL_VOCABULARY else len(distinct)
 
     def values(*shape: int) -> tf.Tensor:
         return tf.constant(random.normal(0, 0.1, shape).astype(np.float32))
 
     rows = batch_size * SEGMENT_STEPS
-    token_ids = tf.constant(random.integers(0, vocab_size, [rows, 1]), tf.int32)
-    table, recurrent = values(vocab_size, 4 * UNITS), values(UNITS, 4 * UNITS)
+    token_ids = tf.constant(np.resize(numbered, [rows, 1]), tf.int32)
+    table, recurrent = values(tokens, 4 * units), values(units, 4 * units)
     transposed = tf.transpose(recurrent)
-    state, gates = values(batch_size, UNITS), values(batch_size, 4 * UNITS)
-    states_of_segment, gates_of_segment = values(rows, UNITS), values(rows, 4 * UNITS)
+    state, gates = values(batch_size, units), values(batch_size, 4 * units)
+    states_of_segment, gates_of_segment = values(rows, units), values(rows, 4 * units)
 
     def gradient(sums: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> list[tf.Tensor]:
         # Swap the two operands; otherwise the product would be computed only once.
@@ -58,9 +63,9 @@ def parts(batch_size: int, vocab_size: int) -> Parts:
     def sum_by_token(sums: tf.Tensor) -> list[tf.Tensor]:
         return [tf.tensor_scatter_nd_add(sums, token_ids, gates_of_segment)]
 
-    starts = (recurrent, gates_of_segment, values(rows, 4 * UNITS))
+    starts = (recurrent, gates_of_segment, values(rows, 4 * units))
     each_time_step = {
-        "h U": _repeated(lambda h: [(h @ recurrent)[:, :UNITS]], state),
+        "h U": _repeated(lambda h: [(h @ recurrent)[:, :units]], state),
         "dz U'": _repeated(lambda dz: [tf.tile(dz @ transposed, [1, 4])], gates),
         "h' dz": _repeated(gradient, *starts, times=SEGMENTS, jit_compile=False),
         "activations": _repeated(_activations, gates, state),
@@ -68,9 +73,8 @@ def parts(batch_size: int, vocab_size: int) -> Parts:
         "look-up": _repeated(look_up, gates),
         "sum by token": _repeated(sum_by_token, table, times=SEGMENTS),
     }
-    embeddings = values(vocab_size, DIM)
-    half_the_weights = values(vocab_size * DIM // 2 + (DIM + UNITS + 1) * 4 * UNITS)
-    return Parts(each_time_step, _once(embeddings, recurrent, half_the_weights))
+    half_the_weights = values(vocab_size * DIM // 2 + (DIM + units + 1) * 4 * units)
+    return Parts(each_time_step, _once(values(tokens, DIM), values(DIM, 4 * units), half_the_weights))
 
 
 def _once(embeddings: tf.Tensor, kernel: tf.Tensor, half_the_weights: tf.Tensor) -> dict[str, Call]:

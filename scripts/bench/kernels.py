@@ -17,6 +17,7 @@ from trainer.model import lstm
 from trainer.run.distribution import Replicas
 
 DIM = UNITS = 64
+TEXT_OFFSET = 2.7  # of Zipf's law as Mandelbrot adapted it to texts: a token's share is 1 / (rank + 2.7)
 TUTORIAL = {"workdir": "none", "pooling": "last", "ngrams": 0, "dropout": 0.0, "token_dropout": 0.0}
 TEXTS = dict.fromkeys(("frozen_flags", "fingerprints", "conditions"), "")  # of a state
 
@@ -26,6 +27,8 @@ Call = Callable[[], object]  # returns when the values are computed
 class Example:
     """A random batch of reviews, with lengths of 0.95 to 1 times the longest, and random weights.
 
+    Tokens are as frequent as in a text.
+
     Attributes:
       token_ids: int32 [batch, time].
       lengths: int32 [batch].
@@ -33,12 +36,14 @@ class Example:
       variables: the embeddings and the six weights of `layer`.
     """
 
-    def __init__(self, batch_size: int, time_steps: int, vocab_size: int) -> None:
+    def __init__(self, batch_size: int, time_steps: int, vocab_size: int, units: int = UNITS) -> None:
         random = np.random.default_rng(0)
-        self.token_ids = tf.constant(random.integers(0, vocab_size, (batch_size, time_steps)), tf.int32)
+        shares = 1 / (np.arange(vocab_size) + TEXT_OFFSET)
+        ids = random.choice(vocab_size, (batch_size, time_steps), p=shares / shares.sum())
+        self.token_ids = tf.constant(ids, tf.int32)
         lengths = random.integers(time_steps * 19 // 20, time_steps + 1, batch_size)
         self.lengths = tf.constant(lengths, tf.int32)
-        self.layer = keras.layers.Bidirectional(keras.layers.LSTM(UNITS))
+        self.layer = keras.layers.Bidirectional(keras.layers.LSTM(units))
         self.layer.build((None, None, DIM))
         embeddings = tf.Variable(random.uniform(-0.05, 0.05, (vocab_size, DIM)).astype(np.float32))
         self.variables = [embeddings, *(weight.value for weight in self.layer.trainable_variables)]
@@ -75,7 +80,7 @@ def block_lstm(example: Example) -> tf.Tensor:
     directions = (embedded, example.variables[1:4]), (tf.reverse(embedded, [0]), example.variables[4:])
     ends = []
     for inputs, (kernel, recurrent, bias) in directions:
-        zeros = tf.zeros([tf.shape(inputs)[1], UNITS])
+        zeros = tf.zeros([tf.shape(inputs)[1], recurrent.shape[0]])
         states = tf.raw_ops.BlockLSTM(
             seq_len_max=tf.shape(inputs, tf.int64)[0],
             x=inputs,
@@ -83,7 +88,7 @@ def block_lstm(example: Example) -> tf.Tensor:
             h_prev=zeros,
             w=tf.concat([kernel, recurrent], axis=0),
             b=bias,
-            **dict.fromkeys(("wci", "wcf", "wco"), tf.zeros(UNITS)),
+            **dict.fromkeys(("wci", "wcf", "wco"), zeros[0]),
             forget_bias=0.0,
             cell_clip=-1.0,
         )
@@ -110,10 +115,19 @@ def forward_and_backward(kernel: Callable[[Example], tf.Tensor], example: Exampl
     return lambda: call().numpy()
 
 
-def train_step(batch_size: int, time_steps: int, vocab_size: int) -> Call:
+def train_step(
+    batch_size: int,
+    time_steps: int,
+    vocab_size: int,
+    *,
+    units: int = UNITS,
+    pooling: str = "last",
+    shards: int = 1,
+) -> Call:
     """The trainer's whole step, on a batch of that shape."""
-    config, replicas = Config(**TUTORIAL, batch_size=batch_size), Replicas()
+    own = {"batch_size": batch_size, "lstm_units": units, "pooling": pooling, "shards": shards}
+    config, replicas = Config(**TUTORIAL | own), Replicas()
     state = build.make_state(config, vocab_size, NEGATIVE_POSITIVE, TEXTS, replicas)
     step = steps.make_train_step(state, replicas, batch_size=batch_size)
-    batch = Example(batch_size, time_steps, vocab_size).batch()
+    batch = Example(batch_size, time_steps, vocab_size, units).batch()
     return lambda: step((batch,), 0.0).numpy()

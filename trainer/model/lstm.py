@@ -37,7 +37,7 @@ KERNEL_ID = "segments of compiled time steps 2"
 _SEGMENT_ROWS = 4096
 _MOST_SEGMENT_STEPS = 64
 _KEPT_SEGMENTS = 64
-_SMALL_VOCABULARY = 2048
+SMALL_VOCABULARY = 2048
 
 # Far enough below zero for the tanh of a gate to be -1 exactly, whatever a recurrent state adds.
 _SHUT = -1e9
@@ -83,7 +83,7 @@ def bidirectional_lstm(
       Zeros for an empty review.
     """
     directions = forward, backward
-    is_small = embeddings.shape[0] <= _SMALL_VOCABULARY
+    is_small = embeddings.shape[0] <= SMALL_VOCABULARY
     tables = [_projected(embeddings, weights) for weights in directions] if is_small else None
 
     def read(token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,221 @@
+"""Reviews a second over cores: this trainer, Keras and, where it is installed, PyTorch, on equal batches.
+
+    python scripts/bench/bench_cores.py [--cores 1 2 4 8] [--shapes 64x250x64x1000] [--rounds=3]
+
+For each number of cores every contender is a process that may use just those. This trainer has a shard for
+each pair of cores; Keras and PyTorch use all cores, and the batch size of 64, 128 and 256 at which they are
+fastest. For numbers of cores that this machine does not have, Amdahl's law predicts this trainer's speed from
+a step with that many shards: what of it is within segments of the LSTM is divided among the cores.
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from local_cluster import ROOT
+
+sys.path.insert(0, str(ROOT))
+import kernels  # first: it imports TensorFlow quietly
+
+# isort: split
+import keras
+import tensorflow as tf
+from bench_kernel import Shape
+from timing import machine, machine_line, seconds, spread
+
+from trainer.run import distribution
+
+SHAPES = ("64x250x64x1000", "256x250x128x20000:max")
+BATCH_SIZES = (64, 128, 256)
+_SECONDS = 4.0  # measured of each contender in a round
+_PROFILED_STEPS = 5
+
+
+def ours(shape: Shape, shards: int) -> kernels.Call:
+    """A step of the trainer."""
+    distribution.set_threads(intra_op=1, inter_op=0)
+    batch_size, time_steps, units, vocab_size, pooling = shape
+    return kernels.train_step(batch_size, time_steps, vocab_size, units=units, pooling=pooling, shards=shards)
+
+
+def of_keras(shape: Shape) -> kernels.Call:
+    """A step of the same model in Keras, as `fit` does it, with TensorFlow's own choice of threads."""
+    token_ids = keras.Input([None], dtype="int32")
+    embedded = keras.layers.Embedding(shape.vocab_size, kernels.DIM, mask_zero=True)(token_ids)
+    has_max = shape.pooling == "max"
+    layer = keras.layers.LSTM(shape.units, return_sequences=has_max)
+    states = keras.layers.Bidirectional(layer)(embedded)
+    pooled = keras.layers.GlobalMaxPooling1D()(states) if has_max else states
+    logits = keras.layers.Dense(1)(keras.layers.Dense(64, activation="relu")(pooled))
+    model = keras.Model(token_ids, logits)
+    model.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
+    batch = kernels.Example(shape.batch_size, shape.time_steps, shape.vocab_size).batch()
+    tokens = tf.where(tf.sequence_mask(batch.lengths, shape.time_steps), batch.token_ids + 1, 0)
+    tokens = tf.minimum(tokens, shape.vocab_size - 1)
+    return lambda: model.train_on_batch(tokens, batch.labels)
+
+
+def of_torch(shape: Shape) -> kernels.Call:
+    """A step of the same model in PyTorch, on batches without padding."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    batch = kernels.Example(shape.batch_size, shape.time_steps, shape.vocab_size)
+    token_ids = torch.from_numpy(batch.token_ids.numpy()).long()
+    embedding = torch.nn.Embedding(shape.vocab_size, kernels.DIM)
+    lstm = torch.nn.LSTM(kernels.DIM, shape.units, batch_first=True, bidirectional=True)
+    head = torch.nn.Sequential(torch.nn.Linear(2 * shape.units, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
+    weights = [weight for part in (embedding, lstm, head) for weight in part.parameters()]
+    optimizer, labels = torch.optim.Adam(weights), torch.zeros(shape.batch_size, 1)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        states, (last, _) = lstm(embedding(token_ids))
+        pooled = states.amax(1) if shape.pooling == "max" else torch.cat([last[0], last[1]], 1)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(head(pooled), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def milliseconds_of_step(call: kernels.Call) -> float:
+    """The median time of the steps that fit in some seconds."""
+    for _ in range(3):
+        call()
+    first = seconds(call)
+    return 1000 * statistics.median(seconds(call) for _ in range(max(3, int(_SECONDS / first))))
+
+
+def share_outside_segments(call: kernels.Call) -> tuple[float, float]:
+    """Of some steps, by TensorFlow's profiler.
+
+    Returns:
+      The share of the time in which no segment of the LSTM runs, and how many run at a time in the rest.
+    """
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    call()
+    with tempfile.TemporaryDirectory() as logdir:
+        with tf.profiler.experimental.Profile(logdir):
+            taken = sum(seconds(call) for _ in range(_PROFILED_STEPS))
+        (path,) = pathlib.Path(logdir).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    changes = []
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                if plane.event_metadata[event.metadata_id].name.startswith("CpuExecutable::Execute"):
+                    start = line.timestamp_ns / 1e9 + event.offset_ps / 1e12
+                    changes += [(start, 1), (start + event.duration_ps / 1e12, -1)]
+    running, busy, work, last = 0, 0.0, 0.0, 0.0
+    for at, change in sorted(changes):
+        busy += (at - last) * (running > 0)
+        work += (at - last) * running
+        running, last = running + change, at
+    return 1 - busy / taken, work / busy
+
+
+def work(contender: str, shape: Shape, shards: int) -> dict[str, float]:
+    """Measures one contender in this process."""
+    if contender == "ours":
+        call = ours(shape, shards)
+        serial, at_a_time = share_outside_segments(call)
+        return {"ms": milliseconds_of_step(call), "serial": serial, "at_a_time": at_a_time}
+    make = {"keras": of_keras, "torch": of_torch}[contender]
+    return {"ms": milliseconds_of_step(make(shape))}
+
+
+def measure(contender: str, shape: str, cores: int, shards: int = 0) -> dict[str, float]:
+    """Measures one contender in a process that may use so many cores."""
+    usable = sorted(os.sched_getaffinity(0))[:cores]
+    command = [sys.executable, __file__, f"--work={contender}", f"--shards={shards}", "--shapes", shape]
+    completed = subprocess.run(
+        command,
+        preexec_fn=functools.partial(os.sched_setaffinity, 0, usable),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return json.loads(completed.stdout.splitlines()[-1])
+
+
+def predicted(taken: dict[str, float], cores: int) -> float:
+    """Milliseconds of a step on so many cores, from one with enough shards on fewer (Amdahl 1967)."""
+    serial = taken["ms"] * taken["serial"]
+    return serial + (taken["ms"] - serial) * taken["at_a_time"] / cores
+
+
+def others(contender: str, shape: Shape, cores: int) -> float:
+    """The most reviews a second of Keras or PyTorch over the batch sizes."""
+    return max(
+        1000 * size / measure(contender, shape_text(shape._replace(batch_size=size)), cores)["ms"]
+        for size in BATCH_SIZES
+    )
+
+
+def shape_text(shape: Shape) -> str:
+    """The shape as `Shape.parse` takes it."""
+    return f"{'x'.join(map(str, shape[:4]))}:{shape.pooling}"
+
+
+def rows(text: str, wanted: list[int], rounds: int, contenders: list[str]) -> list[str]:
+    """The rows of the table for one shape."""
+    shape, usable = Shape.parse(text), len(os.sched_getaffinity(0))
+    lines = []
+    for cores in wanted:
+        shards = max(1, cores // 2)
+        here = [measure("ours", text, min(cores, usable), shards) for _ in range(rounds)]
+        if cores <= usable:
+            speeds = [1000 * shape.batch_size / taken["ms"] for taken in here]
+            best = [f"{others(name, shape, cores):.0f}" for name in contenders]
+        else:
+            speeds = [1000 * shape.batch_size / predicted(taken, cores) for taken in here]
+            best = ["" for _ in contenders]
+        note = "" if cores <= usable else " (predicted)"
+        serial = statistics.median(taken["serial"] for taken in here)
+        cells = (
+            *(text, f"{cores}{note}", str(shards), spread(speeds, digits=0), f"{serial:.1%}"),
+            *best,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cores", nargs="+", type=int, default=[1, 2, 4, 8, 16])
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="SHAPE")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--shards", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.work:
+        print(json.dumps(work(given.work, Shape.parse(given.shapes[0]), given.shards)))
+        return
+    has_torch = subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False)
+    contenders = ["keras"] + ([] if has_torch.returncode else ["torch"])
+    columns = (
+        *("batch x tokens x units x vocabulary", "cores", "shards", "reviews/s", "outside segments"),
+        *contenders,
+    )
+    print(f"{machine_line(machine())}; medians, least and most in brackets\n")
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for text in given.shapes:
+        for line in rows(text, given.cores, given.rounds, contenders):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
