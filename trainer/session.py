@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from absl import logging
 
 from trainer import build, compatibility, flagfile, metrics, ngram_counts, training_data, warm_start
+from trainer.compiled_cache import CompiledCache
 from trainer.config import Config, Settings
 from trainer.data import input_pipeline
 from trainer.errors import StorageError
@@ -64,6 +65,7 @@ class Session:
     eval_step: EvalStep
     checkpoints: checkpoint_manager.Checkpoints
     events: summaries.Summaries
+    compiled: CompiledCache
     stop_requests: StopRequests
 
     @property
@@ -134,6 +136,11 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
     state = build.make_state(start.config, len(data.vocabulary), data.classes, texts, replicas)
     checkpoints = _restore(start, state, data, texts, source, replicas, stop_requests)
     events = summaries.Summaries(start.directory / "summaries", is_writer=replicas.is_chief)
+    compiled = CompiledCache(
+        start.config.cache_dir,
+        intra_op_threads=start.config.intra_op_threads,
+        inter_op_threads=start.config.inter_op_threads,
+    )
     workdir.held(start.directory).check()
     return Session(
         config=start.config,
@@ -144,6 +151,7 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
         eval_step=_eval_step(start.config, data.classes, state, replicas),
         checkpoints=checkpoints,
         events=events,
+        compiled=compiled,
         stop_requests=stop_requests,
     )
 

@@ -6,6 +6,12 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
+# Where TensorFlow puts what XLA compiles for the CPU: in its own filesystem in memory. `compiled_cache` copies
+# it to the disk and back.
+COMPILED = "ram://compiled"
+_CACHE = "--tf_xla_persistent_cache"
+_XLA_FLAGS = f"{_CACHE}_directory={COMPILED} {_CACHE}_device_types=CPU"
+
 
 @contextlib.contextmanager
 def importing_tensorflow() -> Iterator[None]:
@@ -20,6 +26,10 @@ def importing_tensorflow() -> Iterator[None]:
     # The null device is not a directory: no keras.json is below it, and none can be made.
     os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull}
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
+    given = os.environ.get("TF_XLA_FLAGS", "").strip()
+    # It may also name a file of flags, to which nothing can be added.
+    if _CACHE not in given and (not given or given.startswith("-")):
+        os.environ["TF_XLA_FLAGS"] = f"{given} {_XLA_FLAGS}".strip()
     try:
         with contextlib.nullcontext() if "TF_CPP_MIN_LOG_LEVEL" in os.environ else _silenced():
             yield

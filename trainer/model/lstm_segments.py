@@ -8,10 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 from trainer.model import pooling as pools
 
 Loop = tuple[Any, ...]  # the variables of a `tf.while_loop`: tensors and arrays of tensors
+
+# TensorFlow numbers all operations of a process, and the number is part of the name of a traced function. What
+# XLA compiled is found by that name: each function has numbers of its own, whatever was traced before it.
+_SKIM, _FORWARD, _BACKWARD = 20_000, 40_000, 60_000
+
+
+def _number_from(number: int) -> None:
+    while ops.uid() < number:
+        pass
 
 
 def _steps(array: tf.Tensor) -> tf.TensorArray:
@@ -38,6 +48,7 @@ def skim(
     pooling: tuple[str, ...] = (),
 ) -> tuple[tf.Tensor, ...]:
     """One segment from step `first` on; returns h, c and what is carried for the poolings."""
+    _number_from(_SKIM)
     token_ids = _steps(token_ids)
 
     def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *pooled: tf.Tensor) -> Loop:
@@ -67,6 +78,7 @@ def forward(
     pooling: tuple[str, ...] = (),
 ) -> Loop:
     """As `skim`; also returns, for each step, h before it and the factors of the backward pass."""
+    _number_from(_FORWARD)
     steps = token_ids.shape[0]
     token_ids = _steps(token_ids)
 
@@ -111,6 +123,7 @@ def backward(
     Adds to d_table, and returns the gradients of the gates, [steps * batch, 4 * units]. `constant` and `left`
     are what `pooling.add_gradient` hands out, and hs is h before each step, if `left` needs it.
     """
+    _number_from(_BACKWARD)
     steps, _, width = by_gates.shape
     by_gates, c_by_h, c_by_c = _steps(by_gates), _steps(c_by_h), _steps(c_by_c)
     transposed = tf.transpose(recurrent)
