@@ -16,8 +16,8 @@ from absl import flags as absl_flags
 from trainer.config import Config
 from trainer.tensorflow_setup import importing_tensorflow
 
-xla_cache.share()
 with importing_tensorflow():
+    xla_cache.share()
     import tensorflow as tf
     from compare_runs import outcome
     from compiled_steps import shared_eval_step, shared_train_step

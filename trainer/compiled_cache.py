@@ -8,7 +8,7 @@ This module copies them: verified ones into memory before the first step, new on
       lock            as in `data/cache_entry`
       <random>.tmp/   likewise
 
-The key is that of all conditions of exactness, because what XLA makes of the same input depends on version,
+The key is that of the conditions of exactness, because what XLA makes of the same input depends on version,
 CPU, threads and environment. Entries hold machine code, so those that another user could have written are
 not read. Without a usable folder everything is compiled, as before.
 """
@@ -23,6 +23,7 @@ import re
 import tensorflow as tf
 
 from trainer import files
+from trainer.config import Config
 from trainer.data import cache_entry
 from trainer.errors import TrainerError
 from trainer.run import conditions
@@ -42,24 +43,19 @@ class CompiledCache:
     No failure to read or write is reported: it costs the time to compile, and nothing else.
 
     Args:
-      cache_dir: as --cache_dir names it.
-      intra_op_threads: how many threads share an operation; 0: TensorFlow decides.
-      inter_op_threads: how many operations run at a time; 0: TensorFlow decides.
+      config: names the cache folder and the threads.
     """
 
-    def __init__(self, cache_dir: str, *, intra_op_threads: int, inter_op_threads: int) -> None:
+    def __init__(self, config: Config) -> None:
         self._folder: pathlib.Path | None = None  # None: not used
         self._in_both: set[str] = set()  # the names of entries that need not be copied
         if COMPILED not in os.environ.get("TF_XLA_FLAGS", ""):
             return
-        facts = conditions.conditions(
-            numerics={"user": str(os.geteuid())},
-            intra_op_threads=intra_op_threads,
-            inter_op_threads=inter_op_threads,
-        )
+        threads = {"intra_op_threads": config.intra_op_threads, "inter_op_threads": config.inter_op_threads}
+        facts = {**conditions.conditions(numerics={}, **threads), **threads, "user": os.geteuid()}
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
         with contextlib.suppress(*_FAILURES):
-            self._folder = pathlib.Path(cache_entry.folder_of(cache_dir), _FOLDER, key)
+            self._folder = pathlib.Path(cache_entry.folder_of(config.cache_dir), _FOLDER, key)
             self._load(self._folder)
 
     def _load(self, folder: pathlib.Path) -> None:
@@ -70,7 +66,8 @@ class CompiledCache:
                 with tf.io.gfile.GFile(f"{COMPILED}/{path.name}", "wb") as file:
                     file.write(content)
                 self._in_both.add(path.name)
-                os.utime(path)  # so that it is not among the oldest
+                with contextlib.suppress(OSError):
+                    os.utime(path)  # so that it is not among the oldest
 
     def keep(self) -> None:
         """Copies what was compiled since the last call to the disk."""
@@ -101,16 +98,12 @@ def _digest(key: str, name: str, content: bytes) -> bytes:
 
 def _verified(path: pathlib.Path) -> bytes | None:
     """The content of an entry; None unless this user wrote it, under this name in this folder."""
-    try:
-        descriptor = files.open_regular(path)
-    except OSError:
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022 or status.st_size > MOST_BYTES:
-            return None
-        digest, content = file.read(_HASH_BYTES), file.read(status.st_size)
-    return content if digest == _digest(path.parent.name, path.name, content) else None
+    with contextlib.suppress(OSError), os.fdopen(files.open_regular(path), "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid == os.geteuid() and not status.st_mode & 0o022 and status.st_size <= MOST_BYTES:
+            digest, content = file.read(_HASH_BYTES), file.read(status.st_size)
+            return content if digest == _digest(path.parent.name, path.name, content) else None
+    return None
 
 
 def _is_ours(name: str) -> bool:

@@ -136,11 +136,6 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
     state = build.make_state(start.config, len(data.vocabulary), data.classes, texts, replicas)
     checkpoints = _restore(start, state, data, texts, source, replicas, stop_requests)
     events = summaries.Summaries(start.directory / "summaries", is_writer=replicas.is_chief)
-    compiled = CompiledCache(
-        start.config.cache_dir,
-        intra_op_threads=start.config.intra_op_threads,
-        inter_op_threads=start.config.inter_op_threads,
-    )
     workdir.held(start.directory).check()
     return Session(
         config=start.config,
@@ -151,7 +146,7 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
         eval_step=_eval_step(start.config, data.classes, state, replicas),
         checkpoints=checkpoints,
         events=events,
-        compiled=compiled,
+        compiled=CompiledCache(start.config),
         stop_requests=stop_requests,
     )
 

@@ -6,8 +6,8 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-# Where TensorFlow puts what XLA compiles for the CPU: in its own filesystem in memory. `compiled_cache` copies
-# it to the disk and back.
+# Where TensorFlow puts what XLA compiles for the CPU: in memory. `compiled_cache` copies it to the disk and
+# back.
 COMPILED = "ram://compiled"
 _CACHE = "--tf_xla_persistent_cache"
 _XLA_FLAGS = f"{_CACHE}_directory={COMPILED} {_CACHE}_device_types=CPU"

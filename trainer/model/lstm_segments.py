@@ -14,8 +14,8 @@ from trainer.model import pooling as pools
 
 Loop = tuple[Any, ...]  # the variables of a `tf.while_loop`: tensors and arrays of tensors
 
-# TensorFlow numbers all operations of a process, and the number is part of the name of a traced function. What
-# XLA compiled is found by that name: each function has numbers of its own, whatever was traced before it.
+# TensorFlow numbers all operations of a process. A traced function has such a number in its name, by which
+# what XLA compiled is found: so each has numbers of its own, whatever was traced before it.
 _SKIM, _FORWARD, _BACKWARD = 20_000, 40_000, 60_000
 
 
