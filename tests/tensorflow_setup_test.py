@@ -1,5 +1,6 @@
 """The environment in which TensorFlow is imported; `main_test` has the user's keras.json."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -34,6 +35,15 @@ def test_xlas_flags_of_the_user_stay_and_what_is_compiled_goes_to_memory(monkeyp
         monkeypatch.setenv("TF_XLA_FLAGS", given)
     with importing_tensorflow():
         assert os.environ["TF_XLA_FLAGS"] == imported_with
+
+
+def test_no_garbage_is_looked_for_during_the_import_but_afterwards_it_is():
+    before = sys.dont_write_bytecode
+    with pytest.raises(ImportError), importing_tensorflow():
+        assert not gc.isenabled()
+        raise ImportError
+    sys.dont_write_bytecode = before
+    assert gc.isenabled() and gc.get_freeze_count() > 100_000
 
 
 def test_keras_settings_decide_nothing_and_nothing_is_left_in_the_home_and_among_temporary_files(
