@@ -19,7 +19,18 @@ PACKAGES = ("data", "model", "run")
 # Modules that any module may import.
 BASE = {
     f"trainer.{name}"
-    for name in ("errors", "files", "streams", "words", "labels", "classes", "metrics", "machine", "parallel")
+    for name in (
+        "errors",
+        "files",
+        "streams",
+        "words",
+        "labels",
+        "classes",
+        "metrics",
+        "machine",
+        "parallel",
+        "function_names",
+    )
 }
 ENTRY = {"trainer.main"}
 MODES = {f"trainer.{name}" for name in ("train", "evaluate", "predict", "export", "inspect_run")}

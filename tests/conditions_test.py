@@ -66,6 +66,12 @@ def test_where_xla_keeps_what_it_compiled_is_not_compared(monkeypatch):
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/tmp/a --tf_xla_auto_jit=2")
     (difference,) = differences(before, current())
     assert "--tf_xla_auto_jit=2" in difference
+    monkeypatch.setenv(
+        "TF_XLA_FLAGS",
+        "--tf_xla_persistent_cache_directory=ram://a --tf_xla_persistent_cache_device_types=CPU",
+    )
+    assert differences(before, current()) == []
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/tmp/a --tf_xla_auto_jit=2")
     elsewhere = "--tf_xla_auto_jit=2 --tf_xla_persistent_cache_directory=/tmp/b"
     recorded = current()
     monkeypatch.setenv("TF_XLA_FLAGS", elsewhere)

@@ -1,11 +1,49 @@
 """The environment in which TensorFlow is imported; `main_test` has the user's keras.json."""
 
+import gc
 import os
 import subprocess
+import sys
 
 import matplotlib
+import pytest
 from compare_runs import differences, outcome
 from fakes import command, tiny
+
+from trainer.tensorflow_setup import COMPILED, importing_tensorflow
+
+OURS = f"--tf_xla_persistent_cache_directory={COMPILED} --tf_xla_persistent_cache_device_types=CPU"
+
+
+@pytest.mark.parametrize(
+    ("given", "imported_with"),
+    [
+        (None, OURS),
+        ("", OURS),
+        ("--tf_xla_auto_jit=2 ", f"--tf_xla_auto_jit=2 {OURS}"),
+        ("--tf_xla_persistent_cache_directory=/mine", "--tf_xla_persistent_cache_directory=/mine"),
+        ("/a/file/of.flags", "/a/file/of.flags"),
+        (OURS, OURS),
+    ],
+)
+def test_xlas_flags_of_the_user_stay_and_what_is_compiled_goes_to_memory(monkeypatch, given, imported_with):
+    monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
+    for name in [name for name in os.environ if name.startswith("KERAS_")]:
+        monkeypatch.setenv(name, os.environ[name])
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TF_XLA_FLAGS", given)
+    with importing_tensorflow():
+        assert os.environ["TF_XLA_FLAGS"] == imported_with
+
+
+def test_no_garbage_is_looked_for_during_the_import_but_afterwards_it_is():
+    before = sys.dont_write_bytecode
+    with pytest.raises(ImportError), importing_tensorflow():
+        assert not gc.isenabled()
+        raise ImportError
+    sys.dont_write_bytecode = before
+    assert gc.isenabled() and gc.get_freeze_count() > 100_000
 
 
 def test_keras_settings_decide_nothing_and_nothing_is_left_in_the_home_and_among_temporary_files(

@@ -1,12 +1,14 @@
 """A folder in which all processes of one test run keep what XLA compiled.
 
-What XLA compiles depends on its input alone; taking it from the folder saves a third of the time of a start.
-`main_test` holds that a start which compiles for itself computes the same bits.
+It takes the place of the product's own, which `compiled_cache_test` tests, because many tests have a cache
+folder of their own. `main_test` holds that a start which compiles for itself computes the same bits.
 """
 
 import os
 import shutil
 import tempfile
+
+from trainer.tensorflow_setup import COMPILED
 
 _own = ""
 
@@ -14,7 +16,7 @@ _own = ""
 def share() -> None:
     """Makes the folder and names it in the environment, which TensorFlow reads once, unless one is named."""
     global _own
-    if "TF_XLA_FLAGS" not in os.environ:
+    if os.environ.get("TF_XLA_FLAGS", COMPILED).count(COMPILED):
         _own = tempfile.mkdtemp(prefix="xla-cache-")
         os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={_own}"
 

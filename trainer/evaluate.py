@@ -8,6 +8,7 @@ from absl import logging
 from tqdm import tqdm
 
 from trainer import build, output, places, trained_model
+from trainer.compiled_cache import CompiledCache
 from trainer.config import Settings
 from trainer.data import review_files
 from trainer.data.review_files import BadRow, Row
@@ -43,11 +44,13 @@ def _logits(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     # Yields the logits and the labels of each batch.
     predict_step, max_length = make_predict_step(trained.model), trained.config.max_length
+    compiled = CompiledCache(trained.config)
     hidden = None if logging.level_info() else True  # None: hidden unless there is a terminal
     with tqdm(desc=printable(name), unit="review", disable=hidden, leave=False) as bar:
         for texts, labels in reviews:
             yield logits_of(predict_step, trained.vocabulary, texts, max_length=max_length), labels
             bar.update(len(labels))
+    compiled.keep()
 
 
 def _reviews(trained: TrainedModel) -> tuple[str, Iterator[Reviews]]:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from trainer import build, output, trained_model
 from trainer.classes import Prediction, predictions
+from trainer.compiled_cache import CompiledCache
 from trainer.config import Settings
 from trainer.data import review_files
 from trainer.data.review_files import BadRow, Input, Row
@@ -67,7 +68,7 @@ def _open(trained: TrainedModel) -> Input:
 
 def _answers(trained: TrainedModel, reviews: Input) -> Iterator[_Answer]:
     config, names = trained.config, trained.classes.names
-    predict_step = make_predict_step(trained.model)
+    predict_step, compiled = make_predict_step(trained.model), CompiledCache(config)
     started, texts = time.monotonic(), 0
     # On a terminal each line is classified before the next is typed.
     is_typed = not config.text and config.input in ("", "-") and sys.stdin.isatty()
@@ -80,6 +81,7 @@ def _answers(trained: TrainedModel, reviews: Input) -> Iterator[_Answer]:
             yield from ((row, next(found) if isinstance(row, Row) else None) for row in rows)
             texts += len(good)
             bar.update(len(rows))
+    compiled.keep()
     seconds = time.monotonic() - started
     logging.info("Classified %d texts in %.1f s, %.0f per second.", texts, seconds, texts / seconds)
 

@@ -17,6 +17,7 @@ from trainer import (
     training_data,
     warm_start,
 )
+from trainer.compiled_cache import CompiledCache
 from trainer.config import Config, Settings
 from trainer.data import input_pipeline
 from trainer.errors import StorageError
@@ -76,6 +77,7 @@ class Session:
     eval_step: EvalStep
     checkpoints: checkpoint_manager.Checkpoints
     events: summaries.Summaries
+    compiled: CompiledCache
     stop_requests: StopRequests
 
     @property
@@ -156,6 +158,7 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
         eval_step=_eval_step(start.config, data.classes, state, replicas),
         checkpoints=checkpoints,
         events=events,
+        compiled=CompiledCache(start.config),
         stop_requests=stop_requests,
     )
 

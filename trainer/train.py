@@ -103,6 +103,8 @@ def train_and_evaluate(session: Session, *, train_step: TrainStep | None = None)
             logging.info("Saved at step %d, as SIGUSR1 requested.", step)
         if is_best:
             session.checkpoints.save_best()
+        if saves.saved_step == step:
+            session.compiled.keep()
         if reason:
             return reason
         if stop:
@@ -266,6 +268,7 @@ def finish(session: Session, reason: str) -> None:
     result["sample_texts"] = sample_texts
     write_texts(session, "test", sample_texts, FIXED, INEXACT, FREE)
     session.events.commit()
+    session.compiled.keep()
     if session.replicas.is_chief:
         session.checkpoints.check()
         content = (json.dumps(result, indent=2) + "\n").encode()

@@ -1,6 +1,6 @@
 """Times the train step over a grid of sizes, against the sum of its parts, Keras' LSTM and BlockLSTM.
 
-    python scripts/bench/bench_kernel.py [--shapes 64x250x64x1000 64x250x64x20000:max] [--against] [--rounds=5]
+    python scripts/bench/bench_kernel.py [--shapes 64x250x64x1000 64x250x64x20000:max] [--against]
 
 A shape is reviews x tokens x units x vocabulary, and a pooling if it is not the last state. Each round times
 everything in turn, so that a machine that slows down affects all of it. The table has the medians, and the

@@ -8,10 +8,9 @@ import pyarrow
 import pyarrow.parquet
 
 from trainer.data.compression import Source
+from trainer.data.file_kinds import FILE_MAGIC
 from trainer.data.review_rows import CHUNK
 from trainer.errors import InputError
-
-PARQUET_MAGIC, FILE_MAGIC, STREAM_MAGIC = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 
 
 class ArrowTable:

@@ -13,8 +13,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-import pyarrow
-
 from trainer import files
 from trainer.errors import InputError
 
@@ -109,6 +107,8 @@ class Source:
         start = file.peek(6)
         self.compression = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
         if self.compression == "zstd":
+            import pyarrow  # not at each start, because it takes a while
+
             return pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd")
         openers: dict[str, Callable[[BinaryIO], Any]] = {
             "gzip": gzip.open,

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from trainer.data import columns, compression, separated
-from trainer.data.arrow_rows import FILE_MAGIC, PARQUET_MAGIC, STREAM_MAGIC
 from trainer.data.compression import Source
 from trainer.data.text_encoding import Text
 from trainer.errors import InputError
 
+PARQUET_MAGIC, FILE_MAGIC, STREAM_MAGIC = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"  # of Apache Arrow
 KINDS = ("csv", "tsv", "jsonl", "json", "parquet", "arrow", "txt")
 SUFFIXES = {
     **{f".{kind}": kind for kind in KINDS},

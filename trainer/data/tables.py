@@ -12,7 +12,6 @@ from typing import Any
 from absl import logging
 
 from trainer.data import columns, file_kinds, json_rows, separated
-from trainer.data.arrow_rows import ArrowTable
 from trainer.data.compression import Source
 from trainer.data.file_kinds import KINDS, kind_of
 from trainer.data.review_rows import (
@@ -267,6 +266,8 @@ def _with_keys(selected: Columns[int], keys: Sequence[str]) -> Columns[str]:
 
 
 def _open_arrow(source: Source, kind: str, options: Options) -> Table:
+    from trainer.data.arrow_rows import ArrowTable  # not at each start, because Arrow takes a while to import
+
     table = ArrowTable(source, kind)
     sample = itertools.islice(table.rows(table.names), _SAMPLE_OBJECTS)
     rows = [[_as_cell(value) for value in row] for row in sample]

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import io
 import logging as standard_logging
 import os
@@ -119,9 +120,19 @@ def make_builder(name: str, folder: Folder) -> "tfds.core.DatasetBuilder":
         # A namespace, as in huggingface:name, would be looked up on the network.
         if not is_name(name):
             raise DatasetNotFoundError
+        _look_in_packages_first()
         return tfds.builder(name, data_dir=folder.name)
     except DatasetNotFoundError:
         raise no_such_dataset(name) from None
+
+
+@functools.cache
+def _look_in_packages_first() -> None:
+    # Else TFDS imports the modules of all datasets that have no package of their own, at each start.
+    from tensorflow_datasets.core import constants, registered
+
+    packages = registered.SourceDirDatasetBuilderProvider(constants.DATASETS_TFDS_SRC_DIR)
+    registered.add_dataset_builder_provider(packages, index=0)
 
 
 def no_such_dataset(name: str, nearest: str | None = None) -> NoSuchDatasetError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer import function_names
 from trainer.model import pooling as pools
 
 Loop = tuple[Any, ...]  # the variables of a `tf.while_loop`: tensors and arrays of tensors
@@ -38,6 +39,7 @@ def skim(
     pooling: tuple[str, ...] = (),
 ) -> tuple[tf.Tensor, ...]:
     """One segment from step `first` on; returns h, c and what is carried for the poolings."""
+    function_names.number_from(20_000)
     token_ids = _steps(token_ids)
 
     def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *pooled: tf.Tensor) -> Loop:
@@ -67,6 +69,7 @@ def forward(
     pooling: tuple[str, ...] = (),
 ) -> Loop:
     """As `skim`; also returns, for each step, h before it and the factors of the backward pass."""
+    function_names.number_from(40_000)
     steps = token_ids.shape[0]
     token_ids = _steps(token_ids)
 
@@ -111,6 +114,7 @@ def backward(
     Adds to d_table, and returns the gradients of the gates, [steps * batch, 4 * units]. `constant` and `left`
     are what `pooling.add_gradient` hands out, and hs is h before each step, if `left` needs it.
     """
+    function_names.number_from(60_000)
     steps, _, width = by_gates.shape
     by_gates, c_by_h, c_by_c = _steps(by_gates), _steps(c_by_h), _steps(c_by_c)
     transposed = tf.transpose(recurrent)

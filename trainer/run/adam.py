@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer import function_names
+
 # Below, the call of a compiled function costs more than it saves.
 _LARGE = 2**17  # numbers
 
@@ -51,6 +53,7 @@ def _update(
     v_rate: float,
     epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    function_names.number_from(80_000)
     # XLA would join a product and a sum into one operation, which rounds once. A maximum between them, with a
     # value that XLA does not know, prevents that and changes no bit.
     m += tf.maximum((gradient - m) * m_rate, lowest)

@@ -13,7 +13,7 @@ _CORES = "usable cores"
 # Set by threadpoolctl when scikit-learn is there, which Keras imports; they decide no bit.
 _SET_BY_IMPORTS = re.compile(r" ?\bKMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)=\S*")
 # Where XLA keeps what it has compiled decides no bit.
-_CACHE = re.compile(r"--tf_xla_persistent_cache_directory=\S*")
+_CACHE = re.compile(r"--tf_xla_persistent_cache_(directory|device_types)=\S*")
 _EMPTIED = re.compile(r"\bTF_XLA_FLAGS=\s*(?=[A-Z][A-Z0-9_]*=|$)")
 # The environment variables by which TensorFlow, XLA and their kernels choose how to compute; those for logs
 # and paths are left out.

@@ -1,0 +1,30 @@
+"""Names of traced functions."""
+
+import subprocess
+import sys
+
+from local_cluster import ROOT
+
+PROGRAM = """
+import sys
+import tensorflow as tf
+from trainer import function_names
+
+for _ in range(int(sys.argv[1])):
+    tf.function(lambda: tf.constant(0)).get_concrete_function()
+
+@tf.function(autograph=False)
+def function():
+    function_names.number_from(20_000)
+    return tf.constant(1)
+
+print(function.get_concrete_function().name.decode())
+"""
+
+
+def test_a_function_has_the_same_name_whatever_was_traced_before():
+    def name(traced_before):
+        command = [sys.executable, "-c", PROGRAM, str(traced_before)]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    assert name(0) == name(7) != ""
