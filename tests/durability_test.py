@@ -25,7 +25,7 @@ from processes import SERVER, popen
 from processes import run as run_forked
 from reference_runs import STEPS, assert_resumes_like, train_to_the_end
 
-from trainer import files, steps, train
+from trainer import files, train
 from trainer.errors import NonFiniteError, StorageError
 from trainer.labels import NEGATIVE_POSITIVE
 from trainer.run import checkpoint_cleanup, checkpoint_files, checkpoint_manager, event_files, summaries
