@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fakes import NoStopRequests, corpus_of, tiny
+from reference_runs import SELDOM
 
 from trainer import build, classes, metrics, prepare, steps, train
 from trainer.data.input_pipeline import Batch, evaluation_batches
@@ -192,7 +193,8 @@ def test_a_class_of_greater_weight_is_predicted_more_often(tmp_path, cache_dir, 
     monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of(*NAMES))
     predicted = {}
     for weight in (0.2, 5.0):
-        given = tiny(tmp_path / str(weight), cache_dir, class_weights=f"b={weight}", sample_text=())
+        settings = {**SELDOM, "eval_every_steps": 0, "class_weights": f"b={weight}", "sample_text": ()}
+        given = tiny(tmp_path / str(weight), cache_dir, **settings)
         run = open_session(given, stop_requests=NoStopRequests())
         prepare.prepare_directory(run)
         train.train_and_evaluate(run)
@@ -291,7 +293,7 @@ def test_accumulated_batches_count_by_their_reviews(tmp_path, cache_dir):
     first = first._replace(weights=tf.constant([1.0, 0.0]), reviews=tf.constant(1.0))
     seen = []
     state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
-    replicas = open_with(tmp_path, cache_dir, "other").replicas
+    replicas = Replicas()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf, "function", lambda *_, **__: lambda function: function)
         step = steps.make_train_step(state, replicas, batch_size=2, updates=steps.Updates(accumulate=2))
@@ -303,8 +305,8 @@ def test_accumulated_batches_count_by_their_reviews(tmp_path, cache_dir):
 
 def test_the_average_follows_the_weights(tmp_path, cache_dir):
     state = open_with(tmp_path, cache_dir, "run", ema_momentum=0.9).state
-    replicas = open_with(tmp_path, cache_dir, "other").replicas
-    step = steps.make_train_step(state, replicas, batch_size=4, updates=steps.Updates(ema_momentum=0.9))
+    replicas = Replicas()
+    step = train.make_train_step(state, replicas, batch_size=4, updates=steps.Updates(ema_momentum=0.9))
     expected = [weight.astype(np.float64) for weight in weights(state.model)]
     for number in range(20):
         step((make_batch(),), 0.0)
