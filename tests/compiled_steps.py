@@ -1,4 +1,4 @@
-"""Compiled steps that the runs of one test process share.
+"""Compiled steps that the runs and the models of one test process share.
 
 Tracing a step takes as long as the 24 steps of a tiny run. What the product's factory has traced for one run
 computes the same for any other run of the same settings: the variables are inputs of the compiled graph, and
@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from trainer import classes, steps
 from trainer.model import classifier, encoder, lstm, lstm_segments, ngrams, pooling
+from trainer.run.distribution import Replicas
 from trainer.run.state import TrainState
 
 _traced: dict[tuple, tuple[tf.types.experimental.ConcreteFunction, list[int]]] = {}
@@ -55,6 +56,17 @@ def shared_eval_step(make: Callable) -> Callable:
         return _shared(make(model, replicas, **options), kind, _weights_of(model), replicas)
 
     return make_eval_step
+
+
+def shared_predict_step(make: Callable) -> Callable:
+    """A `make_predict_step` that traces one step for all models of a kind."""
+
+    @functools.wraps(make)
+    def make_predict_step(model):
+        replicas = Replicas()
+        return _shared(make(model), ("predict", *_kind(model, replicas)), _weights_of(model), replicas)
+
+    return make_predict_step
 
 
 def _weights_of(model: classifier.Classifier) -> Variables:

@@ -6,6 +6,7 @@ import tensorflow as tf
 from fakes import NoStopRequests, corpus_of, tiny
 from reference_runs import SELDOM
 
+import trainer.session
 from trainer import build, classes, metrics, prepare, steps, train
 from trainer.data.input_pipeline import Batch, evaluation_batches
 from trainer.model.classifier import Classifier, Dimensions
@@ -40,6 +41,11 @@ def make_train_step(session, *, clip_norm, is_shared=True):
     make = train.make_train_step if is_shared else steps.make_train_step
     step = make(session.state, session.replicas, batch_size=4, updates=steps.Updates(clip_norm=clip_norm))
     return lambda batch: step((batch,), 0.0).numpy()[:2]
+
+
+def make_eval_step(model, **options):
+    """The compiled evaluation of one device, which models of a kind share."""
+    return trainer.session.make_eval_step(model, Replicas(), **options)
 
 
 def test_a_step_is_one_step_of_plain_adam(session):
@@ -131,7 +137,7 @@ def test_each_review_counts_once_when_the_last_batch_is_incomplete(model):
         labels.append(batch.labels.numpy()[real])
     logits, labels = np.concatenate(logits), np.concatenate(labels)
     evaluated = steps.evaluate(
-        steps.make_eval_step(model, Replicas()), batches(300), stop=lambda: False, abandon=KeyboardInterrupt
+        make_eval_step(model), batches(300), stop=lambda: False, abandon=KeyboardInterrupt
     )
     assert evaluated.reviews == 300
     assert evaluated.accuracy == np.mean((logits > 0) == (labels > 0.5))
@@ -148,9 +154,7 @@ def test_evaluation_can_be_abandoned_between_two_batches(model):
         return len(checks) == 2
 
     with pytest.raises(KeyboardInterrupt):
-        steps.evaluate(
-            steps.make_eval_step(model, Replicas()), batches(1000), stop=stop, abandon=KeyboardInterrupt
-        )
+        steps.evaluate(make_eval_step(model), batches(1000), stop=stop, abandon=KeyboardInterrupt)
     assert len(checks) == 2
 
 
@@ -209,10 +213,8 @@ def test_a_class_of_greater_weight_is_predicted_more_often(tmp_path, cache_dir, 
 def test_an_evaluation_may_compute_the_exact_auc_and_keeps_the_bits_of_the_others(confusion_of):
     model = Classifier(Dimensions(50, 8, 8, 8, 1), dropout=0.5, seed=0)
     options = {"stop": lambda: False, "abandon": KeyboardInterrupt}
-    without = steps.evaluate(
-        steps.make_eval_step(model, Replicas(), confusion_of=confusion_of), batches(300, 2), **options
-    )
-    step = steps.make_eval_step(model, Replicas(), confusion_of=confusion_of, with_scores=True)
+    without = steps.evaluate(make_eval_step(model, confusion_of=confusion_of), batches(300, 2), **options)
+    step = make_eval_step(model, confusion_of=confusion_of, with_scores=True)
     evaluated = steps.evaluate(step, batches(300, 2), **options, scored=steps.EVALUATION_BATCH_SIZE)
     assert evaluated._replace(auc=None) == without
     scores, positive = [], []
@@ -235,8 +237,8 @@ def test_an_evaluation_may_sum_the_confusion_matrix_and_keeps_the_bits_of_loss_a
     logits = 1 if count == 2 else count
     model = Classifier(Dimensions(50, 8, 8, 8, logits), dropout=0.5, seed=0)
     options = {"stop": lambda: False, "abandon": KeyboardInterrupt}
-    without = steps.evaluate(steps.make_eval_step(model, Replicas()), batches(300, count), **options)
-    step = steps.make_eval_step(model, Replicas(), confusion_of=count)
+    without = steps.evaluate(make_eval_step(model), batches(300, count), **options)
+    step = make_eval_step(model, confusion_of=count)
     evaluated = steps.evaluate(step, batches(300, count), **options)
     assert without.f1 is None
     assert evaluated._replace(f1=None) == without
