@@ -1,5 +1,6 @@
 """The compiled steps."""
 
+import compiled_steps
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -109,6 +110,22 @@ def test_the_step_is_traced_once_whatever_the_lengths(session):
     for time in (1, 5, 40, 7, 200):
         train_step((make_batch(time=time),), 0.0)
     assert train_step.experimental_get_tracing_count() == 1
+
+
+def test_only_models_of_one_kind_share_a_step_among_the_tests():
+    differences = (
+        {},
+        {"pooling": ("max",)},
+        {"pooling": ("mean",)},
+        {"ngrams": 1, "ngram_buckets": 16},
+        {"ngrams": 2, "ngram_buckets": 16},
+    )
+    kinds = [
+        compiled_steps._kind(Classifier(Dimensions(50, 8, 8, 8, **more), dropout=0.5, seed=0), Replicas())
+        for more in (*differences, {})
+    ]
+    assert len(set(kinds)) == len(differences)
+    assert kinds[-1] == kinds[0]
 
 
 def batches(examples, classes=2):
