@@ -23,6 +23,7 @@ from trainer.words import plural
 
 with importing_tensorflow():
     import tensorflow as tf
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
 _COPIES = ("config.flags", "manifest.json", "vocabulary.txt", RESULT)
 _FREE_FLAGS = "free_flags/.ATTRIBUTES/VARIABLE_VALUE"
@@ -43,7 +44,7 @@ def scalars(directory: pathlib.Path) -> dict[tuple[str, str, int], list[float | 
     """The points of an event log: (run, tag, step) -> its values or texts, in the order they are read."""
     points: dict[tuple[str, str, int], list[float | bytes]] = {}
     for path in sorted(path for path in directory.glob("*/events.out.tfevents.*") if path.is_file()):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        for record in RawEventFileLoader(str(path)).Load():  # tf.data takes fifty times as long.
             event = tf.compat.v1.Event.FromString(record)
             for value in event.summary.value:
                 key = (path.parent.name, value.tag, event.step)

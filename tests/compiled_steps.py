@@ -1,4 +1,4 @@
-"""Compiled steps that the runs of one test process share.
+"""Compiled steps that the runs and the models of one test process share.
 
 Tracing a step takes as long as the 24 steps of a tiny run. What the product's factory has traced for one run
 computes the same for any other run of the same settings: the variables are inputs of the compiled graph, and
@@ -11,12 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import pytest
 import tensorflow as tf
 
 from trainer import classes, steps
 from trainer.model import classifier, encoder, lstm, lstm_segments, ngrams, pooling
+from trainer.run.distribution import Replicas
+from trainer.run.state import TrainState
 
 _traced: dict[tuple, tuple[tf.types.experimental.ConcreteFunction, list[int]]] = {}
+
+Variables = Sequence[keras.Variable | tf.Variable]
 
 
 def shared_train_step(make: Callable) -> Callable:
@@ -24,25 +29,22 @@ def shared_train_step(make: Callable) -> Callable:
 
     @functools.wraps(make)
     def make_train_step(state, replicas, **options):
-        step = make(state, replicas, **options)
-        if state.plateau or state.average or state.accumulated or getattr(state.model, "ngrams", None):
-            return step  # It depends on more variables than those below.
-        optimizer = {
-            name: value for name, value in state.optimizer.get_config().items() if name != "learning_rate"
-        }
-        kind = (
-            "train",
-            *_kind(state.model, replicas),
-            str(sorted(options.items())),
-            str(optimizer),
-            steps._sums,
-        )
-        variables = [*state.model.trainable_variables, *state.optimizer.variables]
-        return _shared(
-            step, kind, [*variables, state.step, state.since_log, state.since_evaluation], replicas
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(steps, "_compiled_step", _shared_compiled_step(steps._compiled_step))
+            return make(state, replicas, **options)
 
     return make_train_step
+
+
+def _shared_compiled_step(compile_step: Callable) -> Callable:
+    code = _values(vars(steps))
+
+    def compiled_step(state, replicas, **options):
+        step = compile_step(state, replicas, **options)
+        kind = ("train", *_kind(state.model, replicas), str(sorted(options.items())), *_kind_of(state), code)
+        return _shared(step, kind, _variables_of(state), replicas)
+
+    return compiled_step
 
 
 def shared_eval_step(make: Callable) -> Callable:
@@ -51,33 +53,70 @@ def shared_eval_step(make: Callable) -> Callable:
     @functools.wraps(make)
     def make_eval_step(model, replicas, **options):
         kind = ("evaluate", *_kind(model, replicas), str(sorted(options.items())))
-        step = make(model, replicas, **options)
-        if getattr(model, "ngrams", None):
-            return step
-        return _shared(step, kind, model.trainable_variables, replicas)
+        return _shared(make(model, replicas, **options), kind, _weights_of(model), replicas)
 
     return make_eval_step
+
+
+def shared_predict_step(make: Callable) -> Callable:
+    """A `make_predict_step` that traces one step for all models of a kind."""
+
+    @functools.wraps(make)
+    def make_predict_step(model):
+        replicas = Replicas()
+        return _shared(make(model), ("predict", *_kind(model, replicas)), _weights_of(model), replicas)
+
+    return make_predict_step
+
+
+def _weights_of(model: classifier.Classifier) -> Variables:
+    tables = getattr(model, "ngrams", None)
+    return [*model.trainable_variables, *([tables.log_ratios, tables.weights] if tables else [])]
+
+
+def _variables_of(state: TrainState) -> Variables:
+    # All that a step reads or writes.
+    averages = state.average.trainable_variables if state.average else []
+    scales = [] if state.plateau_scale is None else [state.plateau_scale]
+    variables = [*_weights_of(state.model), *state.optimizer.variables, *averages, *state.accumulated]
+    return [*variables, *scales, state.step, state.since_log, state.since_evaluation]
+
+
+def _kind_of(state: TrainState) -> tuple:
+    # What the graph of a training step depends on, beside its model.
+    optimizer = {
+        name: value for name, value in state.optimizer.get_config().items() if name != "learning_rate"
+    }
+    parts = state.average is not None, len(state.accumulated), state.plateau_scale is not None
+    return type(state.optimizer), str(optimizer), parts
 
 
 def _kind(model: classifier.Classifier, replicas) -> tuple:
     # All that the graph of a step depends on beside the arguments of its factory; some tests patch the code.
     # What begins with _self_ is TensorFlow's own, and counts the restores.
-    settings = sorted(
-        (name, value)
-        for name, value in {**vars(model._encoder), **vars(model)}.items()
-        if isinstance(value, int | float) and not name.startswith("_self_")
-    )
-    shapes = tuple(tuple(variable.shape) for variable in model.trainable_variables)
-    code = [
-        value
-        for place in (type(model), classifier, encoder, lstm, lstm_segments, ngrams, pooling, classes)
-        for value in vars(place).values()
-        if callable(value) or isinstance(value, int | float)
+    parts = [part for part in (model, model._encoder, getattr(model, "ngrams", None)) if part is not None]
+    settings = [
+        (name, str(value))
+        for part in parts
+        for name, value in sorted(vars(part).items())
+        if isinstance(value, int | float | str | tuple) and not name.startswith("_self_")
     ]
-    return type(model), tuple(settings), shapes, tuple(code), replicas.count
+    shapes = tuple(tuple(variable.shape) for variable in _weights_of(model))
+    places = (type(model), classifier, encoder, lstm, lstm_segments, ngrams, pooling, classes)
+    return (
+        type(model),
+        tuple(settings),
+        shapes,
+        tuple(_values(vars(place)) for place in places),
+        replicas.count,
+    )
 
 
-def _shared(step, kind: tuple, variables: Sequence[keras.Variable | tf.Variable], replicas) -> Callable:
+def _values(names: dict) -> tuple:
+    return tuple(value for value in names.values() if callable(value) or isinstance(value, int | float))
+
+
+def _shared(step, kind: tuple, variables: Variables, replicas) -> Callable:
     if replicas.count > 1:
         return step  # Of a variable on several devices each copy is an input of its own.
     handles = [

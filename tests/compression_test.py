@@ -1,6 +1,7 @@
 """Bytes of files, compressed or not."""
 
 import bz2
+import functools
 import gzip
 import io
 import lzma
@@ -19,7 +20,7 @@ COMPRESS = {
     "": bytes,
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
-    "xz": lzma.compress,
+    "xz": functools.partial(lzma.compress, preset=0),
     "zstd": lambda data: pyarrow.compress(data, codec="zstd", asbytes=True),
 }
 

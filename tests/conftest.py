@@ -19,12 +19,12 @@ from trainer.tensorflow_setup import importing_tensorflow
 with importing_tensorflow():
     xla_cache.share()
     from compare_runs import outcome
-    from compiled_steps import shared_eval_step, shared_train_step
+    from compiled_steps import shared_eval_step, shared_predict_step, shared_train_step
     from fakes import EVERYTHING, TOPICS, NoStopRequests, corpus_of, tiny
     from processes import SERVER
     from reference_runs import STEPS, train_to_the_end
 
-from trainer import build, flags, session, steps, train
+from trainer import build, evaluate, export, flags, inference, predict, session, steps, train
 from trainer.data.corpus import open_corpus
 from trainer.run import distribution
 from trainer.run.checkpoint_manager import Checkpoints
@@ -62,14 +62,9 @@ def _one_compiled_step_for_runs_of_one_kind():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "make_train_step", shared_train_step(steps.make_train_step))
         patch.setattr(session, "make_eval_step", shared_eval_step(steps.make_eval_step))
+        for mode in (evaluate, export, predict):
+            patch.setattr(mode, "make_predict_step", shared_predict_step(inference.make_predict_step))
         yield
-
-
-@pytest.fixture
-def traced_anew(monkeypatch):
-    """Within the test each run traces its own steps."""
-    monkeypatch.setattr(train, "make_train_step", steps.make_train_step)
-    monkeypatch.setattr(session, "make_eval_step", steps.make_eval_step)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,7 +25,7 @@ from processes import SERVER, popen
 from processes import run as run_forked
 from reference_runs import STEPS, assert_resumes_like, train_to_the_end
 
-from trainer import files, steps, train
+from trainer import files, train
 from trainer.errors import NonFiniteError, StorageError
 from trainer.labels import NEGATIVE_POSITIVE
 from trainer.run import checkpoint_cleanup, checkpoint_files, checkpoint_manager, event_files, summaries
@@ -708,7 +708,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path, cach
 
 def test_with_on_nan_continue_training_continues_and_nan_is_no_improvement(tmp_path, cache_dir, monkeypatch):
     root = tmp_path / "run"
-    make_train_step = steps.make_train_step
+    make_train_step = train.make_train_step
 
     def make_breaking_step(state, *args, **kwargs):
         train_step = make_train_step(state, *args, **kwargs)
@@ -738,7 +738,7 @@ def test_nothing_is_saved_at_a_step_whose_loss_or_gradient_is_not_finite(
     root = tmp_path / "run"
     if step > 1:
         shutil.copytree(killed / str(step - 2), root)
-    make_train_step = steps.make_train_step
+    make_train_step = train.make_train_step
 
     def make_failing_step(state, *args, **kwargs):
         train_step = make_train_step(state, *args, **kwargs)

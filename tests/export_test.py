@@ -302,8 +302,12 @@ CHINESE = ["这部电影很好看！", "Good film,\nagain\r\u2028\x85é", "", "\
 @pytest.mark.parametrize(
     ("settings", "texts"),
     [
-        ({"tokens": "characters"}, CHINESE),
-        ({"strip_html": True}, ["<p>Not&nbsp;good</p>", "good <b>film</b>", "5 < 6", ""]),
+        pytest.param({"tokens": "characters"}, CHINESE, marks=pytest.mark.slow),
+        pytest.param(
+            {"strip_html": True},
+            ["<p>Not&nbsp;good</p>", "good <b>film</b>", "5 < 6", ""],
+            marks=pytest.mark.slow,
+        ),
         ({"tokens": "characters", "strip_html": True}, [f"<br/>{text}" for text in CHINESE]),
     ],
 )

@@ -163,6 +163,7 @@ def test_the_padded_ratio_counts_missing_rows_and_empty_reviews():
     assert padding_of_an_epoch(BatchPlan(lengths=np.array([0, 0]), batch_size=2, seed=0)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_imdb_batches_have_less_than_5_percent_padding(tmp_path):
     corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))

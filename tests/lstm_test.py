@@ -162,15 +162,32 @@ def test_gradients_of_the_definition_match_finite_differences(pooling):
         assert relative_error(ours, expected) < 1e-6
 
 
-POOLINGS = [("max",), ("mean",), ("last", "max", "mean"), ("max", "last")]
+ALL_POOLINGS = ("last", "max", "mean")
+POOLINGS = [("max",), ("mean",), ALL_POOLINGS, ("max", "last")]
 POOLED_CASES = (
     *("one token", "shorter than a segment", "three segments", "one unit"),
     "a vocabulary larger than the batch",
 )
 
 
-@pytest.mark.parametrize("pooling", POOLINGS, ids="-".join)
-@pytest.mark.parametrize("case", POOLED_CASES)
+def slow_unless(is_fast, *values, name):
+    """A parameter whose test is part of the fast tier or not."""
+    return pytest.param(*values, id=name, marks=() if is_fast else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("case", "pooling"),
+    [
+        slow_unless(
+            case == "three segments" or pooling == ALL_POOLINGS,
+            case,
+            pooling,
+            name=f"{case}-{'-'.join(pooling)}",
+        )
+        for case in POOLED_CASES
+        for pooling in POOLINGS
+    ],
+)
 def test_pooled_values_and_gradients_match_the_definition(case, pooling):
     example, ways = make(**CASES[case]), {"pooling": pooling}
     for ours, expected in zip(
@@ -181,7 +198,10 @@ def test_pooled_values_and_gradients_match_the_definition(case, pooling):
         assert relative_error(ours, expected) < 1e-5
 
 
-@pytest.mark.parametrize("pooling", POOLINGS, ids="-".join)
+@pytest.mark.parametrize(
+    "pooling",
+    [slow_unless(pooling == ALL_POOLINGS, pooling, name="-".join(pooling)) for pooling in POOLINGS],
+)
 def test_pooled_values_and_gradients_match_keras(pooling):
     def of_keras(token_ids, lengths, variables):
         return stock_keras(token_ids, lengths, variables, pooling)

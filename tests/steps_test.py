@@ -2,11 +2,14 @@
 
 import threading
 
+import compiled_steps
 import numpy as np
 import pytest
 import tensorflow as tf
 from fakes import NoStopRequests, corpus_of, tiny
+from reference_runs import SELDOM
 
+import trainer.session
 from trainer import build, classes, machine, metrics, prepare, steps, train
 from trainer.data.input_pipeline import Batch, evaluation_batches
 from trainer.model.classifier import Classifier, Dimensions
@@ -41,6 +44,11 @@ def make_train_step(session, *, clip_norm, is_shared=True):
     make = train.make_train_step if is_shared else steps.make_train_step
     step = make(session.state, session.replicas, batch_size=4, updates=steps.Updates(clip_norm=clip_norm))
     return lambda batch: step((batch,), 0.0).numpy()[:2]
+
+
+def make_eval_step(model, **options):
+    """The compiled evaluation of one device, which models of a kind share."""
+    return trainer.session.make_eval_step(model, Replicas(), **options)
 
 
 def test_a_step_is_one_step_of_plain_adam(session):
@@ -106,6 +114,22 @@ def test_the_step_is_traced_once_whatever_the_lengths(session):
     assert train_step.experimental_get_tracing_count() == 1
 
 
+def test_only_models_of_one_kind_share_a_step_among_the_tests():
+    differences = (
+        {},
+        {"pooling": ("max",)},
+        {"pooling": ("mean",)},
+        {"ngrams": 1, "ngram_buckets": 16},
+        {"ngrams": 2, "ngram_buckets": 16},
+    )
+    kinds = [
+        compiled_steps._kind(Classifier(Dimensions(50, 8, 8, 8, **more), dropout=0.5, seed=0), Replicas())
+        for more in (*differences, {})
+    ]
+    assert len(set(kinds)) == len(differences)
+    assert kinds[-1] == kinds[0]
+
+
 def batches(examples, classes=2):
     random = np.random.default_rng(0)
     for start in range(0, examples, steps.EVALUATION_BATCH_SIZE):
@@ -132,7 +156,7 @@ def test_each_review_counts_once_when_the_last_batch_is_incomplete(model):
         labels.append(batch.labels.numpy()[real])
     logits, labels = np.concatenate(logits), np.concatenate(labels)
     evaluated = steps.evaluate(
-        steps.make_eval_step(model, Replicas()), batches(300), stop=lambda: False, abandon=KeyboardInterrupt
+        make_eval_step(model), batches(300), stop=lambda: False, abandon=KeyboardInterrupt
     )
     assert evaluated.reviews == 300
     assert evaluated.accuracy == np.mean((logits > 0) == (labels > 0.5))
@@ -175,9 +199,7 @@ def test_evaluation_can_be_abandoned_between_two_batches(model):
         return len(checks) == 2
 
     with pytest.raises(KeyboardInterrupt):
-        steps.evaluate(
-            steps.make_eval_step(model, Replicas()), batches(1000), stop=stop, abandon=KeyboardInterrupt
-        )
+        steps.evaluate(make_eval_step(model), batches(1000), stop=stop, abandon=KeyboardInterrupt)
     assert len(checks) == 2
 
 
@@ -220,7 +242,8 @@ def test_a_class_of_greater_weight_is_predicted_more_often(tmp_path, cache_dir, 
     monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of(*NAMES))
     predicted = {}
     for weight in (0.2, 5.0):
-        given = tiny(tmp_path / str(weight), cache_dir, class_weights=f"b={weight}", sample_text=())
+        settings = {**SELDOM, "eval_every_steps": 0, "class_weights": f"b={weight}", "sample_text": ()}
+        given = tiny(tmp_path / str(weight), cache_dir, **settings)
         run = open_session(given, stop_requests=NoStopRequests())
         prepare.prepare_directory(run)
         train.train_and_evaluate(run)
@@ -235,10 +258,8 @@ def test_a_class_of_greater_weight_is_predicted_more_often(tmp_path, cache_dir, 
 def test_an_evaluation_may_compute_the_exact_auc_and_keeps_the_bits_of_the_others(confusion_of):
     model = Classifier(Dimensions(50, 8, 8, 8, 1), dropout=0.5, seed=0)
     options = {"stop": lambda: False, "abandon": KeyboardInterrupt}
-    without = steps.evaluate(
-        steps.make_eval_step(model, Replicas(), confusion_of=confusion_of), batches(300, 2), **options
-    )
-    step = steps.make_eval_step(model, Replicas(), confusion_of=confusion_of, with_scores=True)
+    without = steps.evaluate(make_eval_step(model, confusion_of=confusion_of), batches(300, 2), **options)
+    step = make_eval_step(model, confusion_of=confusion_of, with_scores=True)
     evaluated = steps.evaluate(step, batches(300, 2), **options, scored=steps.EVALUATION_BATCH_SIZE)
     assert evaluated._replace(auc=None) == without
     scores, positive = [], []
@@ -261,8 +282,8 @@ def test_an_evaluation_may_sum_the_confusion_matrix_and_keeps_the_bits_of_loss_a
     logits = 1 if count == 2 else count
     model = Classifier(Dimensions(50, 8, 8, 8, logits), dropout=0.5, seed=0)
     options = {"stop": lambda: False, "abandon": KeyboardInterrupt}
-    without = steps.evaluate(steps.make_eval_step(model, Replicas()), batches(300, count), **options)
-    step = steps.make_eval_step(model, Replicas(), confusion_of=count)
+    without = steps.evaluate(make_eval_step(model), batches(300, count), **options)
+    step = make_eval_step(model, confusion_of=count)
     evaluated = steps.evaluate(step, batches(300, count), **options)
     assert without.f1 is None
     assert evaluated._replace(f1=None) == without
@@ -319,7 +340,7 @@ def test_accumulated_batches_count_by_their_reviews(tmp_path, cache_dir):
     first = first._replace(weights=tf.constant([1.0, 0.0]), reviews=tf.constant(1.0))
     seen = []
     state.optimizer.apply = lambda gradients, variables: seen.extend(gradients)
-    replicas = open_with(tmp_path, cache_dir, "other").replicas
+    replicas = Replicas()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf, "function", lambda *_, **__: lambda function: function)
         step = steps.make_train_step(state, replicas, batch_size=2, updates=steps.Updates(accumulate=2))
@@ -331,8 +352,8 @@ def test_accumulated_batches_count_by_their_reviews(tmp_path, cache_dir):
 
 def test_the_average_follows_the_weights(tmp_path, cache_dir):
     state = open_with(tmp_path, cache_dir, "run", ema_momentum=0.9).state
-    replicas = open_with(tmp_path, cache_dir, "other").replicas
-    step = steps.make_train_step(state, replicas, batch_size=4, updates=steps.Updates(ema_momentum=0.9))
+    replicas = Replicas()
+    step = train.make_train_step(state, replicas, batch_size=4, updates=steps.Updates(ema_momentum=0.9))
     expected = [weight.astype(np.float64) for weight in weights(state.model)]
     for number in range(20):
         step((make_batch(),), 0.0)

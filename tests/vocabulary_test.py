@@ -70,6 +70,7 @@ def test_ids_of_awkward_bytes_are_those_of_keras(vocab_size):
     np.testing.assert_array_equal(vocabulary.encode(texts).to_tensor().numpy(), keras_ids(texts, vocab_size))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_the_vocabulary_of_imdb_is_that_of_keras(tmp_path):
     corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
