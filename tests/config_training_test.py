@@ -18,4 +18,5 @@ def test_what_a_new_run_has_and_an_old_one_had_not_says_what_the_old_one_had():
         "pooling": "last",
         "ngrams": 0,
         "token_dropout": 0.0,
+        "shards": 1,
     }

@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import pytest
-import tensorflow as tf
 from compare_runs import differences, outcome
 from durability_test import Interrupted, at_step, interrupt
 from fakes import NoStopRequests, command, tiny
@@ -24,7 +23,7 @@ from trainer.data import corpus as corpora
 from trainer.data import stored_array
 from trainer.errors import InputError
 from trainer.run import conditions as run_conditions
-from trainer.run import workdir
+from trainer.run import distribution, workdir
 
 EVALUATED = 5  # a step of the first epoch
 CPU = {"cpu", "cpu features", "cpu caches"}
@@ -166,8 +165,7 @@ def train_on_one_core(given, monkeypatch):
 
 def train_as_if_on_four_cores(given, monkeypatch):
     """Many small batches are encoded by as many threads, whether there are as many cores or not."""
-    threads = tf.config.threading.get_inter_op_parallelism_threads()  # can't change within a process
-    given = {**given, "inter_op_threads": threads, "shards": 1}
+    monkeypatch.setattr(distribution, "set_threads", lambda **threads: None)  # once in a process
     monkeypatch.setattr(machine, "usable_cores", lambda: 4)
     monkeypatch.setattr(corpora, "READ_BATCH", 2)
     train.run(given, stop_requests=NoStopRequests())

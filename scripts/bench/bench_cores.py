@@ -1,9 +1,9 @@
 """Reviews a second over cores: this trainer, Keras and, where it is installed, PyTorch, on equal batches.
 
-    python scripts/bench/bench_cores.py [--cores 1 2 4 8] [--shapes 64x250x64x1000] [--rounds=3]
+    python scripts/bench/bench_cores.py [--cores 1 2 4 8] [--shapes 64x250x64x1000] [--rounds=3] [--plot=FILE]
 
 For each number of cores every contender is a process that may use just those. This trainer has a shard for
-each pair of cores; Keras and PyTorch use all cores, and the batch size of 64, 128 and 256 at which they are
+each pair of cores; Keras and PyTorch use all cores, and the batch size, 64 or 256, at which they are
 fastest. For numbers of cores that this machine does not have, Amdahl's law predicts this trainer's speed from
 a step with that many shards: what of it is within segments of the LSTM is divided among the cores.
 """
@@ -17,6 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from local_cluster import ROOT
@@ -33,7 +35,7 @@ from timing import machine, machine_line, seconds, spread
 from trainer.run import distribution
 
 SHAPES = ("64x250x64x1000", "256x250x128x20000:max")
-BATCH_SIZES = (64, 128, 256)
+BATCH_SIZES = (64, 256)
 _SECONDS = 4.0  # measured of each contender in a round
 _PROFILED_STEPS = 5
 
@@ -167,27 +169,59 @@ def shape_text(shape: Shape) -> str:
     return f"{'x'.join(map(str, shape[:4]))}:{shape.pooling}"
 
 
-def rows(text: str, wanted: list[int], rounds: int, contenders: list[str]) -> list[str]:
-    """The rows of the table for one shape."""
+class Speeds(NamedTuple):
+    """Reviews a second: ours of each round, and those of others by name (none: ours are predicted)."""
+
+    cores: int
+    shards: int
+    outside_segments: float
+    ours: list[float]
+    others: dict[str, float]
+
+    def row(self, text: str, contenders: Sequence[str]) -> str:
+        """Its row of the table."""
+        cells = [text, f"{self.cores}{'' if self.others else ' (predicted)'}", str(self.shards)]
+        cells += [spread(self.ours, digits=0), f"{self.outside_segments:.1%}"]
+        cells += [f"{self.others[name]:.0f}" if self.others else "" for name in contenders]
+        return f"| {' | '.join(cells)} |"
+
+
+def over_cores(text: str, wanted: Sequence[int], rounds: int, contenders: Sequence[str]) -> Iterator[Speeds]:
+    """Measures or predicts one shape on each number of cores."""
     shape, usable = Shape.parse(text), len(os.sched_getaffinity(0))
-    lines = []
     for cores in wanted:
         shards = max(1, cores // 2)
         here = [measure("ours", text, min(cores, usable), shards) for _ in range(rounds)]
-        if cores <= usable:
-            speeds = [1000 * shape.batch_size / taken["ms"] for taken in here]
-            best = [f"{others(name, shape, cores):.0f}" for name in contenders]
-        else:
-            speeds = [1000 * shape.batch_size / predicted(taken, cores) for taken in here]
-            best = ["" for _ in contenders]
-        note = "" if cores <= usable else " (predicted)"
-        serial = statistics.median(taken["serial"] for taken in here)
-        cells = (
-            *(text, f"{cores}{note}", str(shards), spread(speeds, digits=0), f"{serial:.1%}"),
-            *best,
+        taken = [each["ms"] if cores <= usable else predicted(each, cores) for each in here]
+        yield Speeds(
+            cores,
+            shards,
+            statistics.median(each["serial"] for each in here),
+            [1000 * shape.batch_size / milliseconds for milliseconds in taken],
+            {name: others(name, shape, cores) for name in contenders} if cores <= usable else {},
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+
+
+def plot(path: str, speeds: Mapping[str, Sequence[Speeds]], contenders: Sequence[str]) -> None:
+    """Draws a curve over cores for each shape: predictions dashed, others as dots."""
+    from matplotlib import pyplot
+
+    _, axes = pyplot.subplots(1, len(speeds), figsize=(4.5 * len(speeds), 3.2), squeeze=False)
+    for (text, points), axis in zip(speeds.items(), axes[0], strict=True):
+        measured = [point for point in points if point.others]
+        for part, line in ((points, "--"), (measured, "-")):
+            medians = [statistics.median(point.ours) for point in part]
+            label = "this trainer" + (", predicted" if line == "--" else "")
+            axis.plot([point.cores for point in part], medians, f"o{line}", color="tab:blue", label=label)
+        for name in contenders:
+            values = [point.others[name] for point in measured]
+            axis.plot([point.cores for point in measured], values, "s-", label=name)
+        axis.set(title=text, xlabel="cores", ylabel="reviews / s", xscale="log", ylim=(0, None))
+        axis.set_xticks([point.cores for point in points], [str(point.cores) for point in points])
+        axis.minorticks_off()
+        axis.legend()
+    pyplot.tight_layout()
+    pyplot.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -198,6 +232,7 @@ def main() -> None:
     parser.add_argument("--cores", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="SHAPE")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plot", metavar="FILE", help="also draw the curves")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--shards", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -212,9 +247,13 @@ def main() -> None:
     )
     print(f"{machine_line(machine())}; medians, least and most in brackets\n")
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    speeds: dict[str, list[Speeds]] = {text: [] for text in given.shapes}
     for text in given.shapes:
-        for line in rows(text, given.cores, given.rounds, contenders):
-            print(line, flush=True)
+        for point in over_cores(text, given.cores, given.rounds, contenders):
+            speeds[text].append(point)
+            print(point.row(text, contenders), flush=True)
+    if given.plot:
+        plot(given.plot, speeds, contenders)
 
 
 if __name__ == "__main__":
