@@ -209,15 +209,16 @@ def plot(path: str, speeds: Mapping[str, Sequence[Speeds]], contenders: Sequence
 
     _, axes = pyplot.subplots(1, len(speeds), figsize=(4.5 * len(speeds), 3.2), squeeze=False)
     for (text, points), axis in zip(speeds.items(), axes[0], strict=True):
-        measured = [point for point in points if point.others]
-        for part, line in ((points, "--"), (measured, "-")):
+        measured, shape = [point for point in points if point.others], Shape.parse(text)
+        for part, line in ((measured, "-"), (points[len(measured) - 1 :], "--")):
             medians = [statistics.median(point.ours) for point in part]
             label = "this trainer" + (", predicted" if line == "--" else "")
-            axis.plot([point.cores for point in part], medians, f"o{line}", color="tab:blue", label=label)
-        for name in contenders:
+            axis.plot([point.cores for point in part], medians, f"o{line}", color="C0", label=label)
+        for number, name in enumerate(contenders, start=1):
             values = [point.others[name] for point in measured]
-            axis.plot([point.cores for point in measured], values, "s-", label=name)
-        axis.set(title=text, xlabel="cores", ylabel="reviews / s", xscale="log", ylim=(0, None))
+            axis.plot([point.cores for point in measured], values, f"C{number}s-", label=name)
+        title = f"{shape.batch_size} reviews, {shape.units} units, {shape.vocab_size:,} tokens"
+        axis.set(title=title, xlabel="cores", ylabel="reviews / s", xscale="log", ylim=(0, None))
         axis.set_xticks([point.cores for point in points], [str(point.cores) for point in points])
         axis.minorticks_off()
         axis.legend()
