@@ -125,6 +125,16 @@ def test_the_average_of_the_weights_is_the_model_if_there_is_one(everything):
     assert not np.array_equal(embeddings["average"], embeddings["model"])
 
 
+def test_free_settings_that_a_checkpoint_lacks_are_those_of_config_flags(copy):
+    prefix = checkpoint_files.newest_best(copy)
+    values = checkpoint_reading.read_values(prefix)
+    older = b"--inter_op_threads=2\n"  # of a version in which it was not free
+    values = {**values, "frozen_flags": values["frozen_flags"] + older}
+    (copy / "config.flags").write_text((copy / "config.flags").read_text() + "--patience=77\n")
+    settings = trained_model.all_settings_of(copy, prefix, values)
+    assert (settings["patience"], settings["inter_op_threads"]) == (77, 2)
+
+
 def test_a_run_that_was_begun_before_there_was_a_flag_has_what_it_had_then(finished):
     prefix = checkpoint_files.newest_best(finished)
     values = checkpoint_reading.read_values(prefix)

@@ -138,7 +138,7 @@ def all_settings_of(
     """The same as `settings_of`; free settings that the checkpoint lacks are read from `config.flags`."""
     settings = settings_of(prefix, values)
     free = {name for name, field in FIELDS.items() if field.metadata["on_resume"] is FREE}
-    if settings.keys() & free:
+    if settings.keys() & free - {"inter_op_threads"}:  # which was among the frozen ones
         return settings
     copy = directory / "config.flags"
     try:
