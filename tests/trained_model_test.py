@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from fakes import TINY
 
 from trainer import trained_model
 from trainer.errors import InputError, StorageError
