@@ -1,12 +1,14 @@
 """What is built from a config: model, state, corpus."""
 
 import numpy as np
+import tensorflow as tf
 from fakes import tiny
 
 from trainer import build
 from trainer.config import Config
 from trainer.data.tables import Options
 from trainer.labels import NEGATIVE_POSITIVE, Classes
+from trainer.model import lstm
 from trainer.model.classifier import count_weights
 from trainer.run.distribution import Replicas
 
@@ -53,3 +55,14 @@ def test_an_input_is_read_as_stated_and_else_as_the_run():
     assert style.given == Options(delimiter="tab")
     assert style.usual == Options(text_column="review", encoding="cp1252", delimiter="tab")
     assert style.kind == "csv"
+
+
+def test_the_model_reads_in_the_shards_of_the_config_only_when_it_trains(monkeypatch):
+    read_in = []
+    monkeypatch.setattr(
+        lstm, "bidirectional_lstm", lambda **given: read_in.append(given["shards"]) or tf.zeros([4, 128])
+    )
+    model = build.make_model(Config(workdir="none", shards=3, ngrams=0), 77, NEGATIVE_POSITIVE)
+    model(tf.ones([4, 5], tf.int32), tf.fill([4], 5), training_step=tf.constant(0, tf.int64))
+    model(tf.ones([4, 5], tf.int32), tf.fill([4], 5))
+    assert read_in == [3, 1]

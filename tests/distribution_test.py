@@ -25,6 +25,15 @@ def test_the_thread_counts_are_as_requested():
     distribution.set_threads(intra_op=Config.intra_op_threads, inter_op=Config.inter_op_threads)
 
 
+def test_by_default_as_many_operations_run_at_a_time_as_there_are_usable_cores(monkeypatch):
+    set_to = []
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
+    monkeypatch.setattr(tf.config.threading, "set_inter_op_parallelism_threads", set_to.append)
+    distribution.set_threads(intra_op=Config.intra_op_threads, inter_op=0)
+    distribution.set_threads(intra_op=Config.intra_op_threads, inter_op=3)
+    assert set_to == [8, 3]
+
+
 @pytest.mark.parametrize(
     ("message", "arguments", "expected"),
     [

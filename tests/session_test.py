@@ -58,7 +58,7 @@ def test_a_run_keeps_its_shards_on_other_cores(tmp_path, cache_dir, on_cores, ca
     train.run(tiny(there, cache_dir, **on_four), stop_requests=NoStopRequests())
     train.run(tiny(here, cache_dir, **on_four | {"epochs": 1}), stop_requests=NoStopRequests())
     assert "of 16 reviews in 2 shards" in caplog.text
-    train.run(tiny(here, cache_dir, **{**given, **on_cores(1)}), stop_requests=NoStopRequests())
+    train.run(tiny(here, cache_dir, **{**given, **on_cores(1), "shards": 0}), stop_requests=NoStopRequests())
     assert settings_of(checkpoint_files.find(here).newest)["shards"] == 2
     assert differences(outcome(there), outcome(here)) == []
 
