@@ -1,6 +1,7 @@
 """One compiled segment; what segments compute together is in lstm_test."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from trainer.model import lstm_segments as compiled
@@ -8,13 +9,22 @@ from trainer.model import lstm_segments as compiled
 UNITS, BATCH, STEPS, TOKENS = 3, 2, 5, 7
 
 
-def arguments(first):
+def arguments(first, *, batch=BATCH, units=UNITS, steps=STEPS):
     random = np.random.default_rng(0)
-    table = tf.constant(random.normal(0, 0.3, (TOKENS + 1, 4 * UNITS)).astype(np.float32))
-    recurrent = tf.constant(random.normal(0, 0.3, (UNITS, 4 * UNITS)).astype(np.float32))
-    token_ids = tf.constant(random.integers(0, TOKENS, (STEPS, BATCH)).astype(np.int32))
-    zeros = tf.zeros([BATCH, UNITS])
+    table = tf.constant(random.normal(0, 0.3, (TOKENS + 1, 4 * units)).astype(np.float32))
+    recurrent = tf.constant(random.normal(0, 0.3, (units, 4 * units)).astype(np.float32))
+    token_ids = tf.constant(random.integers(0, TOKENS, (steps, batch)).astype(np.int32))
+    zeros = tf.zeros([batch, units])
     return table, recurrent, token_ids, tf.constant(first), zeros, zeros
+
+
+def backward(given, gradient, *, constant, left):
+    """What `backward` returns after `forward`, with the gradient of h and c after the segment."""
+    table, recurrent, token_ids, first, h, _ = given
+    _, c_after, *_, gates, cs = compiled.forward(*given)
+    d_table = tf.zeros_like(table)
+    states = h, c_after, gradient, gradient
+    return compiled.backward(recurrent, token_ids, first, gates, cs, *states, d_table, constant, left)
 
 
 def test_a_segment_that_is_skimmed_ends_as_one_that_is_kept():
@@ -26,17 +36,30 @@ def test_a_segment_that_is_skimmed_ends_as_one_that_is_kept():
 
 
 def test_steps_before_the_first_are_left_out():
-    *_, hs, by_gates, c_by_h, c_by_c = compiled.forward(*arguments(2))
-    for factors in (hs, by_gates, c_by_h, c_by_c):
-        assert factors.shape[:2] == (STEPS, BATCH) and not np.any(factors[:2])
-    assert np.any(by_gates[2:])
+    *_, gates, cs = compiled.forward(*arguments(2))
+    for kept in (gates, cs):
+        assert kept.shape[:2] == (STEPS, BATCH) and not np.any(kept[:2])
+    assert np.any(gates[2:])
 
 
 def test_without_a_gradient_from_above_there_is_none_below():
-    table, recurrent, token_ids, first, zeros, _ = arguments(0)
-    *_, _, by_gates, c_by_h, c_by_c = compiled.forward(table, recurrent, token_ids, first, zeros, zeros)
-    results = compiled.backward(
-        *(recurrent, token_ids, first, by_gates, c_by_h, c_by_c, zeros, zeros, tf.zeros_like(table)),
-        *({}, (), None),
-    )
-    assert not any(np.any(result) for result in results)
+    given = arguments(0)
+    dh, dc, _, d_table, d_gates, _ = backward(given, given[-1], constant={}, left=())
+    assert not any(np.any(gradient) for gradient in (dh, dc, d_table, d_gates))
+
+
+def test_the_backward_pass_returns_to_the_state_before_the_segment():
+    given = arguments(0)
+    _, _, c, *_, hs = backward(given, given[-1], constant={}, left=())
+    assert not np.any(c) and not np.any(hs[0])
+    np.testing.assert_array_equal(hs[-1], compiled.forward(*given)[0])
+
+
+@pytest.mark.parametrize("size", [(1, 1, 4), (3, 5, 5), (5, 17, 4), (33, 37, 7), (64, 64, 16), (9, 31, 16)])
+def test_the_gradient_of_each_maximum_finds_its_step(size):
+    # The backward pass computes each state again. A bit of difference, and the gradient would be lost.
+    given = arguments(0, **dict(zip(("batch", "units", "steps"), size, strict=True)))
+    zeros = given[-1]
+    _, _, maximum, *_ = compiled.forward(*given, tf.fill(zeros.shape, -1.0), pooling=("max",))
+    *_, left = backward(given, zeros, constant={"maximum": maximum}, left=(tf.ones_like(zeros),))
+    assert not np.any(left)

@@ -47,7 +47,7 @@ def test_what_a_loop_carries_is_the_same(name):
 
 def test_the_gradient_of_a_maximum_is_handed_out_once():
     maximum, ones = tf.constant([[2.0]]), tf.ones([1, 1])
-    constant, left = pooling.to_hand_out({"max": ones}, {"max": maximum}, maximum)
+    constant, left = pooling.to_hand_out({"max": ones}, {"max": maximum})
     first, left = pooling.add_gradient(constant, left, tf.zeros([1, 1]), maximum)
     second, _ = pooling.add_gradient(constant, left, tf.zeros([1, 1]), maximum)
     assert (float(first[0, 0]), float(second[0, 0])) == (1.0, 0.0)

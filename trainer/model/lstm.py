@@ -10,10 +10,10 @@ embeddings. It is fast because:
   gates.
 - Padding precedes each text. A padding token shuts the input gate, so that a zero state stays exactly zero.
   No time step needs a mask, and the state after the last step is the state at the end of the text.
-- The forward pass keeps the factors of the backward pass, computed while their parts are in the cache. The
-  backward loop is then one matrix product and four multiplications.
-- These factors are kept for the last segments only, which are all segments of a usual text. The others are
-  recomputed from their start, so that a text of a megabyte costs time, but not all of the memory.
+- The forward pass keeps the gates and the cell state of each step. The backward pass computes all else from
+  them, which is faster than to write it to memory and to read it again.
+- They are kept for the last segments only, which are all segments of a usual text. The others are recomputed
+  from their start, so that a text of a megabyte costs time, but not all of the memory.
 - The number of steps of a segment depends on the batch size, so that a segment fits the caches. XLA compiles
   it once, whatever the lengths; the first segment of a batch starts at its first token.
 """
@@ -200,47 +200,46 @@ def _run_segments(
         def advance(segment: tf.Tensor, *values: Any) -> Loop:
             state, saved = values[:width_of_state], values[width_of_state:]
             results = forward(*ids_of(segment), *state, pooling=carried)
-            state, factors = results[:width_of_state], results[width_of_state:]
-            return segment + 1, *with_known_shape(*state), *_write(saved, segment - first_kept, factors)
+            after, kept = results[:width_of_state], (*results[width_of_state:], state[0])
+            return segment + 1, *with_known_shape(*after), *_write(saved, segment - first_kept, kept)
 
         zero = tf.zeros([batch_size or tf.shape(token_ids)[1], units])
         starts = [_array(first_kept, batch_size, units) for _ in range(2)]
         values = [0, zero, zero, *pools.start(carried, zero), *starts]
         segment, *values = tf.while_loop(lambda segment, *_: segment < first_kept, skim, values)
         state, starts = values[:width_of_state], values[width_of_state:]
-        widths = units, 4 * units, units, units
-        saved = [_array(segments - first_kept, steps, batch_size, width) for width in widths]
-        values = [segment, *state, *saved]
-        _, h, _, *values = tf.while_loop(lambda segment, *_: segment < segments, advance, values)
+        of_steps = ((steps, batch_size, width) for width in (4 * units, units))  # gates and c of each step
+        shapes = *of_steps, (batch_size, units)  # and h before the segment
+        values = [segment, *state, *(_array(segments - first_kept, *shape) for shape in shapes)]
+        _, h, c, *values = tf.while_loop(lambda segment, *_: segment < segments, advance, values)
         pooled, saved = values[: len(carried)], values[len(carried) :]
         results = {"last": h, **dict(zip(carried, pooled, strict=True))}
 
         def gradients(*d_results: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             d_by_name = dict(zip(pooling, d_results, strict=True))
             dh = d_by_name.pop("last", zero)
-            constant, left = pools.to_hand_out(d_by_name, results, h)
+            constant, left = pools.to_hand_out(d_by_name, results)
 
-            def retreat(segment: tf.Tensor, factors: Sequence[tf.Tensor], *values: tf.Tensor) -> Loop:
-                dh, dc, d_table, d_recurrent, *left = values
-                hs, by_gates, c_by_h, c_by_c = factors
-                by_pools = constant, tuple(left), hs if left else None
-                dh, dc, d_table, d_gates, *left = compiled.backward(
-                    recurrent, *ids_of(segment), by_gates, c_by_h, c_by_c, dh, dc, d_table, *by_pools
+            def retreat(segment: tf.Tensor, kept: Sequence[tf.Tensor], *values: tf.Tensor) -> Loop:
+                dh, dc, c, d_table, d_recurrent, *left = values
+                dh, dc, c, d_table, d_gates, hs, *left = compiled.backward(
+                    recurrent, *ids_of(segment), *kept, c, dh, dc, d_table, constant, tuple(left)
                 )
-                d_recurrent += tf.matmul(tf.reshape(hs, [-1, units]), d_gates, transpose_a=True)
-                return segment - 1, *with_known_shape(dh, dc), d_table, d_recurrent, *with_known_shape(*left)
+                d_recurrent += tf.matmul(tf.reshape(hs[:-1], [-1, units]), d_gates, transpose_a=True)
+                dh, dc, c, *left = with_known_shape(dh, dc, c, *left)
+                return segment - 1, dh, dc, c, d_table, d_recurrent, *left
 
             def retreat_kept(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
                 return retreat(segment, [a.read(segment - first_kept) for a in saved], *values)
 
             def retreat_skimmed(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
-                start = (a.read(segment) for a in starts)
-                return retreat(segment, forward(*ids_of(segment), *start)[2:], *values)
+                start = [a.read(segment) for a in starts]
+                return retreat(segment, (*forward(*ids_of(segment), *start)[2:], start[0]), *values)
 
-            zeros = tf.zeros_like(dh), tf.zeros_like(table), tf.zeros_like(recurrent)
-            values = [segments - 1, dh, *zeros, *left]
+            zeros = tf.zeros_like(table), tf.zeros_like(recurrent)
+            values = [segments - 1, dh, tf.zeros_like(dh), c, *zeros, *left]
             values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
-            return tuple(tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)[3:5])
+            return tuple(tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)[4:6])
 
         return tuple(results[name] for name in pooling), gradients
 

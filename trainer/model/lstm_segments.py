@@ -68,7 +68,7 @@ def forward(
     *state: tf.Tensor,
     pooling: tuple[str, ...] = (),
 ) -> Loop:
-    """As `skim`; also returns, for each step, h before it and the factors of the backward pass."""
+    """As `skim`; also returns, for each step, what `backward` needs: the tanh of its gates, c before it."""
     function_names.number_from(40_000)
     steps = token_ids.shape[0]
     token_ids = _steps(token_ids)
@@ -76,22 +76,15 @@ def forward(
     def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *values: Any) -> Loop:
         pooled, arrays = values[: len(pooling)], values[len(pooling) :]
         ids = token_ids.read(t)
-        i, f, g, o, new_c, tanh_c = _step(tf.gather(table, ids) + h @ recurrent, c)
-        by_gates = [g * (1.0 - i * i), c * (1.0 - f * f), (i + 1.0) * (1.0 - g * g), tanh_c * (1.0 - o * o)]
-        factors = (
-            h,
-            0.5 * tf.concat(by_gates, axis=1),
-            0.5 * (o + 1.0) * (1.0 - tanh_c * tanh_c),
-            0.5 * (f + 1.0),
-        )
-        written = [a.write(t, value) for a, value in zip(arrays, factors, strict=True)]
-        new_h = 0.5 * (o + 1.0) * tanh_c
+        *gates, new_c, tanh_c = _step(tf.gather(table, ids) + h @ recurrent, c)
+        written = [a.write(t, value) for a, value in zip(arrays, (tf.concat(gates, axis=1), c), strict=True)]
+        new_h = 0.5 * (gates[3] + 1.0) * tanh_c
         pools_after = pools.after_step(pooling, pooled, new_h, ids < tf.shape(table)[0] - 1)
         return t + 1, new_h, new_c, *pools_after, *written
 
-    saved = [tf.TensorArray(tf.float32, steps) for _ in range(4)]
+    saved = [tf.TensorArray(tf.float32, steps) for _ in range(2)]
     _, *values = tf.while_loop(lambda t, *_: t < steps, step, [first, *state, *saved])
-    return *values[:-4], *(a.stack() for a in values[-4:])
+    return *values[:-2], *(a.stack() for a in values[-2:])
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -99,43 +92,57 @@ def backward(
     recurrent: tf.Tensor,
     token_ids: tf.Tensor,
     first: tf.Tensor,
-    by_gates: tf.Tensor,
-    c_by_h: tf.Tensor,
-    c_by_c: tf.Tensor,
+    gates: tf.Tensor,
+    cs: tf.Tensor,
+    h_before: tf.Tensor,
+    c_after: tf.Tensor,
     dh: tf.Tensor,
     dc: tf.Tensor,
     d_table: tf.Tensor,
     constant: Mapping[str, tf.Tensor],
     left: tuple[tf.Tensor, ...],
-    hs: tf.Tensor | None,
 ) -> Loop:
     """One segment, from the gradients of h and c after it to those before it.
 
-    Adds to d_table, and returns the gradients of the gates, [steps * batch, 4 * units]. `constant` and `left`
-    are what `pooling.add_gradient` hands out, and hs is h before each step, if `left` needs it.
+    gates and cs are what `forward` returned for each step; h_before is h before the segment, c_after c after
+    it. The gradients of the table are added to d_table; constant and left are what `pooling.add_gradient`
+    hands out.
+
+    Returns:
+      dh, dc and c before the segment; d_table; the gradients of the gates, [steps * batch, 4 * units];
+      h before the first step and after each, [steps + 1, batch, units]; left.
     """
     function_names.number_from(60_000)
-    steps, _, width = by_gates.shape
-    by_gates, c_by_h, c_by_c = _steps(by_gates), _steps(c_by_h), _steps(c_by_c)
+    steps, _, width = gates.shape
+    gates, cs = _steps(gates), _steps(cs)
     transposed = tf.transpose(recurrent)
-
     ids = _steps(token_ids)
-    hs = None if hs is None else _steps(hs)
 
     def step(
         t: tf.Tensor,
         dh: tf.Tensor,
         dc: tf.Tensor,
+        c_after: tf.Tensor,
         d_table: tf.Tensor,
         saved: tf.TensorArray,
+        hs: tf.TensorArray,
         *left: tf.Tensor,
     ) -> Loop:
-        dh, left = pools.add_gradient(constant, left, dh, hs and hs.read(t))
-        dc += dh * c_by_h.read(t)
-        d_gates = tf.concat([dc, dc, dc, dh], axis=1) * by_gates.read(t)
+        all_gates, c, tanh_c = gates.read(t), cs.read(t), tf.tanh(c_after)
+        i, f, g, o = tf.split(all_gates, 4, axis=1)
+        h = 0.5 * (o + 1.0) * tanh_c
+        dh, left = pools.add_gradient(constant, left, dh, h)
+        dc += dh * (0.5 * (o + 1.0) * (1.0 - tanh_c * tanh_c))
+        # Of all gates at once: with a formula for each, XLA computes each element of the concatenation by a
+        # branch.
+        by_gates = 0.5 * (tf.concat([g, c, i + 1.0, tanh_c], axis=1) * (1.0 - all_gates * all_gates))
+        d_gates = tf.concat([dc, dc, dc, dh], axis=1) * by_gates
         d_table = tf.tensor_scatter_nd_add(d_table, tf.expand_dims(ids.read(t), 1), d_gates)
-        return t - 1, d_gates @ transposed, dc * c_by_c.read(t), d_table, saved.write(t, d_gates), *left
+        dh, dc = d_gates @ transposed, dc * (0.5 * (f + 1.0))
+        return t - 1, dh, dc, c, d_table, saved.write(t, d_gates), hs.write(t + 1, h), *left
 
-    start = [steps - 1, dh, dc, d_table, tf.TensorArray(tf.float32, steps), *left]
-    _, dh, dc, d_table, saved, *left = tf.while_loop(lambda t, *_: t >= first, step, start)
-    return dh, dc, d_table, tf.reshape(saved.stack(), [-1, width]), *left
+    arrays = tf.TensorArray(tf.float32, steps), tf.TensorArray(tf.float32, steps + 1)
+    start = [steps - 1, dh, dc, c_after, d_table, *arrays, *left]
+    _, dh, dc, c, d_table, saved, hs, *left = tf.while_loop(lambda t, *_: t >= first, step, start)
+    hs = hs.write(first, h_before)
+    return dh, dc, c, d_table, tf.reshape(saved.stack(), [-1, width]), hs.stack(), *left

@@ -41,14 +41,13 @@ def after_step(
 
 
 def to_hand_out(
-    gradients: Mapping[str, tf.Tensor], pooled: Mapping[str, tf.Tensor], last: tf.Tensor
+    gradients: Mapping[str, tf.Tensor], pooled: Mapping[str, tf.Tensor]
 ) -> tuple[dict[str, tf.Tensor], tuple[tf.Tensor, ...]]:
     """What a loop over the steps, the last one first, hands out by `add_gradient`.
 
     Args:
       gradients: those of the sum ("mean") and of the maximum ("max"), by name; float32 [batch, units].
       pooled: the sum and the maximum, by the same names.
-      last: float32 [batch, units], the state after the last step.
 
     Returns:
       What stays the same in all steps, and what the loop carries.
@@ -56,11 +55,11 @@ def to_hand_out(
     constant = {"d_sum": gradients["mean"]} if "mean" in gradients else {}
     if "max" not in gradients:
         return constant, ()
-    return {**constant, "maximum": pooled["max"]}, (gradients["max"], last)
+    return {**constant, "maximum": pooled["max"]}, (gradients["max"],)
 
 
 def add_gradient(
-    constant: Mapping[str, tf.Tensor], left: tuple[tf.Tensor, ...], dh: tf.Tensor, h_before: tf.Tensor | None
+    constant: Mapping[str, tf.Tensor], left: tuple[tf.Tensor, ...], dh: tf.Tensor, h: tf.Tensor
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
     """Adds to the gradient of the state after a step what the poolings contribute.
 
@@ -68,10 +67,9 @@ def add_gradient(
 
     Args:
       constant: as `to_hand_out` returns it.
-      left: what the loop carries: the gradient of the maximum as far as no state has had it, and the state
-        after the step; or nothing.
+      left: what the loop carries: the gradient of the maximum as far as no state has had it, or nothing.
       dh: float32 [batch, units], the gradient that comes from the steps after.
-      h_before: float32 [batch, units], the state before the step; None if nothing is carried.
+      h: float32 [batch, units], the state after the step, to the bit as `after_step` had it.
 
     Returns:
       The gradient of the state after the step, and what the loop carries on.
@@ -80,10 +78,10 @@ def add_gradient(
         dh += constant["d_sum"]
     if not left:
         return dh, left
-    d_max, h_after = left
-    is_maximum = tf.equal(h_after, constant["maximum"])
+    (d_max,) = left
+    is_maximum = tf.equal(h, constant["maximum"])
     dh += tf.where(is_maximum, d_max, 0.0)
-    return dh, (tf.where(is_maximum, 0.0, d_max), h_before)
+    return dh, (tf.where(is_maximum, 0.0, d_max),)
 
 
 def finish(pooled: Sequence[tf.Tensor], pooling: Sequence[str], lengths: tf.Tensor) -> list[tf.Tensor]:
