@@ -73,7 +73,7 @@ def parts(batch_size: int, time_steps: int, vocab_size: int, units: int) -> Part
         "look-up": _repeated(look_up, gates),
         "sum by token": _repeated(sum_by_token, table, times=SEGMENTS),
     }
-    half_the_weights = values(vocab_size * DIM // 2 + (DIM + units + 1) * 4 * units)
+    half_the_weights = values(vocab_size * DIM // 2 + (DIM + units + 1) * 4 * units, 1)
     return Parts(each_time_step, _once(values(tokens, DIM), values(DIM, 4 * units), half_the_weights))
 
 
@@ -99,6 +99,9 @@ def _repeated(
         def step(i: tf.Tensor, *values: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return (i + 1, *body(*values))
 
+        # Never true. XLA would copy large arguments in a thread that both loops share: see `lstm_segments`.
+        is_nan = tf.math.is_nan(start[0][0, 0])
+        start = tuple(tf.where(is_nan, 0.0, value) for value in start) if jit_compile else start
         return tf.while_loop(continues, step, [0, *start])
 
     @tf.function

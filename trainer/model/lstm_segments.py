@@ -141,6 +141,10 @@ def backward(
         dh, dc = d_gates @ transposed, dc * (0.5 * (f + 1.0))
         return t - 1, dh, dc, c, d_table, saved.write(t, d_gates), hs.write(t + 1, h), *left
 
+    # XLA copies an argument that its loop changes. A copy of a mebibyte or more, and all that follows, is for
+    # the pool of `--intra_op_threads`: one thread, where the directions would wait for each other. This
+    # condition, which never holds, makes the copy a computation, which stays in the calling thread.
+    d_table = tf.where(first < 0, 0.0, d_table)
     arrays = tf.TensorArray(tf.float32, steps), tf.TensorArray(tf.float32, steps + 1)
     start = [steps - 1, dh, dc, c_after, d_table, *arrays, *left]
     _, dh, dc, c, d_table, saved, hs, *left = tf.while_loop(lambda t, *_: t >= first, step, start)
