@@ -83,6 +83,7 @@ def bidirectional_lstm(
       Zeros for an empty review.
     """
     directions = forward, backward
+    embeddings = tf.convert_to_tensor(embeddings)
     is_small = embeddings.shape[0] <= SMALL_VOCABULARY
     tables = [_projected(embeddings, weights) for weights in directions] if is_small else None
 

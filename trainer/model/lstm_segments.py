@@ -71,20 +71,27 @@ def forward(
     """As `skim`; also returns, for each step, what `backward` needs: the tanh of its gates, c before it."""
     function_names.number_from(40_000)
     steps = token_ids.shape[0]
+    # The gates replace what was looked up for them. An array of their own XLA would first set to zero.
+    gates = _steps(tf.gather(table, token_ids))
     token_ids = _steps(token_ids)
 
-    def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *values: Any) -> Loop:
-        pooled, arrays = values[: len(pooling)], values[len(pooling) :]
-        ids = token_ids.read(t)
-        *gates, new_c, tanh_c = _step(tf.gather(table, ids) + h @ recurrent, c)
-        written = [a.write(t, value) for a, value in zip(arrays, (tf.concat(gates, axis=1), c), strict=True)]
-        new_h = 0.5 * (gates[3] + 1.0) * tanh_c
-        pools_after = pools.after_step(pooling, pooled, new_h, ids < tf.shape(table)[0] - 1)
-        return t + 1, new_h, new_c, *pools_after, *written
+    def step(
+        t: tf.Tensor,
+        gates: tf.TensorArray,
+        cs: tf.TensorArray,
+        h: tf.Tensor,
+        c: tf.Tensor,
+        *pooled: tf.Tensor,
+    ) -> Loop:
+        *of_step, new_c, tanh_c = _step(gates.read(t) + h @ recurrent, c)
+        new_h = 0.5 * (of_step[3] + 1.0) * tanh_c
+        is_token = token_ids.read(t) < tf.shape(table)[0] - 1
+        pooled_after = pools.after_step(pooling, pooled, new_h, is_token)
+        return t + 1, gates.write(t, tf.concat(of_step, axis=1)), cs.write(t, c), new_h, new_c, *pooled_after
 
-    saved = [tf.TensorArray(tf.float32, steps) for _ in range(2)]
-    _, *values = tf.while_loop(lambda t, *_: t < steps, step, [first, *state, *saved])
-    return *values[:-2], *(a.stack() for a in values[-2:])
+    start = [first, gates, tf.TensorArray(tf.float32, steps), *state]
+    _, gates, cs, *state = tf.while_loop(lambda t, *_: t < steps, step, start)
+    return *state, gates.stack(), cs.stack()
 
 
 @tf.function(jit_compile=True, autograph=False)
