@@ -218,6 +218,7 @@ for number in range(10_000):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_during_a_write_leaves_only_whole_entries(tmp_path):
     for after in (0.05, 0.12, 0.31):
         with subprocess.Popen(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from local_cluster import ROOT
 
 PROGRAM = """
@@ -22,6 +23,7 @@ print(function.get_concrete_function().name.decode())
 """
 
 
+@pytest.mark.slow
 def test_a_function_has_the_same_name_whatever_was_traced_before():
     def name(traced_before):
         command = [sys.executable, "-c", PROGRAM, str(traced_before)]

@@ -1,10 +1,12 @@
 """Logits of raw texts."""
 
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import classes
+from trainer import classes, machine
 from trainer.data.vocabulary import Vocabulary
 from trainer.inference import BATCH_SIZE, logits_of, make_predict_step
 from trainer.model.classifier import Classifier, Dimensions
@@ -47,6 +49,21 @@ def test_logits_are_in_the_order_of_the_texts(model):
         assert logits_of(model, VOCABULARY, [texts[at]], max_length=0)[0] == pytest.approx(
             together[at], rel=1e-5
         )
+
+
+def test_computing_several_batches_at_a_time_changes_no_bit(model, monkeypatch):
+    step = make_predict_step(model)
+    texts = ["the movie " * (number % 7) for number in range(4 * BATCH_SIZE)]
+    at_work = threading.Barrier(2, timeout=60)
+
+    def meeting(*arguments):
+        at_work.wait()
+        return step(*arguments)
+
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    one_at_a_time = logits_of(step, VOCABULARY, texts, max_length=0)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    np.testing.assert_array_equal(logits_of(meeting, VOCABULARY, texts, max_length=0), one_at_a_time)
 
 
 def test_three_classes_have_a_logit_each_and_no_texts_have_none():

@@ -51,6 +51,7 @@ def test_a_new_run_has_a_shard_for_each_pair_of_cores_but_no_tiny_ones(
     assert session.open_session(given, stop_requests=NoStopRequests()).config.shards == shards
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_shards_on_other_cores(tmp_path, cache_dir, on_cores, caplog):
     there, here = tmp_path / "there", tmp_path / "here"
     given = {"batch_size": 16, "epochs": 2, "patience": 0}

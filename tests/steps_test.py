@@ -238,6 +238,7 @@ def test_class_weights_multiply_the_trained_loss_and_leave_the_metrics(session_o
     assert state.since_log.numpy()[0] == pytest.approx(losses[:3].sum(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_class_of_greater_weight_is_predicted_more_often(tmp_path, cache_dir, monkeypatch):
     monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of(*NAMES))
     predicted = {}

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from trainer.data.vocabulary import Texts, Vocabulary
 from trainer.model.classifier import Classifier
+from trainer.parallel import on_all_cores, on_pairs_of_cores
 
 BATCH_SIZE = 256
 
@@ -30,27 +31,35 @@ def logits_of(
 ) -> np.ndarray:
     """The logits of each text, computed in batches sorted by length so that there is little padding.
 
+    All cores encode texts, and each pair of cores computes a batch.
+
     Args:
       predict_step: a classifier, or its compiled step from `make_predict_step`, which is faster for more than
         a few texts.
       vocabulary: the one that the classifier was trained with.
-      texts: [texts] string, encoded all at once in memory.
+      texts: [texts] string, whose token ids are in memory all at once.
       max_length: most tokens read, from the start of a text; 0: all.
 
     Returns:
       float32, [texts] or [texts, classes] as the classifier has one logit or more; [0] without texts.
     """
-    token_ids = vocabulary.encode(tf.constant(texts, tf.string))
+
+    def encode(start: int) -> tf.RaggedTensor:
+        return vocabulary.encode(tf.constant(texts[start : start + BATCH_SIZE], tf.string))
+
+    starts = range(0, len(texts), BATCH_SIZE)
+    if not starts:
+        return np.zeros(0, np.float32)
+    token_ids = tf.concat(list(on_all_cores(encode, starts)), axis=0)
     if max_length:
         token_ids = token_ids[:, :max_length]
     order = np.argsort(token_ids.row_lengths().numpy(), kind="stable")
-    by_length = []
-    for start in range(0, len(order), BATCH_SIZE):
+
+    def compute(start: int) -> np.ndarray:
         rows = order[start : start + BATCH_SIZE]
         batch = tf.gather(token_ids, rows)
         lengths = tf.pad(tf.cast(batch.row_lengths(), tf.int32), [[0, BATCH_SIZE - len(rows)]])
         padded = batch.to_tensor(shape=[BATCH_SIZE, tf.maximum(tf.reduce_max(lengths), 1)])
-        by_length.append(predict_step(padded, lengths)[: len(rows)].numpy())
-    if not by_length:
-        return np.zeros(0, np.float32)
-    return np.concatenate(by_length)[np.argsort(order)]
+        return predict_step(padded, lengths)[: len(rows)].numpy()
+
+    return np.concatenate(list(on_pairs_of_cores(compute, starts)))[np.argsort(order)]

@@ -1,11 +1,12 @@
-"""Reviews a second over cores: this trainer, Keras and, where it is installed, PyTorch, on equal batches.
+"""Reviews a second over cores and sizes: this trainer, Keras and, where it is installed, PyTorch.
 
-    python scripts/bench/bench_cores.py [--cores 1 2 4 8] [--shapes 64x250x64x1000] [--rounds=3] [--plot=FILE]
+    python scripts/bench/bench_cores.py [--over cores units] [--cores 1 2 4] [--rounds=3] [--plot=FILE]
 
-For each number of cores every contender is a process that may use just those. This trainer has a shard for
-each pair of cores; Keras and PyTorch use all cores, and the batch size, 64 or 256, at which they are
+Every contender is a process that may use just so many cores, and gets equal batches. This trainer has a shard
+for each pair of cores; Keras and PyTorch use all cores, and the batch size, 64 or 256, at which they are
 fastest. For numbers of cores that this machine does not have, Amdahl's law predicts this trainer's speed from
-a step with that many shards: what of it is within segments of the LSTM is divided among the cores.
+a step with that many shards on the cores that there are: the time in which a single operation runs stays, all
+other work is divided among the cores. Units and vocabulary are varied on all cores of the machine.
 """
 
 import argparse
@@ -13,11 +14,12 @@ import functools
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
@@ -34,10 +36,18 @@ from timing import machine, machine_line, seconds, spread
 
 from trainer.run import distribution
 
-SHAPES = ("64x250x64x1000", "256x250x128x20000:max")
+# The shapes of each curve, reviews x tokens x units x vocabulary as in `bench_kernel`.
+CURVES = {
+    "cores": ("64x250x64x1000", "256x250x128x20000:max"),  # a curve for each
+    "units": ("64x250x64x1000", "64x250x128x1000", "64x250x256x1000"),
+    "vocabulary": ("64x250x64x1000", "64x250x64x20000", "64x250x64x100000"),
+}
 BATCH_SIZES = (64, 256)
 _SECONDS = 4.0  # measured of each contender in a round
 _PROFILED_STEPS = 5
+_NAMES = {"keras": "Keras", "torch": "PyTorch"}
+# The profiler's events of operations, by name and type, and of what XLA compiled.
+_OPERATION = re.compile(r"[^: ]+:\w+$|CpuExecutable::Execute")
 
 
 def ours(shape: Shape, shards: int) -> kernels.Call:
@@ -98,11 +108,11 @@ def milliseconds_of_step(call: kernels.Call) -> float:
     return 1000 * statistics.median(seconds(call) for _ in range(max(3, int(_SECONDS / first))))
 
 
-def share_outside_segments(call: kernels.Call) -> tuple[float, float]:
+def serial_share(call: kernels.Call) -> tuple[float, float]:
     """Of some steps, by TensorFlow's profiler.
 
     Returns:
-      The share of the time in which no segment of the LSTM runs, and how many run at a time in the rest.
+      The share of the time in which at most one operation runs, and how many run at a time in the rest.
     """
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -116,22 +126,22 @@ def share_outside_segments(call: kernels.Call) -> tuple[float, float]:
     for plane in space.planes:
         for line in plane.lines:
             for event in line.events:
-                if plane.event_metadata[event.metadata_id].name.startswith("CpuExecutable::Execute"):
+                if _OPERATION.match(plane.event_metadata[event.metadata_id].name):
                     start = line.timestamp_ns / 1e9 + event.offset_ps / 1e12
                     changes += [(start, 1), (start + event.duration_ps / 1e12, -1)]
-    running, busy, work, last = 0, 0.0, 0.0, 0.0
+    running, parallel, work, last = 0, 0.0, 0.0, 0.0
     for at, change in sorted(changes):
-        busy += (at - last) * (running > 0)
-        work += (at - last) * running
+        parallel += (at - last) * (running > 1)
+        work += (at - last) * running * (running > 1)
         running, last = running + change, at
-    return 1 - busy / taken, work / busy
+    return 1 - parallel / taken, work / parallel
 
 
 def work(contender: str, shape: Shape, shards: int) -> dict[str, float]:
     """Measures one contender in this process."""
     if contender == "ours":
         call = ours(shape, shards)
-        serial, at_a_time = share_outside_segments(call)
+        serial, at_a_time = serial_share(call)
         return {"ms": milliseconds_of_step(call), "serial": serial, "at_a_time": at_a_time}
     make = {"keras": of_keras, "torch": of_torch}[contender]
     return {"ms": milliseconds_of_step(make(shape))}
@@ -140,7 +150,7 @@ def work(contender: str, shape: Shape, shards: int) -> dict[str, float]:
 def measure(contender: str, shape: str, cores: int, shards: int = 0) -> dict[str, float]:
     """Measures one contender in a process that may use so many cores."""
     usable = sorted(os.sched_getaffinity(0))[:cores]
-    command = [sys.executable, __file__, f"--work={contender}", f"--shards={shards}", "--shapes", shape]
+    command = [sys.executable, __file__, f"--work={contender}", f"--shards={shards}", f"--shape={shape}"]
     completed = subprocess.run(
         command,
         preexec_fn=functools.partial(os.sched_setaffinity, 0, usable),
@@ -173,55 +183,80 @@ def shape_text(shape: Shape) -> str:
 class Speeds(NamedTuple):
     """Reviews a second: ours of each round, and those of others by name (none: ours are predicted)."""
 
+    shape: str
     cores: int
     shards: int
-    outside_segments: float
+    serial: float
     ours: list[float]
     others: dict[str, float]
 
-    def row(self, text: str, contenders: Sequence[str]) -> str:
+    def row(self, contenders: Sequence[str]) -> str:
         """Its row of the table."""
-        cells = [text, f"{self.cores}{'' if self.others else ' (predicted)'}", str(self.shards)]
-        cells += [spread(self.ours, digits=0), f"{self.outside_segments:.1%}"]
+        cells = [self.shape, f"{self.cores}{'' if self.others else ' (predicted)'}", str(self.shards)]
+        cells += [spread(self.ours, digits=0), f"{self.serial:.1%}"]
         cells += [f"{self.others[name]:.0f}" if self.others else "" for name in contenders]
         return f"| {' | '.join(cells)} |"
 
 
-def over_cores(text: str, wanted: Sequence[int], rounds: int, contenders: Sequence[str]) -> Iterator[Speeds]:
-    """Measures or predicts one shape on each number of cores."""
+def speeds_of(text: str, cores: int, rounds: int, contenders: Sequence[str]) -> Speeds:
+    """Measures one shape, or predicts it if there are fewer cores."""
     shape, usable = Shape.parse(text), len(os.sched_getaffinity(0))
-    for cores in wanted:
-        shards = max(1, cores // 2)
-        here = [measure("ours", text, min(cores, usable), shards) for _ in range(rounds)]
-        taken = [each["ms"] if cores <= usable else predicted(each, cores) for each in here]
-        yield Speeds(
-            cores,
-            shards,
-            statistics.median(each["serial"] for each in here),
-            [1000 * shape.batch_size / milliseconds for milliseconds in taken],
-            {name: others(name, shape, cores) for name in contenders} if cores <= usable else {},
-        )
+    shards = max(1, cores // 2)
+    here = [measure("ours", text, min(cores, usable), shards) for _ in range(rounds)]
+    taken = [each["ms"] if cores <= usable else predicted(each, cores) for each in here]
+    return Speeds(
+        text,
+        cores,
+        shards,
+        statistics.median(each["serial"] for each in here),
+        [1000 * shape.batch_size / milliseconds for milliseconds in taken],
+        {name: others(name, shape, cores) for name in contenders} if cores <= usable else {},
+    )
 
 
-def plot(path: str, speeds: Mapping[str, Sequence[Speeds]], contenders: Sequence[str]) -> None:
-    """Draws a curve over cores for each shape: predictions dashed, others as dots."""
+def curves(over: str, wanted: Sequence[int]) -> dict[str, list[tuple[str, int]]]:
+    """The points of each curve over cores, units or vocabulary, by its title: shapes and numbers of cores."""
+    first = Shape.parse(CURVES[over][0])
+    if over != "cores":
+        fixed = f"{first.vocab_size:,} tokens" if over == "units" else f"{first.units} units"
+        usable = len(os.sched_getaffinity(0))
+        title = f"{first.batch_size} reviews, {fixed}, {usable} cores"
+        return {title: [(text, usable) for text in CURVES[over]]}
+    titles = (
+        f"{shape.batch_size} reviews, {shape.units} units, {shape.vocab_size:,} tokens"
+        for shape in map(Shape.parse, CURVES[over])
+    )
+    shapes = zip(titles, CURVES[over], strict=True)
+    return {title: [(text, cores) for cores in wanted] for title, text in shapes}
+
+
+def plot(path: str, measured: Mapping[tuple[str, str], Sequence[Speeds]], contenders: Sequence[str]) -> None:
+    """Draws the curves, by what they are over and their titles: predictions dashed."""
     from matplotlib import pyplot
 
-    _, axes = pyplot.subplots(1, len(speeds), figsize=(4.5 * len(speeds), 3.2), squeeze=False)
-    for (text, points), axis in zip(speeds.items(), axes[0], strict=True):
-        measured, shape = [point for point in points if point.others], Shape.parse(text)
-        for part, line in ((measured, "-"), (points[len(measured) - 1 :], "--")):
-            medians = [statistics.median(point.ours) for point in part]
-            label = "this trainer" + (", predicted" if line == "--" else "")
-            axis.plot([point.cores for point in part], medians, f"o{line}", color="C0", label=label)
+    columns = min(2, len(measured))
+    rows = -(-len(measured) // columns)
+    _, axes = pyplot.subplots(rows, columns, figsize=(4.5 * columns, 3.0 * rows), squeeze=False)
+    for ((over, title), points), axis in zip(measured.items(), axes.flat, strict=False):
+        shapes = [Shape.parse(point.shape) for point in points]
+        at = {
+            "cores": [point.cores for point in points],
+            "units": [shape.units for shape in shapes],
+            "vocabulary": [shape.vocab_size for shape in shapes],
+        }[over]
+        medians = [statistics.median(point.ours) for point in points]
+        known = sum(bool(point.others) for point in points)
+        axis.plot(at[:known], medians[:known], "oC0-", label="this trainer")
+        if known < len(points):
+            axis.plot(at[known - 1 :], medians[known - 1 :], "oC0--", label="this trainer, predicted")
         for number, name in enumerate(contenders, start=1):
-            values = [point.others[name] for point in measured]
-            axis.plot([point.cores for point in measured], values, f"C{number}s-", label=name)
-        title = f"{shape.batch_size} reviews, {shape.units} units, {shape.vocab_size:,} tokens"
-        axis.set(title=title, xlabel="cores", ylabel="reviews / s", xscale="log", ylim=(0, None))
-        axis.set_xticks([point.cores for point in points], [str(point.cores) for point in points])
+            values = [point.others[name] for point in points[:known]]
+            axis.plot(at[:known], values, f"sC{number}-", label=_NAMES[name])
+        axis.set(title=title, xlabel=over, ylabel="reviews / s", xscale="log", ylim=(0, None))
+        axis.title.set_fontsize(10)
+        axis.set_xticks(at, [f"{value:,}" for value in at])
         axis.minorticks_off()
-        axis.legend()
+        axis.legend(fontsize=8)
     pyplot.tight_layout()
     pyplot.savefig(path, dpi=110)
 
@@ -231,31 +266,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--over", nargs="+", choices=CURVES, default=list(CURVES))
     parser.add_argument("--cores", nargs="+", type=int, default=[1, 2, 4, 8, 16])
-    parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="SHAPE")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--plot", metavar="FILE", help="also draw the curves")
     parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--shape", help=argparse.SUPPRESS)
     parser.add_argument("--shards", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
-        print(json.dumps(work(given.work, Shape.parse(given.shapes[0]), given.shards)))
+        print(json.dumps(work(given.work, Shape.parse(given.shape), given.shards)))
         return
     has_torch = subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False)
     contenders = ["keras"] + ([] if has_torch.returncode else ["torch"])
     columns = (
-        *("batch x tokens x units x vocabulary", "cores", "shards", "reviews/s", "outside segments"),
-        *contenders,
+        *("batch x tokens x units x vocabulary", "cores", "shards", "reviews/s", "one operation at a time"),
+        *(_NAMES[name] for name in contenders),
     )
     print(f"{machine_line(machine())}; medians, least and most in brackets\n")
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
-    speeds: dict[str, list[Speeds]] = {text: [] for text in given.shapes}
-    for text in given.shapes:
-        for point in over_cores(text, given.cores, given.rounds, contenders):
-            speeds[text].append(point)
-            print(point.row(text, contenders), flush=True)
+    measured: dict[tuple[str, str], list[Speeds]] = {}
+    known: dict[tuple[str, int], Speeds] = {}
+    for over in given.over:
+        for title, points in curves(over, given.cores).items():
+            for text, cores in points:
+                if (text, cores) not in known:
+                    known[text, cores] = speeds_of(text, cores, given.rounds, contenders)
+                    print(known[text, cores].row(contenders), flush=True)
+            measured[over, title] = [known[point] for point in points]
     if given.plot:
-        plot(given.plot, speeds, contenders)
+        plot(given.plot, measured, contenders)
 
 
 if __name__ == "__main__":
