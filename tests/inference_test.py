@@ -66,6 +66,21 @@ def test_computing_several_batches_at_a_time_changes_no_bit(model, monkeypatch):
     np.testing.assert_array_equal(logits_of(meeting, VOCABULARY, texts, max_length=0), one_at_a_time)
 
 
+def test_texts_are_encoded_on_all_cores(model, monkeypatch):
+    at_work = threading.Barrier(2, timeout=60)
+
+    class Meeting(Vocabulary):
+        def encode(self, texts):
+            at_work.wait()
+            return super().encode(texts)
+
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    texts = ["the movie"] * (2 * BATCH_SIZE)
+    assert len(logits_of(make_predict_step(model), Meeting(VOCABULARY.tokens), texts, max_length=0)) == len(
+        texts
+    )
+
+
 def test_three_classes_have_a_logit_each_and_no_texts_have_none():
     model = Classifier(Dimensions(50, 8, 8, 8, 3), dropout=0.5, seed=0)
     texts = ["movie was good", "the", "good good good good"]

@@ -183,14 +183,14 @@ class Speeds(NamedTuple):
     shape: str
     cores: int
     shards: int
-    serial: float
+    outside_segments: float
     ours: list[float]
     others: dict[str, float]
 
     def row(self, contenders: Sequence[str]) -> str:
         """Its row of the table."""
         cells = [self.shape, f"{self.cores}{'' if self.others else ' (predicted)'}", str(self.shards)]
-        cells += [spread(self.ours, digits=0), f"{self.serial:.1%}"]
+        cells += [spread(self.ours, digits=0), f"{self.outside_segments:.1%}"]
         cells += [f"{self.others[name]:.0f}" if self.others else "" for name in contenders]
         return f"| {' | '.join(cells)} |"
 
