@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from trainer.model import in_place
 from trainer.model import lstm_segments as compiled
 from trainer.model import pooling as pools
 from trainer.model.lstm_segments import Loop
@@ -163,6 +164,13 @@ def _write(
     return [a.write(at, value) for a, value in zip(arrays, values, strict=True)]
 
 
+def _variables(table: tf.Tensor, steps: int, batch_size: tf.Tensor) -> list[tf.Tensor]:
+    # For the gradients of the table and those of a segment's gates. Steps before the first token keep the
+    # latter from another segment: h is zero there, and so is the product of both.
+    d_gates = tf.zeros([steps, batch_size, table.shape[1]])
+    return [in_place.variable(value) for value in (tf.zeros_like(table), d_gates)]
+
+
 def _run_segments(
     token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, kept: int, pooling: tuple[str, ...]
 ) -> tuple[tf.Tensor, ...]:
@@ -222,13 +230,15 @@ def _run_segments(
             constant, left = pools.to_hand_out(d_by_name, results)
 
             def retreat(segment: tf.Tensor, kept: Sequence[tf.Tensor], *values: tf.Tensor) -> Loop:
-                dh, dc, c, d_table, d_recurrent, *left = values
-                dh, dc, c, d_table, d_gates, hs, *left = compiled.backward(
-                    recurrent, *ids_of(segment), *kept, c, dh, dc, d_table, constant, tuple(left)
+                dh, dc, c, d_recurrent, *left = values
+                dh, dc, c, hs, *left = compiled.backward(
+                    recurrent, *ids_of(segment), *kept, c, dh, dc, *variables, constant, tuple(left)
                 )
+                d_gates = tf.reshape(in_place.read(variables[1], after=hs), [-1, 4 * units])
                 d_recurrent += tf.matmul(tf.reshape(hs[:-1], [-1, units]), d_gates, transpose_a=True)
-                dh, dc, c, *left = with_known_shape(dh, dc, c, *left)
-                return segment - 1, dh, dc, c, d_table, d_recurrent, *left
+                with tf.control_dependencies([d_gates]):  # read before the next segment replaces them
+                    dh, dc, c, *left = with_known_shape(dh, dc, c, *left)
+                return segment - 1, dh, dc, c, d_recurrent, *left
 
             def retreat_kept(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
                 return retreat(segment, [a.read(segment - first_kept) for a in saved], *values)
@@ -237,10 +247,11 @@ def _run_segments(
                 start = [a.read(segment) for a in starts]
                 return retreat(segment, (*forward(*ids_of(segment), *start)[2:], start[0]), *values)
 
-            zeros = tf.zeros_like(table), tf.zeros_like(recurrent)
-            values = [segments - 1, dh, tf.zeros_like(dh), c, *zeros, *left]
+            variables = _variables(table, steps, tf.shape(zero)[0])
+            values = [segments - 1, dh, tf.zeros_like(dh), c, tf.zeros_like(recurrent), *left]
             values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
-            return tuple(tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)[4:6])
+            d_recurrent = tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)[4]
+            return in_place.read(variables[0], after=d_recurrent), d_recurrent
 
         return tuple(results[name] for name in pooling), gradients
 

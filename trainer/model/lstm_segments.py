@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer import function_names
+from trainer.model import in_place
 from trainer.model import pooling as pools
 
 Loop = tuple[Any, ...]  # the variables of a `tf.while_loop`: tensors and arrays of tensors
@@ -105,22 +106,24 @@ def backward(
     c_after: tf.Tensor,
     dh: tf.Tensor,
     dc: tf.Tensor,
-    d_table: tf.Tensor,
+    d_table_variable: tf.Tensor,
+    d_gates_variable: tf.Tensor,
     constant: Mapping[str, tf.Tensor],
     left: tuple[tf.Tensor, ...],
 ) -> Loop:
     """One segment, from the gradients of h and c after it to those before it.
 
     gates and cs are what `forward` returned for each step; h_before is h before the segment, c_after c after
-    it. The gradients of the table are added to d_table; constant and left are what `pooling.add_gradient`
-    hands out.
+    it; constant and left are what `pooling.add_gradient` hands out. The gradients of the table are added to
+    one variable (`in_place`); those of the gates, [steps, batch, 4 * units], replace the value of the other.
 
     Returns:
-      dh, dc and c before the segment; d_table; the gradients of the gates, [steps * batch, 4 * units];
-      h before the first step and after each, [steps + 1, batch, units]; left.
+      dh, dc and c before the segment; h before the first step and after each, [steps + 1, batch, units];
+      left.
     """
     function_names.number_from(60_000)
-    steps, _, width = gates.shape
+    steps = gates.shape[0]
+    d_gates_of_steps = _steps(tf.ensure_shape(in_place.read(d_gates_variable), gates.shape))
     gates, cs = _steps(gates), _steps(cs)
     transposed = tf.transpose(recurrent)
     ids = _steps(token_ids)
@@ -131,7 +134,7 @@ def backward(
         dc: tf.Tensor,
         c_after: tf.Tensor,
         d_table: tf.Tensor,
-        saved: tf.TensorArray,
+        d_gates_of_steps: tf.TensorArray,
         hs: tf.TensorArray,
         *left: tf.Tensor,
     ) -> Loop:
@@ -146,14 +149,12 @@ def backward(
         d_gates = tf.concat([dc, dc, dc, dh], axis=1) * by_gates
         d_table = tf.tensor_scatter_nd_add(d_table, tf.expand_dims(ids.read(t), 1), d_gates)
         dh, dc = d_gates @ transposed, dc * (0.5 * (f + 1.0))
-        return t - 1, dh, dc, c, d_table, saved.write(t, d_gates), hs.write(t + 1, h), *left
+        d_gates_of_steps, hs = d_gates_of_steps.write(t, d_gates), hs.write(t + 1, h)
+        return t - 1, dh, dc, c, d_table, d_gates_of_steps, hs, *left
 
-    # XLA copies an argument that its loop changes. A copy of a mebibyte or more, and all that follows, is for
-    # the pool of `--intra_op_threads`: one thread, where the directions would wait for each other. This
-    # condition, which never holds, makes the copy a computation, which stays in the calling thread.
-    d_table = tf.where(first < 0, 0.0, d_table)
-    arrays = tf.TensorArray(tf.float32, steps), tf.TensorArray(tf.float32, steps + 1)
-    start = [steps - 1, dh, dc, c_after, d_table, *arrays, *left]
-    _, dh, dc, c, d_table, saved, hs, *left = tf.while_loop(lambda t, *_: t >= first, step, start)
-    hs = hs.write(first, h_before)
-    return dh, dc, c, d_table, tf.reshape(saved.stack(), [-1, width]), hs.stack(), *left
+    arrays = d_gates_of_steps, tf.TensorArray(tf.float32, steps + 1)
+    start = [steps - 1, dh, dc, c_after, in_place.read(d_table_variable), *arrays, *left]
+    _, dh, dc, c, d_table, d_gates_of_steps, hs, *left = tf.while_loop(lambda t, *_: t >= first, step, start)
+    in_place.assign(d_table_variable, d_table)
+    in_place.assign(d_gates_variable, d_gates_of_steps.stack())
+    return dh, dc, c, hs.write(first, h_before).stack(), *left
