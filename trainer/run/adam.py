@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from trainer import function_names
+from trainer.model import in_place
 
 # Below, the call of a compiled function costs more than it saves.
 _LARGE = 2**17  # numbers
@@ -34,28 +35,28 @@ class Adam(keras.optimizers.Adam):
         alpha = rate * tf.sqrt(1 - tf.pow(self.beta_2, step)) / (1 - tf.pow(self.beta_1, step))
         lowest = tf.where(step > 0.0, -math.inf, 0.0)
         index = self._get_variable_index(variable)
-        m, v = self._momentums[index], self._velocities[index]
-        values = (tf.convert_to_tensor(value) for value in (variable, m, v))
-        changed = _update(*values, gradient, alpha, lowest, 1 - self.beta_1, 1 - self.beta_2, self.epsilon)
-        for slot, value in zip((variable, m, v), changed, strict=True):
-            self.assign(slot, value)
+        slots = self._momentums[index], self._velocities[index]
+        handles = variable.handle, *(slot.value.handle for slot in slots)
+        _update(handles, gradient, alpha, lowest, 1 - self.beta_1, 1 - self.beta_2, self.epsilon)
 
 
 @tf.function(jit_compile=True, autograph=False)
 def _update(
-    weights: tf.Tensor,
-    m: tf.Tensor,
-    v: tf.Tensor,
+    handles: tuple[tf.Tensor, ...],
     gradient: tf.Tensor,
     alpha: tf.Tensor,
     lowest: tf.Tensor,
     m_rate: float,
     v_rate: float,
     epsilon: float,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> None:
+    # handles: of the weights, m and v.
     function_names.number_from(80_000)
     # XLA would join a product and a sum into one operation, which rounds once. A maximum between them, with a
     # value that XLA does not know, prevents that and changes no bit.
+    weights, m, v = map(in_place.read, handles)
     m += tf.maximum((gradient - m) * m_rate, lowest)
     v += tf.maximum((tf.maximum(tf.square(gradient), lowest) - v) * v_rate, lowest)
-    return weights - m * alpha / (tf.sqrt(v) + epsilon), m, v
+    changed = weights - m * alpha / (tf.sqrt(v) + epsilon), m, v
+    for handle, value in zip(handles, changed, strict=True):
+        in_place.assign(handle, value)
