@@ -30,6 +30,7 @@ BASE = {
         "machine",
         "parallel",
         "function_names",
+        "in_place",
     )
 }
 ENTRY = {"trainer.main"}

@@ -5,7 +5,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from trainer.model import in_place
+from trainer import in_place
 
 ROWS = 2**18  # a mebibyte, so that a copy would get memory of its own
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer import in_place
 from trainer.model import lstm_segments as compiled
 
 UNITS, BATCH, STEPS, TOKENS = 3, 2, 5, 7
@@ -19,12 +20,14 @@ def arguments(first, *, batch=BATCH, units=UNITS, steps=STEPS):
 
 
 def backward(given, gradient, *, constant, left):
-    """What `backward` returns after `forward`, with the gradient of h and c after the segment."""
+    """After `forward`, from a gradient of h and c: those before, c, those of table and gates, h, what is left."""
     table, recurrent, token_ids, first, h, _ = given
     _, c_after, *_, gates, cs = compiled.forward(*given)
-    d_table = tf.zeros_like(table)
+    sums = in_place.variable(tf.zeros_like(table)), in_place.variable(tf.ones_like(gates))
     states = h, c_after, gradient, gradient
-    return compiled.backward(recurrent, token_ids, first, gates, cs, *states, d_table, constant, left)
+    results = compiled.backward(recurrent, token_ids, first, gates, cs, *states, *sums, constant, left)
+    dh, dc, c, hs, *left = results
+    return dh, dc, c, *map(in_place.read, sums), hs, *left
 
 
 def test_a_segment_that_is_skimmed_ends_as_one_that_is_kept():

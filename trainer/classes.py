@@ -5,6 +5,7 @@ sigmoid and sigmoid cross-entropy apply. With more it has one for each class: lo
 [batch, classes], and softmax applies. This module alone knows the difference.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -144,6 +145,17 @@ def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float | None:
         return None
     u = ranks[positive].sum() - positives * (positives + 1) / 2
     return float(u / (positives * negatives))
+
+
+def auc_of_scored(scores: np.ndarray) -> float:
+    """The area under the ROC curve of reviews whose weight is not zero; NaN if all have one label.
+
+    Args:
+      scores: [reviews, 3] float64: logit, label and weight.
+    """
+    logits, labels, weights = scores.T
+    area = area_under_roc(logits[weights > 0], labels[weights > 0] > 0)
+    return math.nan if area is None else area
 
 
 def training_weights(given: str, classes: Classes, counts: Sequence[int]) -> tuple[float, ...]:

@@ -127,7 +127,16 @@ def _compiled_step(
         state.add_sums(sums)
         return returned
 
-    return train_step
+    return _Traced(train_step)
+
+
+class _Traced:
+    # Calls a function's only trace; the function itself would check each argument first.
+    def __init__(self, function: tf.types.experimental.PolymorphicFunction) -> None:
+        self.get_concrete_function = functools.cache(function.get_concrete_function)
+
+    def __call__(self, *arguments: Any) -> tf.Tensor:
+        return self.get_concrete_function()(*arguments)
 
 
 def _learning_rate_factor(state: TrainState, schedule: Schedule) -> tf.Tensor | None:
@@ -223,8 +232,8 @@ def make_eval_step(
     """Compiles the step (slices of a batch, stop request) -> float64 [4 + confusion_of**2 (+ 3 * reviews)].
 
     The result is summed over the whole batch: loss, correct reviews, reviews and stop requests; then, with
-    `confusion_of` classes, how many reviews of each true class were predicted as each class; then, with
-    `with_scores`, the logit, label and weight of each review, for two classes.
+    `confusion_of` classes, how many reviews of each true class were predicted as each; then, for two classes
+    and `with_scores`, the logit, label and weight of each review.
     """
 
     @tf.function(autograph=False, input_signature=_signature(EVALUATION_BATCH_SIZE, replicas))
@@ -232,9 +241,7 @@ def make_eval_step(
         def step_of_replica(number: int) -> tf.Tensor:
             batch = batches[number - replicas.local.start]
             logits = model(batch.token_ids, batch.lengths)
-            losses = classes.losses(logits, batch.labels)
-            correct = classes.is_correct(logits, batch.labels)
-            values = (losses, correct, tf.ones_like(losses))
+            values = classes.losses(logits, batch.labels), classes.is_correct(logits, batch.labels), 1.0
             sums = [tf.reduce_sum(tf.cast(value * batch.weights, tf.float64)) for value in values]
             results = [tf.stack([*sums, stop])]
             if confusion_of:
@@ -289,12 +296,5 @@ def evaluate(
         accuracy=correct / reviews,
         reviews=int(reviews),
         f1=metrics.f1(np.reshape(confusion, [size, size]).astype(int).tolist()) if confusion else None,
-        auc=_auc(np.concatenate(scores)) if scored else None,
+        auc=classes.auc_of_scored(np.concatenate(scores)) if scored else None,
     )
-
-
-def _auc(scores: np.ndarray) -> float:
-    # NaN, which is never best, if all reviews have one label.
-    logits, labels, weights = scores.T
-    area = classes.area_under_roc(logits[weights > 0], labels[weights > 0] > 0)
-    return math.nan if area is None else area

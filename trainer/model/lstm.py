@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from trainer.model import in_place
+from trainer import in_place
 from trainer.model import lstm_segments as compiled
 from trainer.model import pooling as pools
 from trainer.model.lstm_segments import Loop

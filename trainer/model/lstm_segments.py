@@ -9,8 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer import function_names
-from trainer.model import in_place
+from trainer import function_names, in_place
 from trainer.model import pooling as pools
 
 Loop = tuple[Any, ...]  # the variables of a `tf.while_loop`: tensors and arrays of tensors

@@ -6,8 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import function_names
-from trainer.model import in_place
+from trainer import function_names, in_place
 
 # Below, the call of a compiled function costs more than it saves.
 _LARGE = 2**17  # numbers
