@@ -20,7 +20,7 @@ def arguments(first, *, batch=BATCH, units=UNITS, steps=STEPS):
 
 
 def backward(given, gradient, *, constant, left):
-    """After `forward`, from a gradient of h and c: those before, c, those of table and gates, h, what is left."""
+    """From gradients of h and c: those before; c; those of the table and of the gates; h; what is left."""
     table, recurrent, token_ids, first, h, _ = given
     _, c_after, *_, gates, cs = compiled.forward(*given)
     sums = in_place.variable(tf.zeros_like(table)), in_place.variable(tf.ones_like(gates))
