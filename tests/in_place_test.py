@@ -19,12 +19,16 @@ def add_one_by_one(handle, times):
     return tf.reduce_sum(value)
 
 
+def variable_of(value):
+    return in_place.assign(in_place.variable(), value)
+
+
 def address(handle):
     return in_place.read(handle).numpy().ctypes.data
 
 
 def test_a_compiled_function_changes_the_value_where_it_is():
-    handle = in_place.variable(tf.zeros([ROWS]))
+    handle = variable_of(tf.zeros([ROWS]))
     add_one_by_one(handle, tf.constant(1))  # the call that compiles it still refers to the value
     before = address(handle)
     add_one_by_one(handle, tf.constant(2))
@@ -33,7 +37,7 @@ def test_a_compiled_function_changes_the_value_where_it_is():
 
 
 def test_a_value_that_was_read_does_not_change():
-    handle = in_place.variable(tf.zeros([ROWS]))
+    handle = variable_of(tf.zeros([ROWS]))
     add_one_by_one(handle, tf.constant(1))
     value = in_place.read(handle)
     add_one_by_one(handle, tf.constant(1))
@@ -43,7 +47,7 @@ def test_a_value_that_was_read_does_not_change():
 
 @tf.function(autograph=False)
 def count(times):
-    handle = in_place.variable(tf.zeros([ROWS]))
+    handle = variable_of(tf.zeros([ROWS]))
     total = add_one_by_one(handle, times)
     return in_place.read(handle, after=total)
 
@@ -64,7 +68,7 @@ def test_a_call_leaves_no_memory_behind():
 def test_a_graph_without_automatic_order_reads_what_was_assigned(order):
     graph = tf.Graph()
     with graph.as_default():
-        handle = in_place.variable(tf.fill([ROWS], float(order)))
+        handle = variable_of(tf.fill([ROWS], float(order)))
         value = in_place.read(handle, after=handle)
     with tf.compat.v1.Session(graph=graph) as session:
         assert set(np.unique(session.run(value))) == {float(order)}

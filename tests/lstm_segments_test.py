@@ -23,7 +23,9 @@ def backward(given, gradient, *, constant, left):
     """From gradients of h and c: those before; c; those of the table and of the gates; h; what is left."""
     table, recurrent, token_ids, first, h, _ = given
     _, c_after, *_, gates, cs = compiled.forward(*given)
-    sums = in_place.variable(tf.zeros_like(table)), in_place.variable(tf.ones_like(gates))
+    sums = [
+        in_place.assign(in_place.variable(), zeros) for zeros in (tf.zeros_like(table), tf.zeros_like(gates))
+    ]
     states = h, c_after, gradient, gradient
     results = compiled.backward(recurrent, token_ids, first, gates, cs, *states, *sums, constant, left)
     dh, dc, c, hs, *left = results

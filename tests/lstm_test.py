@@ -428,6 +428,21 @@ def test_all_shards_use_the_same_compiled_segments():
     assert lstm_segments.forward.experimental_get_tracing_count() == before + 1
 
 
+def test_no_shard_waits_for_another():
+    token_ids, lengths, variables = make(batch=8, time=9, vocab_size=30, dim=4, units=4)
+
+    @tf.function(autograph=False)
+    def gradients():
+        with tf.GradientTape() as tape:
+            states = fast(tf.constant(token_ids), tf.constant(lengths), variables, shards=4)
+        return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(states, variables)]
+
+    operations = gradients.get_concrete_function().graph.get_operations()
+    calls = [operation for operation in operations if "PartitionedCall" in operation.type]
+    assert len(calls) == 2 * 4
+    assert not any(set(call.control_inputs) & set(calls) for call in calls)
+
+
 @pytest.mark.slow
 def test_new_lengths_compile_nothing_new(printed):
     assert printed[4:] == ["2", "2", "4", "4"]

@@ -88,7 +88,7 @@ def bidirectional_lstm(
     is_small = embeddings.shape[0] <= SMALL_VOCABULARY
     tables = [_projected(embeddings, weights) for weights in directions] if is_small else None
 
-    def read(token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    def read(token_ids: tf.Tensor, lengths: tf.Tensor, *variables: tf.Tensor) -> tf.Tensor:
         mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
         token_ids, tables_here = tf.where(mask, token_ids, 0), tables
         if tables_here is None:
@@ -98,17 +98,20 @@ def bidirectional_lstm(
         padded = tf.where(mask, token_ids, tf.shape(tables_here[0])[0] - 1)
         forwards = tf.reverse(tf.reverse_sequence(padded, lengths, 1), [1])
         read_direction = functools.partial(_pooled_states, training=training, pooling=tuple(pooling))
-        states = map(read_direction, (forwards, tf.reverse(padded, [1])), tables_here, directions)
+        ways = (forwards, tf.reverse(padded, [1])), tables_here, directions, (variables[:2], variables[2:])
+        states = map(read_direction, *ways)
         pooled = [tf.concat(of_both, axis=1) for of_both in zip(*states, strict=True)]
         finished = pools.finish(pooled, pooling, lengths)
         return tf.concat(finished, axis=1) if len(finished) > 1 else finished[0]
 
+    variables = [[in_place.variable() for _ in range(4)] for _ in range(shards)]
     if shards == 1:
-        return read(token_ids, lengths)
+        return read(token_ids, lengths, *variables[0])
     # Traced once, and optimized once since it is not inlined, whatever the number of shards.
     read_shard = tf.function(read, autograph=False, experimental_attributes={"_noinline": True})
-    groups = zip(_cut(token_ids, shards), _cut(lengths, shards), strict=True)
-    return tf.concat([read_shard(*group) for group in groups], axis=0)[: tf.size(lengths)]
+    groups = zip(_cut(token_ids, shards), _cut(lengths, shards), variables, strict=True)
+    results = [read_shard(ids, lengths, *own) for ids, lengths, own in groups]
+    return tf.concat(results, axis=0)[: tf.size(lengths)]
 
 
 def _cut(rows: tf.Tensor, shards: int) -> list[tf.Tensor]:
@@ -141,12 +144,17 @@ def _halves(units: int) -> tf.Tensor:
 
 
 def _pooled_states(
-    token_ids: tf.Tensor, table: tf.Tensor, weights: LSTMWeights, training: bool, pooling: tuple[str, ...]
+    token_ids: tf.Tensor,
+    table: tf.Tensor,
+    weights: LSTMWeights,
+    variables: Sequence[tf.Tensor],
+    training: bool,
+    pooling: tuple[str, ...],
 ) -> tuple[tf.Tensor, ...]:
     # token_ids: [batch, time], padded on the left with the last row of the table.
     recurrent = weights.recurrent_kernel * _halves(weights.recurrent_kernel.shape[0])
     kept = _KEPT_SEGMENTS if training else 0
-    return _run_segments(tf.transpose(token_ids), table, recurrent, kept, pooling)
+    return _run_segments(tf.transpose(token_ids), table, recurrent, kept, pooling, variables)
 
 
 def segment_steps(batch_size: int | None) -> int:
@@ -164,15 +172,22 @@ def _write(
     return [a.write(at, value) for a, value in zip(arrays, values, strict=True)]
 
 
-def _variables(table: tf.Tensor, steps: int, batch_size: tf.Tensor) -> list[tf.Tensor]:
+def _zero_sums(
+    variables: Sequence[tf.Tensor], table: tf.Tensor, steps: int, batch_size: tf.Tensor
+) -> list[tf.Tensor]:
     # For the gradients of the table and those of a segment's gates. Steps before the first token keep the
     # latter from another segment: h is zero there, and so is the product of both.
-    d_gates = tf.zeros([steps, batch_size, table.shape[1]])
-    return [in_place.variable(value) for value in (tf.zeros_like(table), d_gates)]
+    zeros = tf.zeros_like(table), tf.zeros([steps, batch_size, table.shape[1]])
+    return list(map(in_place.assign, variables, zeros))
 
 
 def _run_segments(
-    token_ids: tf.Tensor, table: tf.Tensor, recurrent: tf.Tensor, kept: int, pooling: tuple[str, ...]
+    token_ids: tf.Tensor,
+    table: tf.Tensor,
+    recurrent: tf.Tensor,
+    kept: int,
+    pooling: tuple[str, ...],
+    variables: Sequence[tf.Tensor],
 ) -> tuple[tf.Tensor, ...]:
     # token_ids: [time, batch]; table: [tokens + 1, 4 * units]; recurrent: [units, 4 * units]; kept: segments.
     # Returns [batch, units] for each pooling: the last state, the maximum, the sum.
@@ -201,10 +216,9 @@ def _run_segments(
 
         def skim(segment: tf.Tensor, *values: Any) -> Loop:
             state, starts = values[:width_of_state], values[width_of_state:]
-            written = _write(starts, segment, state[:2])
             skim_segment = compiled.skim_within_a_graph if tf.executing_eagerly() else compiled.skim
-            state = skim_segment(table, recurrent, *ids_of(segment), *state, pooling=carried)
-            return segment + 1, *with_known_shape(*state), *written
+            after = skim_segment(table, recurrent, *ids_of(segment), *state, pooling=carried)
+            return segment + 1, *with_known_shape(*after), *_write(starts, segment, state[:2])
 
         def advance(segment: tf.Tensor, *values: Any) -> Loop:
             state, saved = values[:width_of_state], values[width_of_state:]
@@ -232,9 +246,9 @@ def _run_segments(
             def retreat(segment: tf.Tensor, kept: Sequence[tf.Tensor], *values: tf.Tensor) -> Loop:
                 dh, dc, c, d_recurrent, *left = values
                 dh, dc, c, hs, *left = compiled.backward(
-                    recurrent, *ids_of(segment), *kept, c, dh, dc, *variables, constant, tuple(left)
+                    recurrent, *ids_of(segment), *kept, c, dh, dc, *sums, constant, tuple(left)
                 )
-                d_gates = tf.reshape(in_place.read(variables[1], after=hs), [-1, 4 * units])
+                d_gates = tf.reshape(in_place.read(sums[1], after=hs), [-1, 4 * units])
                 d_recurrent += tf.matmul(tf.reshape(hs[:-1], [-1, units]), d_gates, transpose_a=True)
                 with tf.control_dependencies([d_gates]):  # read before the next segment replaces them
                     dh, dc, c, *left = with_known_shape(dh, dc, c, *left)
@@ -247,11 +261,11 @@ def _run_segments(
                 start = [a.read(segment) for a in starts]
                 return retreat(segment, (*forward(*ids_of(segment), *start)[2:], start[0]), *values)
 
-            variables = _variables(table, steps, tf.shape(zero)[0])
+            sums = _zero_sums(variables, table, steps, tf.shape(zero)[0])
             values = [segments - 1, dh, tf.zeros_like(dh), c, tf.zeros_like(recurrent), *left]
             values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
             d_recurrent = tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)[4]
-            return in_place.read(variables[0], after=d_recurrent), d_recurrent
+            return tf.ensure_shape(in_place.read(sums[0], after=d_recurrent), table.shape), d_recurrent
 
         return tuple(results[name] for name in pooling), gradients
 
