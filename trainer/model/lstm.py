@@ -250,7 +250,7 @@ def _run_segments(
                 )
                 d_gates = tf.reshape(in_place.read(sums[1], after=hs), [-1, 4 * units])
                 d_recurrent += tf.matmul(tf.reshape(hs[:-1], [-1, units]), d_gates, transpose_a=True)
-                with tf.control_dependencies([d_gates]):  # read before the next segment replaces them
+                with tf.control_dependencies([d_recurrent]):  # while d_gates are in use they would be copied
                     dh, dc, c, *left = with_known_shape(dh, dc, c, *left)
                 return segment - 1, dh, dc, c, d_recurrent, *left
 
