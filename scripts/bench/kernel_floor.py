@@ -99,7 +99,7 @@ def _repeated(
         def step(i: tf.Tensor, *values: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return (i + 1, *body(*values))
 
-        # Never true. XLA would copy large arguments in a thread that both loops share: see `trainer/in_place.py`.
+        # Never true. XLA would copy large arguments in a thread that both loops share: see `in_place`.
         is_nan = tf.math.is_nan(start[0][0, 0])
         start = tuple(tf.where(is_nan, 0.0, value) for value in start) if jit_compile else start
         return tf.while_loop(continues, step, [0, *start])
