@@ -64,11 +64,11 @@ def test_a_call_leaves_no_memory_behind():
     assert psutil.Process().memory_info().rss - before < 50 * 4 * ROWS  # of 200
 
 
-@pytest.mark.parametrize("order", range(3))
-def test_a_graph_without_automatic_order_reads_what_was_assigned(order):
+@pytest.mark.parametrize("number", [0.0, 1.0])
+def test_a_graph_without_automatic_order_reads_what_was_assigned(number):
     graph = tf.Graph()
     with graph.as_default():
-        handle = variable_of(tf.fill([ROWS], float(order)))
+        handle = variable_of(tf.fill([ROWS], number))
         value = in_place.read(handle, after=handle)
     with tf.compat.v1.Session(graph=graph) as session:
-        assert set(np.unique(session.run(value))) == {float(order)}
+        assert set(np.unique(session.run(value))) == {number}

@@ -64,6 +64,7 @@ def test_a_run_keeps_its_shards_on_other_cores(tmp_path, cache_dir, on_cores, ca
     assert differences(outcome(there), outcome(here)) == []
 
 
+@pytest.mark.slow
 def test_other_shards_are_refused_unless_inexact_resume_is_allowed(copy_of_one_epoch, cache_dir):
     with pytest.raises(InputError, match="--shards was 1 and is 2 now"):
         resume_one_epoch(copy_of_one_epoch, cache_dir, shards=2, epochs=2)

@@ -180,6 +180,7 @@ def test_a_requested_save_is_done_at_the_next_step_and_changes_no_bit(
         assert after[name] == reference_outcome[name]
 
 
+@pytest.mark.slow
 def test_a_rare_class_shows_what_a_constant_answer_scores_and_learning_nothing_is_warned_of(
     tmp_path, cache_dir, caplog, monkeypatch
 ):

@@ -108,6 +108,7 @@ def test_with_another_vocabulary_shared_tokens_are_copied_and_init_optimizer_ref
         start_from(tmp_path / "other", cache_dir, finished, vocab_size=50, init_optimizer=True)
 
 
+@pytest.mark.slow
 def test_a_source_of_three_classes_starts_a_run_of_the_same_classes(
     tmp_path, cache_dir, topics, finished_topics
 ):
@@ -152,6 +153,7 @@ def tables(model):
     return [model.ngrams.log_ratios.numpy(), model.ngrams.weights.numpy()]
 
 
+@pytest.mark.slow
 def test_ngrams_are_taken_over_with_the_same_vocabulary(tmp_path, cache_dir, with_ngrams):
     _, _, state = start_from(tmp_path, cache_dir, with_ngrams, **NGRAMS)
     source = trained_model.load({"workdir": str(with_ngrams)})
@@ -159,6 +161,7 @@ def test_ngrams_are_taken_over_with_the_same_vocabulary(tmp_path, cache_dir, wit
     assert np.any(state.model.ngrams.weights.numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [{"ngram_buckets": 128}, {"ngrams": 1}, {"vocab_size": 90}])
 def test_other_ngrams_are_counted_anew(tmp_path, cache_dir, with_ngrams, changed):
     _, _, state = start_from(tmp_path, cache_dir, with_ngrams, **{**NGRAMS, **changed})

@@ -104,6 +104,7 @@ def bidirectional_lstm(
         finished = pools.finish(pooled, pooling, lengths)
         return tf.concat(finished, axis=1) if len(finished) > 1 else finished[0]
 
+    # Two for each direction: see `_zero_sums`.
     variables = [[in_place.variable() for _ in range(4)] for _ in range(shards)]
     if shards == 1:
         return read(token_ids, lengths, *variables[0])
