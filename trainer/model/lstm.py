@@ -251,7 +251,7 @@ def _run_segments(
                 )
                 d_gates = tf.reshape(in_place.read(sums[1], after=hs), [-1, 4 * units])
                 d_recurrent += tf.matmul(tf.reshape(hs[:-1], [-1, units]), d_gates, transpose_a=True)
-                with tf.control_dependencies([d_recurrent]):  # while d_gates are in use they would be copied
+                with tf.control_dependencies([d_recurrent]):  # the next segment replaces d_gates
                     dh, dc, c, *left = with_known_shape(dh, dc, c, *left)
                 return segment - 1, dh, dc, c, d_recurrent, *left
 
