@@ -141,6 +141,11 @@ class Replicas:
         # A concrete function, because TensorFlow warns about functions that are traced often.
         return exchange.get_concrete_function(values)(values)
 
+    def _wait_for_all(self) -> None:
+        # A worker that ended at once could take the last answer with it that another one still waits for.
+        with contextlib.suppress(*_EXCHANGE_ERRORS):
+            self._sum(tf.constant(0, tf.int64))
+
     def agree(self, facts: dict[str, str]) -> None:
         """Waits for all workers, and compares their facts with the chief's.
 
@@ -155,6 +160,7 @@ class Replicas:
             if other.get(name) != of_chief.get(name)
         ]
         if differences:
+            self._wait_for_all()
             raise InputError(
                 f"All workers must be started alike, but {'; '.join(differences)}; "
                 f"start all of them with the same command."
@@ -178,6 +184,7 @@ class Replicas:
             if token_read != token_of_chief
         ]
         if missing:
+            self._wait_for_all()
             raise InputError(
                 f"All workers must share the run directory of worker 0, {path_of_chief}, "
                 f"but {', and '.join(missing)}; "
