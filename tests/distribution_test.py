@@ -13,6 +13,7 @@ from local_cluster import ROOT
 
 from trainer import machine
 from trainer.config import Config
+from trainer.errors import InputError
 from trainer.run import distribution
 
 
@@ -83,3 +84,17 @@ def test_a_port_taken_after_the_check_gives_the_same_message():
         f"{address!r} (TensorFlow found it taken); end the process that uses it, or give the worker another "
         f"port in the TF_CONFIG of every worker.\n"
     )
+
+
+def test_workers_that_differ_wait_for_each_other_before_they_end(monkeypatch):
+    waits = []
+
+    def exchange(self, values):
+        waits.append(values)
+        raise tf.errors.UnavailableError(None, None, "the other one has ended")
+
+    monkeypatch.setattr(distribution.Replicas, "gather", lambda self, text: [text, '{"--seed": "7"}'])
+    monkeypatch.setattr(distribution.Replicas, "_sum", exchange)
+    with pytest.raises(InputError, match="--seed is 2 on worker 0 and 7 on worker 1"):
+        distribution.Replicas().agree({"--seed": "2"})
+    assert len(waits) == 1

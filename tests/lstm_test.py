@@ -443,6 +443,35 @@ def test_no_shard_waits_for_another():
     assert not any(set(call.control_inputs) & set(calls) for call in calls)
 
 
+def ancestors(nodes, name):
+    """All that a node of a function waits for, by data or by control."""
+    found, left = set(), [name]
+    while left:
+        name = left.pop().lstrip("^").split(":")[0]
+        if name in nodes and name not in found:
+            found.add(name)
+            left += nodes[name].input
+    return found
+
+
+def test_a_segment_waits_for_the_product_of_the_gradients_that_it_replaces():
+    token_ids, lengths, variables = make(batch=8, time=9, vocab_size=30, dim=4, units=4)
+    values = [variable.numpy() for variable in variables]
+    with tf.Graph().as_default() as graph:
+        weights = [tf.constant(value) for value in values]
+        tf.gradients(fast(tf.constant(token_ids), tf.constant(lengths), weights), weights)
+    loops = 0
+    for function in graph.as_graph_def().library.function:
+        nodes = {node.name: node for node in function.node_def}
+        calls = {name for name, node in nodes.items() if "backward" in node.attr["f"].func.name}
+        products = {name for name, node in nodes.items() if node.op == "MatMul"}
+        if calls and products:
+            loops += 1
+            waits = [ancestors(nodes, output) for output in function.ret.values()]
+            assert all(products <= found for found in waits if calls & found)
+    assert loops == 2 * 2  # kept and recomputed segments of each direction
+
+
 @pytest.mark.slow
 def test_new_lengths_compile_nothing_new(printed):
     assert printed[4:] == ["2", "2", "4", "4"]
