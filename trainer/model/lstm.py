@@ -22,6 +22,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from trainer import in_place
@@ -134,14 +135,14 @@ def _renumbered(token_ids: tf.Tensor, vocab_size: int) -> tuple[tf.Tensor, tf.Te
 def _projected(embeddings: tf.Tensor, weights: LSTMWeights) -> tf.Tensor:
     # The inputs of the gates for each token, and for padding; [tokens + 1, 4 * units].
     units = weights.recurrent_kernel.shape[0]
-    shut = tf.repeat([[_SHUT, 0.0, 0.0, 0.0]], units, axis=1)
+    shut = np.repeat(np.float32([[_SHUT, 0.0, 0.0, 0.0]]), units, axis=1)
     # Halving is exact, so that it may come before the product, where there is less to halve.
     table = embeddings @ (weights.kernel * _halves(units)) + weights.bias * _halves(units)
     return tf.concat([table, shut], axis=0)
 
 
-def _halves(units: int) -> tf.Tensor:
-    return tf.repeat([0.5, 0.5, 1.0, 0.5], units)
+def _halves(units: int) -> np.ndarray:
+    return np.repeat(np.float32([0.5, 0.5, 1.0, 0.5]), units)
 
 
 def _pooled_states(
@@ -232,11 +233,14 @@ def _run_segments(
         values = [0, zero, zero, *pools.start(carried, zero), *starts]
         segment, *values = tf.while_loop(lambda segment, *_: segment < first_kept, skim, values)
         state, starts = values[:width_of_state], values[width_of_state:]
-        of_steps = ((steps, batch_size, width) for width in (4 * units, units))  # gates and c of each step
-        shapes = *of_steps, (batch_size, units)  # and h before the segment
-        values = [segment, *state, *(_array(segments - first_kept, *shape) for shape in shapes)]
-        _, h, c, *values = tf.while_loop(lambda segment, *_: segment < segments, advance, values)
-        pooled, saved = values[: len(carried)], values[len(carried) :]
+        saved: list[tf.TensorArray] = []
+        if kept:
+            of_steps = ((steps, batch_size, width) for width in (4 * units, units))  # gates and c of each step
+            shapes = *of_steps, (batch_size, units)  # and h before the segment
+            values = [segment, *state, *(_array(segments - first_kept, *shape) for shape in shapes)]
+            _, *values = tf.while_loop(lambda segment, *_: segment < segments, advance, values)
+            state, saved = values[:width_of_state], values[width_of_state:]
+        h, c, *pooled = state
         results = {"last": h, **dict(zip(carried, pooled, strict=True))}
 
         def gradients(*d_results: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -264,7 +268,8 @@ def _run_segments(
 
             sums = _zero_sums(variables, table, steps, tf.shape(zero)[0])
             values = [segments - 1, dh, tf.zeros_like(dh), c, tf.zeros_like(recurrent), *left]
-            values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
+            if kept:
+                values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
             d_recurrent = tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)[4]
             return tf.ensure_shape(in_place.read(sums[0], after=d_recurrent), table.shape), d_recurrent
 
