@@ -46,6 +46,27 @@ def test_no_garbage_is_looked_for_during_the_import_but_afterwards_it_is():
     assert gc.isenabled() and gc.get_freeze_count() > 100_000
 
 
+@pytest.mark.slow
+def test_keras_does_not_import_matplotlib_and_others_can_do_so_later():
+    program = """if True:
+        import sys
+        from trainer.tensorflow_setup import importing_tensorflow
+        with importing_tensorflow():
+            import keras
+        assert not [name for name in sys.modules if name.startswith("matplotlib")]
+        import matplotlib.pyplot
+    """
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_matplotlib_that_was_imported_before_stays():
+    before = sys.dont_write_bytecode
+    with importing_tensorflow():
+        assert sys.modules["matplotlib"] is matplotlib
+    sys.dont_write_bytecode = before
+    assert sys.modules["matplotlib"] is matplotlib
+
+
 def test_keras_settings_decide_nothing_and_nothing_is_left_in_the_home_and_among_temporary_files(
     tmp_path, cache_dir, reference_outcome
 ):

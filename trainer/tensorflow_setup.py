@@ -13,6 +13,8 @@ COMPILED = "ram://compiled"
 _CACHE = "--tf_xla_persistent_cache"
 _XLA_FLAGS = f"{_CACHE}_directory={COMPILED} {_CACHE}_device_types=CPU"
 
+_NOT_NEEDED = ("matplotlib",)
+
 
 @contextlib.contextmanager
 def importing_tensorflow() -> Iterator[None]:
@@ -21,6 +23,9 @@ def importing_tensorflow() -> Iterator[None]:
     Keras' settings are always this program's own: neither the environment nor the user's keras.json changes
     them, and none are written. TensorFlow's libraries print while they load, before any log level applies;
     TF_CPP_MIN_LOG_LEVEL=0 shows everything. What is imported later leaves no bytecode.
+
+    Keras plots images with matplotlib, which it imports if there is one: a sixth of the time of the import.
+    Inside there seems to be none.
 
     Modules are never garbage: to look for it among them would take a fifth of the time of the import, and
     some of that of all that follows.
@@ -35,10 +40,14 @@ def importing_tensorflow() -> Iterator[None]:
     if _CACHE not in given and (not given or given.startswith("-")):
         os.environ["TF_XLA_FLAGS"] = f"{given} {_XLA_FLAGS}".strip()
     gc.disable()
+    without = {name: None for name in _NOT_NEEDED if name not in sys.modules}
+    sys.modules |= without  # type: ignore[arg-type]
     try:
         with contextlib.nullcontext() if "TF_CPP_MIN_LOG_LEVEL" in os.environ else _silenced():
             yield
     finally:
+        for name in without:
+            del sys.modules[name]
         # TensorFlow writes generated Python to the folder for temporary files, and removes it at the end;
         # the bytecode of it would stay there.
         sys.dont_write_bytecode = True

@@ -135,14 +135,14 @@ def _renumbered(token_ids: tf.Tensor, vocab_size: int) -> tuple[tf.Tensor, tf.Te
 def _projected(embeddings: tf.Tensor, weights: LSTMWeights) -> tf.Tensor:
     # The inputs of the gates for each token, and for padding; [tokens + 1, 4 * units].
     units = weights.recurrent_kernel.shape[0]
-    shut = np.repeat(np.float32([[_SHUT, 0.0, 0.0, 0.0]]), units, axis=1)
+    shut = np.repeat(np.array([[_SHUT, 0.0, 0.0, 0.0]], np.float32), units, axis=1)
     # Halving is exact, so that it may come before the product, where there is less to halve.
     table = embeddings @ (weights.kernel * _halves(units)) + weights.bias * _halves(units)
     return tf.concat([table, shut], axis=0)
 
 
 def _halves(units: int) -> np.ndarray:
-    return np.repeat(np.float32([0.5, 0.5, 1.0, 0.5]), units)
+    return np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), units)
 
 
 def _pooled_states(
@@ -235,7 +235,9 @@ def _run_segments(
         state, starts = values[:width_of_state], values[width_of_state:]
         saved: list[tf.TensorArray] = []
         if kept:
-            of_steps = ((steps, batch_size, width) for width in (4 * units, units))  # gates and c of each step
+            of_steps = (
+                (steps, batch_size, width) for width in (4 * units, units)
+            )  # gates and c of each step
             shapes = *of_steps, (batch_size, units)  # and h before the segment
             values = [segment, *state, *(_array(segments - first_kept, *shape) for shape in shapes)]
             _, *values = tf.while_loop(lambda segment, *_: segment < segments, advance, values)
