@@ -11,7 +11,7 @@ import tensorflow as tf
 from trainer.data import input_pipeline, token_store
 from trainer.data.corpus import open_corpus
 from trainer.data.input_pipeline import BatchPlan, batch_spec, evaluation_batches, train_batches
-from trainer.data.stored_array import StoredArray
+from trainer.data.stored_array import Lengths, StoredArray
 from trainer.data.token_store import TokenStore
 
 SIZES = [(1, 1), (1, 4), (3, 4), (4, 4), (10, 3), (1000, 1), (1000, 64), (4001, 7)]
@@ -164,6 +164,14 @@ def test_the_padded_ratio_counts_missing_rows_and_empty_reviews():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("max_length", "longest"), [(0, 9), (9, 9), (4, 4)])
+def test_the_longest_review_is_known_as_far_as_it_is_read(monkeypatch, max_length, longest):
+    monkeypatch.setattr(input_pipeline, "_LENGTHS_AT_A_TIME", 3)
+    for lengths in (np.array([1, 9, 0, 2]), Lengths(np.array([0, 1, 10, 10, 12]))):
+        plan = BatchPlan(lengths=lengths, batch_size=2, seed=0, max_length=max_length)
+        assert plan.longest == longest
+
+
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_imdb_batches_have_less_than_5_percent_padding(tmp_path):
     corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))

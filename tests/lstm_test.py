@@ -31,7 +31,7 @@ def make(*, batch=7, time=13, vocab_size=50, dim=8, units=8, scale=0.3, seed=0):
     )
 
 
-def fast(token_ids, lengths, variables, training=True, pooling=("last",), shards=1):
+def fast(token_ids, lengths, variables, training=True, pooling=("last",), shards=1, longest=None):
     embeddings, *rest = (tf.convert_to_tensor(variable) for variable in variables)
     forward, backward = LSTMWeights(*rest[:3]), LSTMWeights(*rest[3:])
     batch = {"token_ids": token_ids, "lengths": lengths}
@@ -43,6 +43,7 @@ def fast(token_ids, lengths, variables, training=True, pooling=("last",), shards
         training=training,
         pooling=pooling,
         shards=shards,
+        longest=longest,
     )
 
 
@@ -106,9 +107,9 @@ def states_and_gradients(kernel, token_ids, lengths, variables):
 CASES = {
     "one token": {"batch": 1, "time": 1},
     "shorter than a segment": {},
-    "a segment exactly": {"batch": 3, "time": lstm.segment_steps(3)},
-    "a token more than a segment": {"batch": 3, "time": lstm.segment_steps(3) + 1},
-    "three segments": {"batch": 5, "time": 3 * lstm.segment_steps(5) - 2},
+    "a segment exactly": {"batch": 3, "time": lstm_segments.segment_steps(3)},
+    "a token more than a segment": {"batch": 3, "time": lstm_segments.segment_steps(3) + 1},
+    "three segments": {"batch": 5, "time": 3 * lstm_segments.segment_steps(5) - 2},
     "many reviews in short segments": {"batch": 700, "time": 12},
     "one unit": {"units": 1, "dim": 3},
     "a vocabulary larger than the batch": {"vocab_size": 5000},
@@ -206,7 +207,7 @@ def test_pooled_values_and_gradients_match_keras(pooling):
     def of_keras(token_ids, lengths, variables):
         return stock_keras(token_ids, lengths, variables, pooling)
 
-    example = make(batch=5, time=3 * lstm.segment_steps(5) - 2)
+    example = make(batch=5, time=3 * lstm_segments.segment_steps(5) - 2)
     for ours, theirs in zip(
         states_and_gradients(functools.partial(fast, pooling=pooling), *example),
         states_and_gradients(of_keras, *example),
@@ -248,6 +249,21 @@ def test_recomputed_segments_give_the_same_bits_of_poolings(monkeypatch, segment
     kept = [value.numpy().tobytes() for value in states_and_gradients(kernel, *example)]
     monkeypatch.setattr(lstm, "_KEPT_SEGMENTS", segments)
     assert [value.numpy().tobytes() for value in states_and_gradients(kernel, *example)] == kept
+
+
+@pytest.mark.parametrize(("longest", "loops"), [(None, 8), (178, 4), (64 * 64, 4), (64 * 64 + 1, 8), (1, 4)])
+def test_with_a_known_longest_text_a_graph_has_half_the_loops_and_the_same_bits(longest, loops):
+    example = make(batch=5, time=178)
+    read = functools.partial(fast, pooling=("last", "max"))
+
+    @tf.function(autograph=False)
+    def in_a_graph():
+        return states_and_gradients(functools.partial(read, longest=longest), *example)
+
+    operations = in_a_graph.get_concrete_function().graph.get_operations()
+    assert sum(operation.type in ("While", "StatelessWhile") for operation in operations) == loops
+    for one, other in zip(in_a_graph(), states_and_gradients(read, *example), strict=True):
+        assert one.numpy().tobytes() == other.numpy().tobytes()
 
 
 def test_tokens_beyond_the_length_are_never_read():

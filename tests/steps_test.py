@@ -115,6 +115,9 @@ def test_the_step_is_traced_once_whatever_the_lengths(session, monkeypatch):
     for time in (1, 5, 40, 7, 200):
         train_step((make_batch(time=time),), 0.0)
     assert len(traces) == 1
+    operations = train_step.get_concrete_function().graph.get_operations()
+    loops = [operation for operation in operations if operation.type in ("While", "StatelessWhile")]
+    assert len(loops) == 4, "the graph recomputes segments, though the longest review of the run is short"
 
 
 def test_only_models_of_one_kind_share_a_step_among_the_tests():

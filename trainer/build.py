@@ -72,14 +72,24 @@ def dimensions_of(config: Config, vocab_size: int, classes: Classes) -> Dimensio
     )
 
 
-def make_model(config: Config, vocab_size: int, classes: Classes) -> Classifier:
-    """The classifier that the config describes, with its initial weights."""
+def make_model(
+    config: Config, vocab_size: int, classes: Classes, *, longest: int | None = None
+) -> Classifier:
+    """The classifier that the config describes, with its initial weights.
+
+    Args:
+      config: the settings.
+      vocab_size: tokens of the vocabulary.
+      classes: the classes of the corpus.
+      longest: the tokens of the longest text that training reads, if known.
+    """
     return Classifier(
         dimensions_of(config, vocab_size, classes),
         dropout=config.dropout,
         token_dropout=config.token_dropout,
         seed=config.seed,
         shards=config.shards or 1,
+        longest=longest,
     )
 
 
@@ -94,7 +104,13 @@ def schedule_of(config: Config, steps_per_epoch: int) -> Schedule:
 
 
 def make_state(
-    config: Config, vocab_size: int, classes: Classes, texts: Mapping[str, str], replicas: Replicas
+    config: Config,
+    vocab_size: int,
+    classes: Classes,
+    texts: Mapping[str, str],
+    replicas: Replicas,
+    *,
+    longest: int | None = None,
 ) -> TrainState:
     """A state at step 0 with every variable built; each replica has a copy of the model and the optimizer.
 
@@ -104,9 +120,10 @@ def make_state(
       classes: the classes of the corpus.
       texts: the string variables of the state by name, as `TrainState` takes them.
       replicas: the replicas that get a copy of the variables.
+      longest: the tokens of the longest text that training reads, if known.
     """
     with replicas.scope():
-        model = make_model(config, vocab_size, classes)
+        model = make_model(config, vocab_size, classes, longest=longest)
         average = make_model(config, vocab_size, classes) if config.ema_momentum else None
         if average:
             average.ngrams = model.ngrams

@@ -145,7 +145,9 @@ def _build_and_restore(start: Start, replicas: Replicas, stop_requests: StopRequ
         data = dataclasses.replace(data, classes=compatibility.recorded_classes(newest) or data.classes)
     texts = _texts(start.config, data, replicas)
     _check(start, data, texts, replicas)
-    state = build.make_state(start.config, len(data.vocabulary), data.classes, texts, replicas)
+    state = build.make_state(
+        start.config, len(data.vocabulary), data.classes, texts, replicas, longest=data.plan.longest
+    )
     checkpoints = _restore(start, state, data, texts, source, replicas, stop_requests)
     events = summaries.Summaries(start.directory / "summaries", is_writer=replicas.is_chief)
     workdir.held(start.directory).check()

@@ -66,6 +66,7 @@ class Classifier(tf.Module):
       seed: determines the initial weights and the dropout.
       token_dropout: the probability with which the encoder reads a token as unknown in training.
       shards: how many groups of texts the encoder reads side by side in training.
+      longest: the tokens of the longest text that training reads, if known.
       encoder: an encoder of these dimensions; None: a new `Encoder`.
     """
 
@@ -77,6 +78,7 @@ class Classifier(tf.Module):
         seed: int,
         token_dropout: float = 0.0,
         shards: int = 1,
+        longest: int | None = None,
         encoder: Encoder | None = None,
     ) -> None:
         super().__init__()
@@ -86,7 +88,9 @@ class Classifier(tf.Module):
             kernel = keras.initializers.GlorotUniform(seed_of(seed, name))
             return keras.layers.Dense(units, kernel_initializer=kernel, name=name, **kwargs)
 
-        self._encoder = encoder or Encoder(**dimensions.of_encoder(), seed=seed, shards=shards)
+        self._encoder = encoder or Encoder(
+            **dimensions.of_encoder(), seed=seed, shards=shards, longest=longest
+        )
         self.embedding, self.bidirectional = self._encoder.layers
         self.hidden = dense(dense_units, "hidden", activation="relu")
         self.logit = dense(logits, "logit")

@@ -36,6 +36,7 @@ class Encoder:
       seed: determines the initial weights.
       pooling: what is read of the states.
       shards: how many groups of texts training reads side by side on a CPU.
+      longest: the tokens of the longest text that training reads, if known.
 
     Attributes:
       embedding: the embedding layer.
@@ -52,10 +53,11 @@ class Encoder:
         seed: int,
         pooling: Sequence[str] = ("last",),
         shards: int = 1,
+        longest: int | None = None,
     ) -> None:
         self.width = 2 * lstm_units * len(pooling)
         self._pooling = tuple(pooling)
-        self._shards = shards
+        self._shards, self._longest = shards, longest
         self.embedding = keras.layers.Embedding(
             vocab_size,
             embedding_dim,
@@ -115,6 +117,7 @@ class Encoder:
             training=training,
             pooling=self._pooling,
             shards=self._shards if training else 1,
+            longest=self._longest,
         )
 
     def _encode_with_keras(self, token_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

@@ -34,10 +34,6 @@ from trainer.model.lstm_segments import Loop
 # result.
 KERNEL_ID = "segments of compiled time steps 2"
 
-# Rows are time steps times reviews. A segment of more rows does not fit the caches; one of fewer is called
-# too often.
-_SEGMENT_ROWS = 4096
-_MOST_SEGMENT_STEPS = 64
 _KEPT_SEGMENTS = 64
 SMALL_VOCABULARY = 2048
 
@@ -66,6 +62,7 @@ def bidirectional_lstm(
     training: bool,
     pooling: Sequence[str] = ("last",),
     shards: int = 1,
+    longest: int | None = None,
 ) -> tf.Tensor:
     """Reads each review forwards and backwards, and pools the states of each direction.
 
@@ -79,6 +76,7 @@ def bidirectional_lstm(
       training: whether to keep what a gradient needs; if False, a gradient is as exact, but takes longer.
       pooling: "last" is the state after the direction's last token; "max" and "mean" are over all tokens.
       shards: how many groups of reviews to read side by side, each in both directions.
+      longest: the most time steps of a batch, if known: a graph that need not recompute any is smaller.
 
     Returns:
       float32 [batch, poolings * 2 * units]: for each pooling the forward direction, then the backward one.
@@ -98,7 +96,8 @@ def bidirectional_lstm(
             tables_here = [_projected(used, weights) for weights in directions]
         padded = tf.where(mask, token_ids, tf.shape(tables_here[0])[0] - 1)
         forwards = tf.reverse(tf.reverse_sequence(padded, lengths, 1), [1])
-        read_direction = functools.partial(_pooled_states, training=training, pooling=tuple(pooling))
+        kept = _kept_segments(token_ids.shape[0], longest) if training else 0
+        read_direction = functools.partial(_pooled_states, kept=kept, pooling=tuple(pooling))
         ways = (forwards, tf.reverse(padded, [1])), tables_here, directions, (variables[:2], variables[2:])
         states = map(read_direction, *ways)
         pooled = [tf.concat(of_both, axis=1) for of_both in zip(*states, strict=True)]
@@ -150,18 +149,19 @@ def _pooled_states(
     table: tf.Tensor,
     weights: LSTMWeights,
     variables: Sequence[tf.Tensor],
-    training: bool,
+    kept: int | None,
     pooling: tuple[str, ...],
 ) -> tuple[tf.Tensor, ...]:
     # token_ids: [batch, time], padded on the left with the last row of the table.
     recurrent = weights.recurrent_kernel * _halves(weights.recurrent_kernel.shape[0])
-    kept = _KEPT_SEGMENTS if training else 0
     return _run_segments(tf.transpose(token_ids), table, recurrent, kept, pooling, variables)
 
 
-def segment_steps(batch_size: int | None) -> int:
-    """The time steps of a segment; `batch_size` is None if only the running graph knows it."""
-    return min(_MOST_SEGMENT_STEPS, max(4, _SEGMENT_ROWS // (batch_size or _MOST_SEGMENT_STEPS)))
+def _kept_segments(batch_size: int | None, longest: int | None) -> int | None:
+    # None: all that there can be.
+    if longest is not None and longest <= _KEPT_SEGMENTS * compiled.segment_steps(batch_size):
+        return None
+    return _KEPT_SEGMENTS
 
 
 def _array(size: tf.Tensor, *shape: int | None) -> tf.TensorArray:
@@ -187,78 +187,38 @@ def _run_segments(
     token_ids: tf.Tensor,
     table: tf.Tensor,
     recurrent: tf.Tensor,
-    kept: int,
+    kept: int | None,
     pooling: tuple[str, ...],
     variables: Sequence[tf.Tensor],
 ) -> tuple[tf.Tensor, ...]:
-    # token_ids: [time, batch]; table: [tokens + 1, 4 * units]; recurrent: [units, 4 * units]; kept: segments.
-    # Returns [batch, units] for each pooling: the last state, the maximum, the sum.
+    # token_ids: [time, batch]; table: [tokens + 1, 4 * units]; recurrent: [units, 4 * units]; kept: segments,
+    # None: all. Returns [batch, units] for each pooling: the last state, the maximum, the sum.
+    segments, units = compiled.Segments(token_ids), recurrent.shape[0]
+    first_kept = tf.constant(0) if kept is None else tf.maximum(segments.count - kept, 0)
     carried = pools.carried(pooling)
-    width_of_state = 2 + len(carried)  # h, c, and what is carried for the poolings
-    batch_size, units = token_ids.shape[1], recurrent.shape[0]
-    steps = segment_steps(batch_size)
-    missing = -tf.shape(token_ids)[0] % steps
-    token_ids = tf.pad(token_ids, [[missing, 0], [0, 0]])
-    segments = tf.shape(token_ids)[0] // steps
-    first_kept = tf.maximum(segments - kept, 0)
-
-    def ids_of(segment: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        ids = tf.slice(token_ids, [segment * steps, 0], [steps, -1])
-        return tf.ensure_shape(ids, [steps, batch_size]), tf.where(segment > 0, 0, missing)
-
-    def with_known_shape(*states: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        # A segment that was compiled for any batch size loses a known size: restore it.
-        return tuple(tf.ensure_shape(state, [batch_size, units]) for state in states)
 
     @tf.custom_gradient
     def run(table: tf.Tensor, recurrent: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., Any]]:
         # An eager tape would record the loops inside the compiled segments, which it cannot differentiate.
         table, recurrent = tf.stop_gradient(table), tf.stop_gradient(recurrent)
-        forward = functools.partial(compiled.forward, table, recurrent)
-
-        def skim(segment: tf.Tensor, *values: Any) -> Loop:
-            state, starts = values[:width_of_state], values[width_of_state:]
-            skim_segment = compiled.skim_within_a_graph if tf.executing_eagerly() else compiled.skim
-            after = skim_segment(table, recurrent, *ids_of(segment), *state, pooling=carried)
-            return segment + 1, *with_known_shape(*after), *_write(starts, segment, state[:2])
-
-        def advance(segment: tf.Tensor, *values: Any) -> Loop:
-            state, saved = values[:width_of_state], values[width_of_state:]
-            results = forward(*ids_of(segment), *state, pooling=carried)
-            after, kept = results[:width_of_state], (*results[width_of_state:], state[0])
-            return segment + 1, *with_known_shape(*after), *_write(saved, segment - first_kept, kept)
-
-        zero = tf.zeros([batch_size or tf.shape(token_ids)[1], units])
-        starts = [_array(first_kept, batch_size, units) for _ in range(2)]
-        values = [0, zero, zero, *pools.start(carried, zero), *starts]
-        segment, *values = tf.while_loop(lambda segment, *_: segment < first_kept, skim, values)
-        state, starts = values[:width_of_state], values[width_of_state:]
-        saved: list[tf.TensorArray] = []
-        if kept:
-            of_steps = (
-                (steps, batch_size, width) for width in (4 * units, units)
-            )  # gates and c of each step
-            shapes = *of_steps, (batch_size, units)  # and h before the segment
-            values = [segment, *state, *(_array(segments - first_kept, *shape) for shape in shapes)]
-            _, *values = tf.while_loop(lambda segment, *_: segment < segments, advance, values)
-            state, saved = values[:width_of_state], values[width_of_state:]
+        state, starts, saved = _run_forward(segments, table, recurrent, kept, first_kept, carried)
         h, c, *pooled = state
         results = {"last": h, **dict(zip(carried, pooled, strict=True))}
 
         def gradients(*d_results: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             d_by_name = dict(zip(pooling, d_results, strict=True))
-            dh = d_by_name.pop("last", zero)
+            dh = d_by_name.pop("last", tf.zeros_like(h))
             constant, left = pools.to_hand_out(d_by_name, results)
 
             def retreat(segment: tf.Tensor, kept: Sequence[tf.Tensor], *values: tf.Tensor) -> Loop:
                 dh, dc, c, d_recurrent, *left = values
                 dh, dc, c, hs, *left = compiled.backward(
-                    recurrent, *ids_of(segment), *kept, c, dh, dc, *sums, constant, tuple(left)
+                    recurrent, *segments.ids_of(segment), *kept, c, dh, dc, *sums, constant, tuple(left)
                 )
                 d_gates = tf.reshape(in_place.read(sums[1], after=hs), [-1, 4 * units])
                 d_recurrent += tf.matmul(tf.reshape(hs[:-1], [-1, units]), d_gates, transpose_a=True)
                 with tf.control_dependencies([d_recurrent]):  # the next segment replaces d_gates
-                    dh, dc, c, *left = with_known_shape(dh, dc, c, *left)
+                    dh, dc, c, *left = segments.with_known_shape(dh, dc, c, *left)
                 return segment - 1, dh, dc, c, d_recurrent, *left
 
             def retreat_kept(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
@@ -266,15 +226,60 @@ def _run_segments(
 
             def retreat_skimmed(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
                 start = [a.read(segment) for a in starts]
-                return retreat(segment, (*forward(*ids_of(segment), *start)[2:], start[0]), *values)
+                again = compiled.forward(table, recurrent, *segments.ids_of(segment), *start)
+                return retreat(segment, (*again[2:], start[0]), *values)
 
-            sums = _zero_sums(variables, table, steps, tf.shape(zero)[0])
-            values = [segments - 1, dh, tf.zeros_like(dh), c, tf.zeros_like(recurrent), *left]
-            if kept:
+            sums = _zero_sums(variables, table, segments.steps, tf.shape(h)[0])
+            values = [segments.count - 1, dh, tf.zeros_like(dh), c, tf.zeros_like(recurrent), *left]
+            if kept != 0:
                 values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
-            d_recurrent = tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)[4]
+            if kept is not None:
+                values = tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)
+            d_recurrent = values[4]
             return tf.ensure_shape(in_place.read(sums[0], after=d_recurrent), table.shape), d_recurrent
 
         return tuple(results[name] for name in pooling), gradients
 
     return run(table, recurrent)
+
+
+def _run_forward(
+    segments: compiled.Segments,
+    table: tf.Tensor,
+    recurrent: tf.Tensor,
+    kept: int | None,
+    first_kept: tf.Tensor,
+    carried: tuple[str, ...],
+) -> tuple[Sequence[tf.Tensor], Sequence[tf.TensorArray], Sequence[tf.TensorArray]]:
+    # The state after the last segment (h, c, and what is carried for the poolings); h and c before each one
+    # that is not kept; what the gradient needs of each that is.
+    batch_size, units = segments.batch_size, recurrent.shape[0]
+    width = 2 + len(carried)  # of the state
+
+    def skim(segment: tf.Tensor, *values: Any) -> Loop:
+        state, starts = values[:width], values[width:]
+        skim_segment = compiled.skim_within_a_graph if tf.executing_eagerly() else compiled.skim
+        after = skim_segment(table, recurrent, *segments.ids_of(segment), *state, pooling=carried)
+        return segment + 1, *segments.with_known_shape(*after), *_write(starts, segment, state[:2])
+
+    def advance(segment: tf.Tensor, *values: Any) -> Loop:
+        state, saved = values[:width], values[width:]
+        results = compiled.forward(table, recurrent, *segments.ids_of(segment), *state, pooling=carried)
+        after, of_steps = segments.with_known_shape(*results[:width]), results[width:]
+        return segment + 1, *after, *_write(saved, segment - first_kept, (*of_steps, state[0]))
+
+    zero = tf.zeros([segments.rows, units])
+    state, starts, saved = [zero, zero, *pools.start(carried, zero)], [], []
+    if kept is not None:
+        starts = [_array(first_kept, batch_size, units) for _ in range(2)]
+        values = tf.while_loop(lambda segment, *_: segment < first_kept, skim, [0, *state, *starts])
+        state, starts = values[1 : 1 + width], values[1 + width :]
+    if kept != 0:
+        of_steps = (
+            (segments.steps, batch_size, width) for width in (4 * units, units)
+        )  # gates, and c before
+        saved = [_array(segments.count - first_kept, *shape) for shape in (*of_steps, (batch_size, units))]
+        start = [first_kept, *state, *saved]
+        values = tf.while_loop(lambda segment, *_: segment < segments.count, advance, start)
+        state, saved = values[1 : 1 + width], values[1 + width :]
+    return state, starts, saved

@@ -1,4 +1,4 @@
-"""The passes of the LSTM over one segment of time steps, each compiled by XLA; `lstm` runs them.
+"""Segments of time steps, and the passes of the LSTM over one, each compiled by XLA; `lstm` runs them.
 
 h and c are the states, float32 [batch, units]. A segment has a fixed number of steps and the token ids
 [steps, batch]; padding, whose id is the last row of the table, precedes each text.
@@ -13,6 +13,48 @@ from trainer import function_names, in_place
 from trainer.model import pooling as pools
 
 Loop = tuple[Any, ...]  # the variables of a `tf.while_loop`: tensors and arrays of tensors
+
+
+# Rows are time steps times reviews. A segment of more rows does not fit the caches; one of fewer is called
+# too often.
+_SEGMENT_ROWS = 4096
+_MOST_SEGMENT_STEPS = 64
+
+
+def segment_steps(batch_size: int | None) -> int:
+    """The time steps of a segment; `batch_size` is None if only the running graph knows it."""
+    return min(_MOST_SEGMENT_STEPS, max(4, _SEGMENT_ROWS // (batch_size or _MOST_SEGMENT_STEPS)))
+
+
+class Segments:
+    """A batch cut into segments of equal length; in the first, padding comes before its first step.
+
+    Args:
+      token_ids: int32 [time, batch].
+
+    Attributes:
+      batch_size: None if only the running graph knows it.
+      rows: the batch size, a tensor if it is not known.
+      steps: the time steps of a segment.
+      count: the number of segments, a scalar tensor.
+    """
+
+    def __init__(self, token_ids: tf.Tensor) -> None:
+        self.batch_size = token_ids.shape[1]
+        self.rows = self.batch_size or tf.shape(token_ids)[1]
+        self.steps = segment_steps(self.batch_size)
+        self._missing = -tf.shape(token_ids)[0] % self.steps
+        self._token_ids = tf.pad(token_ids, [[self._missing, 0], [0, 0]])
+        self.count = tf.shape(self._token_ids)[0] // self.steps
+
+    def ids_of(self, segment: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The token ids of a segment, [steps, batch], and its first step that the batch has."""
+        ids = tf.slice(self._token_ids, [segment * self.steps, 0], [self.steps, -1])
+        return tf.ensure_shape(ids, [self.steps, self.batch_size]), tf.where(segment > 0, 0, self._missing)
+
+    def with_known_shape(self, *states: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The states with the batch size, if it is known; a segment compiled for any batch size loses it."""
+        return tuple(tf.ensure_shape(state, [self.batch_size, None]) for state in states)
 
 
 def _steps(array: tf.Tensor) -> tf.TensorArray:
