@@ -128,7 +128,7 @@ def train_step(
     """The trainer's whole step, on a batch of that shape."""
     own = {"batch_size": batch_size, "lstm_units": units, "pooling": pooling, "shards": shards}
     config, replicas = Config(**TUTORIAL | own), Replicas()
-    state = build.make_state(config, vocab_size, NEGATIVE_POSITIVE, TEXTS, replicas)
+    state = build.make_state(config, vocab_size, NEGATIVE_POSITIVE, TEXTS, replicas, longest=time_steps)
     step = steps.make_train_step(state, replicas, batch_size=batch_size)
     batch = Example(batch_size, time_steps, vocab_size, units).batch()
     return lambda: step((batch,), 0.0).numpy()
