@@ -23,9 +23,9 @@ def backward(given, gradient, *, constant, left):
     """From gradients of h and c: those before; c; those of the table and of the gates; h; what is left."""
     table, recurrent, token_ids, first, h, _ = given
     _, c_after, *_, gates, cs = compiled.forward(*given)
-    sums = [
-        in_place.assign(in_place.variable(), zeros) for zeros in (tf.zeros_like(table), tf.zeros_like(gates))
-    ]
+    # The gradients of the gates overwrite whatever is in memory.
+    before = tf.zeros_like(table), tf.fill(gates.shape, np.nan)
+    sums = [in_place.assign(in_place.variable(), values) for values in before]
     states = h, c_after, gradient, gradient
     results = compiled.backward(recurrent, token_ids, first, gates, cs, *states, *sums, constant, left)
     dh, dc, c, hs, *left = results
@@ -52,6 +52,13 @@ def test_without_a_gradient_from_above_there_is_none_below():
     given = arguments(0)
     dh, dc, _, d_table, d_gates, _ = backward(given, given[-1], constant={}, left=())
     assert not any(np.any(gradient) for gradient in (dh, dc, d_table, d_gates))
+
+
+def test_before_the_first_step_h_and_the_gradients_of_the_gates_are_zero():
+    given = arguments(2)
+    *_, d_gates, hs = backward(given, tf.ones_like(given[-1]), constant={}, left=())
+    assert not np.any(d_gates[:2]) and not np.any(hs[:2])
+    assert np.any(d_gates[2]) and np.any(hs[3])
 
 
 def test_the_backward_pass_returns_to_the_state_before_the_segment():

@@ -104,7 +104,7 @@ def bidirectional_lstm(
         finished = pools.finish(pooled, pooling, lengths)
         return tf.concat(finished, axis=1) if len(finished) > 1 else finished[0]
 
-    # Two for each direction: see `_zero_sums`.
+    # Two for each direction: see `_assign_sums`.
     variables = [[in_place.variable() for _ in range(4)] for _ in range(shards)]
     if shards == 1:
         return read(token_ids, lengths, *variables[0])
@@ -174,13 +174,12 @@ def _write(
     return [a.write(at, value) for a, value in zip(arrays, values, strict=True)]
 
 
-def _zero_sums(
+def _assign_sums(
     variables: Sequence[tf.Tensor], table: tf.Tensor, steps: int, batch_size: tf.Tensor
 ) -> list[tf.Tensor]:
-    # For the gradients of the table and those of a segment's gates. Steps before the first token keep the
-    # latter from another segment: h is zero there, and so is the product of both.
-    zeros = tf.zeros_like(table), tf.zeros([steps, batch_size, table.shape[1]])
-    return list(map(in_place.assign, variables, zeros))
+    # For the gradients of the table, zero, and those of the gates of a segment, each of which overwrites all.
+    of_gates = tf.raw_ops.Empty(shape=[steps, batch_size, table.shape[1]], dtype=tf.float32)
+    return list(map(in_place.assign, variables, (tf.zeros_like(table), of_gates)))
 
 
 def _run_segments(
@@ -229,7 +228,7 @@ def _run_segments(
                 again = compiled.forward(table, recurrent, *segments.ids_of(segment), *start)
                 return retreat(segment, (*again[2:], start[0]), *values)
 
-            sums = _zero_sums(variables, table, segments.steps, tf.shape(h)[0])
+            sums = _assign_sums(variables, table, segments.steps, tf.shape(h)[0])
             values = [segments.count - 1, dh, tf.zeros_like(dh), c, tf.zeros_like(recurrent), *left]
             if kept != 0:
                 values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)

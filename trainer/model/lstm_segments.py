@@ -63,6 +63,13 @@ def _steps(array: tf.Tensor) -> tf.TensorArray:
     return tf.TensorArray(array.dtype, array.shape[0]).unstack(array)
 
 
+def _with_zeros_before(first: tf.Tensor, array: tf.TensorArray) -> tf.TensorArray:
+    def clear(t: tf.Tensor, array: tf.TensorArray) -> Loop:
+        return t + 1, array.write(t, tf.zeros_like(array.read(t)))
+
+    return tf.while_loop(lambda t, _: t < first, clear, [0, array])[1]
+
+
 def _step(pre_activations: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, ...]:
     # The tanh of the four gates, and c and its tanh after the step.
     gates = tf.split(tf.tanh(pre_activations), 4, axis=1)
@@ -156,7 +163,8 @@ def backward(
 
     gates and cs are what `forward` returned for each step; h_before is h before the segment, c_after c after
     it; constant and left are what `pooling.add_gradient` hands out. The gradients of the table are added to
-    one variable (`in_place`); those of the gates, [steps, batch, 4 * units], replace the value of the other.
+    one variable (`in_place`); those of the gates, [steps, batch, 4 * units], replace the value of the other,
+    and are zero before the first step, since h is zero there, but zero times infinity is not.
 
     Returns:
       dh, dc and c before the segment; h before the first step and after each, [steps + 1, batch, units];
@@ -197,5 +205,5 @@ def backward(
     start = [steps - 1, dh, dc, c_after, in_place.read(d_table_variable), *arrays, *left]
     _, dh, dc, c, d_table, d_gates_of_steps, hs, *left = tf.while_loop(lambda t, *_: t >= first, step, start)
     in_place.assign(d_table_variable, d_table)
-    in_place.assign(d_gates_variable, d_gates_of_steps.stack())
+    in_place.assign(d_gates_variable, _with_zeros_before(first, d_gates_of_steps).stack())
     return dh, dc, c, hs.write(first, h_before).stack(), *left
