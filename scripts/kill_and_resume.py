@@ -262,6 +262,8 @@ def main() -> int:
     flags += [f"--logical_devices={given.replicas}"] if given.strategy == "mirrored" else []
     print(f"seed {given.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder, ForkServer() as server:
+        if given.forks:  # Else the first run, which tells how long one takes, would wait for the imports.
+            server.run([sys.executable, "-c", ""])
         seconds, wrong = kill_and_resume(
             kills=given.kills,
             seed=given.seed,

@@ -14,4 +14,4 @@ fi
 ruff format --check .
 ruff check .
 mypy
-exec python -m pytest -n 2 --dist=worksteal "${tier[@]}" "$@"
+exec python -m pytest -n 3 --dist=worksteal "${tier[@]}" "$@"
