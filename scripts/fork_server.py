@@ -37,9 +37,14 @@ _FIRST_MOVED = 100  # no child uses descriptors from here on
 
 
 class ForkServer:
-    """A process to fork from. It starts at the first use, and ends with the block or with this process."""
+    """A process to fork from. It starts at the first use, and ends with the block or with this process.
 
-    def __init__(self) -> None:
+    Args:
+      environment: variables that it has when it imports the libraries, beside those of this process.
+    """
+
+    def __init__(self, **environment: str) -> None:
+        self._environment = environment
         self._process: subprocess.Popen | None = None
         self._connection: socket.socket | None = None
 
@@ -96,6 +101,7 @@ class ForkServer:
             self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             # If a log level is set, the trainer does not silence TensorFlow while it loads.
             quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+            quiet |= self._environment
             command = [sys.executable, __file__, str(theirs.fileno())]
             with theirs:
                 self._process = subprocess.Popen(command, env=quiet, pass_fds=[theirs.fileno()])

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from compare_runs import differences, outcome
 from fakes import command, tiny
+from fork_server import ForkServer
 
 from trainer import compiled_cache
 from trainer.compiled_cache import CompiledCache
@@ -246,16 +247,18 @@ def as_users_have_it(**changed):
     return inherited | changed
 
 
+# The lines of TensorFlow that tell what it loads.
+SHOWN = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "device_executable_persistor=1"}
+SERVER = ForkServer(**SHOWN)
+
+
 def trained(workdir, cache_dir, **changed):
     """Trains a tiny run in a process of its own; returns how many functions it did not need to compile."""
-    # The lines of TensorFlow that tell what it loads; "0" would show warnings of Python too.
-    shown = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "device_executable_persistor=1"}
-    completed = subprocess.run(
+    completed = SERVER.run(
         command(tiny(workdir, str(cache_dir))),
-        env=as_users_have_it(**shown, **changed),
+        env=as_users_have_it(**SHOWN, **changed),
         capture_output=True,
         text=True,
-        check=False,
         timeout=300,
     )
     assert completed.returncode == 0, completed.stderr[-2000:]
@@ -264,8 +267,10 @@ def trained(workdir, cache_dir, **changed):
 
 @pytest.fixture(scope="module")
 def own_cache(tmp_path_factory, cache_dir):
-    """A cache folder with the corpus, of this module alone."""
-    return pathlib.Path(shutil.copytree(cache_dir, tmp_path_factory.mktemp("own") / "cache"))
+    """A cache folder with the corpus, of this module alone; there is a server for its starts."""
+    with SERVER:
+        SERVER.run([sys.executable, "-c", ""])  # it is there before a test looks for processes left behind
+        yield pathlib.Path(shutil.copytree(cache_dir, tmp_path_factory.mktemp("own") / "cache"))
 
 
 @pytest.mark.slow
