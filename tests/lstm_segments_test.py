@@ -20,16 +20,16 @@ def arguments(first, *, batch=BATCH, units=UNITS, steps=STEPS):
 
 
 def backward(given, gradient, *, constant, left):
-    """From gradients of h and c: those before; c; those of the table and of the gates; h; what is left."""
+    """From gradients of h and c: those before; those of the table and of the gates; h; what is left."""
     table, recurrent, token_ids, first, h, _ = given
-    _, c_after, *_, gates, cs = compiled.forward(*given)
+    *_, gates, cs = compiled.forward(*given)
     # The gradients of the gates overwrite whatever is in memory.
     before = tf.zeros_like(table), tf.fill(gates.shape, np.nan)
     sums = [in_place.assign(in_place.variable(), values) for values in before]
-    states = h, c_after, gradient, gradient
-    results = compiled.backward(recurrent, token_ids, first, gates, cs, *states, *sums, constant, left)
-    dh, dc, c, hs, *left = results
-    return dh, dc, c, *map(in_place.read, sums), hs, *left
+    kept = gates, cs, h
+    results = compiled.backward(recurrent, token_ids, first, *kept, gradient, gradient, *sums, constant, left)
+    dh, dc, hs, *left = results
+    return dh, dc, *map(in_place.read, sums), hs, *left
 
 
 def test_a_segment_that_is_skimmed_ends_as_one_that_is_kept():
@@ -50,7 +50,7 @@ def test_steps_before_the_first_are_left_out():
 
 def test_without_a_gradient_from_above_there_is_none_below():
     given = arguments(0)
-    dh, dc, _, d_table, d_gates, _ = backward(given, given[-1], constant={}, left=())
+    dh, dc, d_table, d_gates, _ = backward(given, given[-1], constant={}, left=())
     assert not any(np.any(gradient) for gradient in (dh, dc, d_table, d_gates))
 
 
@@ -61,10 +61,10 @@ def test_before_the_first_step_h_and_the_gradients_of_the_gates_are_zero():
     assert np.any(d_gates[2]) and np.any(hs[3])
 
 
-def test_the_backward_pass_returns_to_the_state_before_the_segment():
+def test_the_backward_pass_computes_the_states_again():
     given = arguments(0)
-    _, _, c, *_, hs = backward(given, given[-1], constant={}, left=())
-    assert not np.any(c) and not np.any(hs[0])
+    *_, hs = backward(given, given[-1], constant={}, left=())
+    assert not np.any(hs[0])
     np.testing.assert_array_equal(hs[-1], compiled.forward(*given)[0])
 
 

@@ -201,7 +201,7 @@ def _run_segments(
         # An eager tape would record the loops inside the compiled segments, which it cannot differentiate.
         table, recurrent = tf.stop_gradient(table), tf.stop_gradient(recurrent)
         state, starts, saved = _run_forward(segments, table, recurrent, kept, first_kept, carried)
-        h, c, *pooled = state
+        h, _, *pooled = state
         results = {"last": h, **dict(zip(carried, pooled, strict=True))}
 
         def gradients(*d_results: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -210,15 +210,15 @@ def _run_segments(
             constant, left = pools.to_hand_out(d_by_name, results)
 
             def retreat(segment: tf.Tensor, kept: Sequence[tf.Tensor], *values: tf.Tensor) -> Loop:
-                dh, dc, c, d_recurrent, *left = values
-                dh, dc, c, hs, *left = compiled.backward(
-                    recurrent, *segments.ids_of(segment), *kept, c, dh, dc, *sums, constant, tuple(left)
+                dh, dc, d_recurrent, *left = values
+                dh, dc, hs, *left = compiled.backward(
+                    recurrent, *segments.ids_of(segment), *kept, dh, dc, *sums, constant, tuple(left)
                 )
                 d_gates = tf.reshape(in_place.read(sums[1], after=hs), [-1, 4 * units])
                 d_recurrent += tf.matmul(tf.reshape(hs[:-1], [-1, units]), d_gates, transpose_a=True)
                 with tf.control_dependencies([d_recurrent]):  # the next segment replaces d_gates
-                    dh, dc, c, *left = segments.with_known_shape(dh, dc, c, *left)
-                return segment - 1, dh, dc, c, d_recurrent, *left
+                    dh, dc, *left = segments.with_known_shape(dh, dc, *left)
+                return segment - 1, dh, dc, d_recurrent, *left
 
             def retreat_kept(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
                 return retreat(segment, [a.read(segment - first_kept) for a in saved], *values)
@@ -229,12 +229,12 @@ def _run_segments(
                 return retreat(segment, (*again[2:], start[0]), *values)
 
             sums = _assign_sums(variables, table, segments.steps, tf.shape(h)[0])
-            values = [segments.count - 1, dh, tf.zeros_like(dh), c, tf.zeros_like(recurrent), *left]
+            values = [segments.count - 1, dh, tf.zeros_like(dh), tf.zeros_like(recurrent), *left]
             if kept != 0:
                 values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
             if kept is not None:
                 values = tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)
-            d_recurrent = values[4]
+            d_recurrent = values[3]
             return tf.ensure_shape(in_place.read(sums[0], after=d_recurrent), table.shape), d_recurrent
 
         return tuple(results[name] for name in pooling), gradients
@@ -274,10 +274,9 @@ def _run_forward(
         values = tf.while_loop(lambda segment, *_: segment < first_kept, skim, [0, *state, *starts])
         state, starts = values[1 : 1 + width], values[1 + width :]
     if kept != 0:
-        of_steps = (
-            (segments.steps, batch_size, width) for width in (4 * units, units)
-        )  # gates, and c before
-        saved = [_array(segments.count - first_kept, *shape) for shape in (*of_steps, (batch_size, units))]
+        # The gates; c before and after each step; h before the segment.
+        shapes = (segments.steps, batch_size, 4 * units), (segments.steps + 1, batch_size, units)
+        saved = [_array(segments.count - first_kept, *shape) for shape in (*shapes, (batch_size, units))]
         start = [first_kept, *state, *saved]
         values = tf.while_loop(lambda segment, *_: segment < segments.count, advance, start)
         state, saved = values[1 : 1 + width], values[1 + width :]

@@ -117,7 +117,11 @@ def forward(
     *state: tf.Tensor,
     pooling: tuple[str, ...] = (),
 ) -> Loop:
-    """As `skim`; also returns, for each step, what `backward` needs: the tanh of its gates, c before it."""
+    """As `skim`; also returns what `backward` needs.
+
+    That is, for each step, the tanh of its gates, [steps, batch, 4 * units]; and c before the first step and
+    after each, [steps + 1, batch, units].
+    """
     function_names.number_from(40_000)
     steps = token_ids.shape[0]
     # The gates replace what was looked up for them. An array of their own XLA would first set to zero.
@@ -136,9 +140,17 @@ def forward(
         new_h = 0.5 * (of_step[3] + 1.0) * tanh_c
         is_token = token_ids.read(t) < tf.shape(table)[0] - 1
         pooled_after = pools.after_step(pooling, pooled, new_h, is_token)
-        return t + 1, gates.write(t, tf.concat(of_step, axis=1)), cs.write(t, c), new_h, new_c, *pooled_after
+        return (
+            t + 1,
+            gates.write(t, tf.concat(of_step, axis=1)),
+            cs.write(t + 1, new_c),
+            new_h,
+            new_c,
+            *pooled_after,
+        )
 
-    start = [first, gates, tf.TensorArray(tf.float32, steps), *state]
+    cs = tf.TensorArray(tf.float32, steps + 1).write(first, state[1])
+    start = [first, gates, cs, *state]
     _, gates, cs, *state = tf.while_loop(lambda t, *_: t < steps, step, start)
     return *state, gates.stack(), cs.stack()
 
@@ -151,7 +163,6 @@ def backward(
     gates: tf.Tensor,
     cs: tf.Tensor,
     h_before: tf.Tensor,
-    c_after: tf.Tensor,
     dh: tf.Tensor,
     dc: tf.Tensor,
     d_table_variable: tf.Tensor,
@@ -161,13 +172,13 @@ def backward(
 ) -> Loop:
     """One segment, from the gradients of h and c after it to those before it.
 
-    gates and cs are what `forward` returned for each step; h_before is h before the segment, c_after c after
-    it; constant and left are what `pooling.add_gradient` hands out. The gradients of the table are added to
-    one variable (`in_place`); those of the gates, [steps, batch, 4 * units], replace the value of the other,
-    and are zero before the first step, since h is zero there, but zero times infinity is not.
+    gates and cs are what `forward` returned; h_before is h before the segment; constant and left are what
+    `pooling.add_gradient` hands out. The gradients of the table are added to one variable (`in_place`); those
+    of the gates, [steps, batch, 4 * units], replace the value of the other, and are zero before the first
+    step, since h is zero there, but zero times infinity is not.
 
     Returns:
-      dh, dc and c before the segment; h before the first step and after each, [steps + 1, batch, units];
+      dh and dc before the segment; h before the first step and after each, [steps + 1, batch, units];
       left.
     """
     function_names.number_from(60_000)
@@ -181,13 +192,12 @@ def backward(
         t: tf.Tensor,
         dh: tf.Tensor,
         dc: tf.Tensor,
-        c_after: tf.Tensor,
         d_table: tf.Tensor,
         d_gates_of_steps: tf.TensorArray,
         hs: tf.TensorArray,
         *left: tf.Tensor,
     ) -> Loop:
-        all_gates, c, tanh_c = gates.read(t), cs.read(t), tf.tanh(c_after)
+        all_gates, c, tanh_c = gates.read(t), cs.read(t), tf.tanh(cs.read(t + 1))
         i, f, g, o = tf.split(all_gates, 4, axis=1)
         h = 0.5 * (o + 1.0) * tanh_c
         dh, left = pools.add_gradient(constant, left, dh, h)
@@ -199,11 +209,11 @@ def backward(
         d_table = tf.tensor_scatter_nd_add(d_table, tf.expand_dims(ids.read(t), 1), d_gates)
         dh, dc = d_gates @ transposed, dc * (0.5 * (f + 1.0))
         d_gates_of_steps, hs = d_gates_of_steps.write(t, d_gates), hs.write(t + 1, h)
-        return t - 1, dh, dc, c, d_table, d_gates_of_steps, hs, *left
+        return t - 1, dh, dc, d_table, d_gates_of_steps, hs, *left
 
     arrays = d_gates_of_steps, tf.TensorArray(tf.float32, steps + 1)
-    start = [steps - 1, dh, dc, c_after, in_place.read(d_table_variable), *arrays, *left]
-    _, dh, dc, c, d_table, d_gates_of_steps, hs, *left = tf.while_loop(lambda t, *_: t >= first, step, start)
+    start = [steps - 1, dh, dc, in_place.read(d_table_variable), *arrays, *left]
+    _, dh, dc, d_table, d_gates_of_steps, hs, *left = tf.while_loop(lambda t, *_: t >= first, step, start)
     in_place.assign(d_table_variable, d_table)
     in_place.assign(d_gates_variable, _with_zeros_before(first, d_gates_of_steps).stack())
-    return dh, dc, c, hs.write(first, h_before).stack(), *left
+    return dh, dc, hs.write(first, h_before).stack(), *left
