@@ -9,8 +9,9 @@ This module copies them: verified ones into memory before the first step, new on
       <random>.tmp/   likewise
 
 The key is that of the conditions of exactness, because what XLA makes of the same input depends on version,
-CPU, threads and environment. Entries hold machine code, so those that another user could have written are
-not read. Without a usable folder everything is compiled, as before.
+CPU, threads and environment; and of the code that is compiled, because TensorFlow looks a function up by its
+name and arguments, and fails a step if another one was kept under these. Entries hold machine code, so those
+that another user could have written are not read. Without a usable folder everything is compiled, as before.
 """
 
 import contextlib
@@ -32,6 +33,8 @@ from trainer.tensorflow_setup import COMPILED
 MOST_BYTES = 2**25  # of all entries; the oldest are removed. Those of one run have half a megabyte.
 
 _FOLDER = "compiled"
+_PACKAGE = pathlib.Path(__file__).parent
+_CODE = ("function_names.py", "in_place.py", "model/lstm_segments.py", "model/pooling.py", "run/adam.py")
 _ENTRY = re.compile(r"\w+\.pb")
 _HASH_BYTES = 32
 _FAILURES = (OSError, TrainerError, tf.errors.OpError)
@@ -52,12 +55,13 @@ class CompiledCache:
         if COMPILED not in os.environ.get("TF_XLA_FLAGS", ""):
             return
         threads = config.intra_op_threads
-        facts = {
-            **conditions.conditions(numerics={}, intra_op_threads=threads),
-            **{"threads": threads, "cores": machine.usable_cores(), "user": os.geteuid()},
-        }
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
         with contextlib.suppress(*_FAILURES):
+            facts = {
+                **conditions.conditions(numerics={}, intra_op_threads=threads),
+                **{"threads": threads, "cores": machine.usable_cores(), "user": os.geteuid()},
+                "code": [hashlib.sha256((_PACKAGE / name).read_bytes()).hexdigest() for name in _CODE],
+            }
+            key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
             self._folder = pathlib.Path(cache_entry.folder_of(config.cache_dir), _FOLDER, key)
             self._load(self._folder)
 
