@@ -22,8 +22,12 @@ def stepping(optimizer):
 
 @pytest.fixture
 def both():
-    """A pair of optimizers, ours and Keras', each with a weight of its own, and their steps."""
-    start = np.random.default_rng(0).normal(0, 0.05, (ROWS, COLUMNS)).astype(np.float32)
+    """A pair of optimizers, ours and Keras', each with a large weight of its own, and their steps."""
+    return a_pair(ROWS)
+
+
+def a_pair(rows):
+    start = np.random.default_rng(0).normal(0, 0.05, (rows, COLUMNS)).astype(np.float32)
     made = []
     for kind in (adam.Adam, keras.optimizers.Adam):
         optimizer = kind(1e-3)
@@ -50,6 +54,15 @@ def test_a_large_weight_is_updated_as_by_keras_bit_for_bit(both):
             step(tf.constant(gradient, tf.float32))
     assert compiled.experimental_get_tracing_count() > before
     assert_equal(both)
+
+
+def test_a_small_weight_is_updated_as_by_keras_bit_for_bit():
+    pair, random = a_pair(rows=3), np.random.default_rng(1)
+    for _ in range(60):
+        gradient = tf.constant(random.normal(0, 10.0 ** random.integers(-12, 3), (3, COLUMNS)), tf.float32)
+        for _, step in pair:
+            step(gradient)
+    assert_equal(pair)
 
 
 def test_slots_that_decay_to_nothing_are_as_those_of_keras(both):

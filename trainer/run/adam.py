@@ -35,7 +35,7 @@ class Adam(keras.optimizers.Adam):
         super()._backend_update_step(grads, trainable_variables, alpha)
 
     def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: tf.Tensor) -> None:
-        """Updates a weight and its two slots; large ones in one pass, where Keras needs one for each step.
+        """Updates a weight and its two slots; large ones in a single pass over the memory.
 
         Args:
           gradient: float32, of the weight's shape.
