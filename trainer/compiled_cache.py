@@ -9,9 +9,9 @@ This module copies them: verified ones into memory before the first step, new on
       <random>.tmp/   likewise
 
 The key is that of the conditions of exactness, because what XLA makes of the same input depends on version,
-CPU, threads and environment; and of the code that is compiled, because TensorFlow looks a function up by its
-name and arguments, and fails a step if another one was kept under these. Entries hold machine code, so those
-that another user could have written are not read. Without a usable folder everything is compiled, as before.
+CPU, threads and environment; TensorFlow's name for an entry is a hash of that input. Entries hold machine
+code, so those that another user could have written are not read. Without a usable folder everything is
+compiled, as before.
 """
 
 import contextlib
@@ -33,8 +33,6 @@ from trainer.tensorflow_setup import COMPILED
 MOST_BYTES = 2**25  # of all entries; the oldest are removed. Those of one run have half a megabyte.
 
 _FOLDER = "compiled"
-_PACKAGE = pathlib.Path(__file__).parent
-_CODE = ("function_names.py", "in_place.py", "model/lstm_segments.py", "model/pooling.py", "run/adam.py")
 _ENTRY = re.compile(r"\w+\.pb")
 _HASH_BYTES = 32
 _FAILURES = (OSError, TrainerError, tf.errors.OpError)
@@ -59,7 +57,6 @@ class CompiledCache:
             facts = {
                 **conditions.conditions(numerics={}, intra_op_threads=threads),
                 **{"threads": threads, "cores": machine.usable_cores(), "user": os.geteuid()},
-                "code": [hashlib.sha256((_PACKAGE / name).read_bytes()).hexdigest() for name in _CODE],
             }
             key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
             self._folder = pathlib.Path(cache_entry.folder_of(config.cache_dir), _FOLDER, key)
@@ -67,11 +64,14 @@ class CompiledCache:
 
     def _load(self, folder: pathlib.Path) -> None:
         tf.io.gfile.makedirs(COMPILED)
+        present = set(tf.io.gfile.listdir(COMPILED))
         for path in folder.iterdir():
             content = _verified(path) if _ENTRY.fullmatch(path.name) else None
             if content is not None:
-                with tf.io.gfile.GFile(f"{COMPILED}/{path.name}", "wb") as file:
-                    file.write(content)
+                # In memory, "wb" appends to a file that is there, and an entry twice fails the step.
+                if path.name not in present:
+                    with tf.io.gfile.GFile(f"{COMPILED}/{path.name}", "wb") as file:
+                        file.write(content)
                 self._in_both.add(path.name)
                 with contextlib.suppress(OSError):
                     os.utime(path)  # so that it is not among the oldest
