@@ -22,12 +22,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from trainer import in_place
 from trainer.model import lstm_segments as compiled
 from trainer.model import pooling as pools
+from trainer.model import products, token_inputs
 from trainer.model.lstm_segments import Loop
 
 # A condition of exactness (`run/conditions.py`): must change whenever a change here can change a bit of a
@@ -36,9 +36,6 @@ KERNEL_ID = "segments of compiled time steps 2"
 
 _KEPT_SEGMENTS = 64
 SMALL_VOCABULARY = 2048
-
-# Far enough below zero for the tanh of a gate to be -1 exactly, whatever a recurrent state adds.
-_SHUT = -1e9
 
 
 class LSTMWeights(NamedTuple):
@@ -85,16 +82,18 @@ def bidirectional_lstm(
     directions = forward, backward
     embeddings = tf.convert_to_tensor(embeddings)
     is_small = embeddings.shape[0] <= SMALL_VOCABULARY
-    tables = [_projected(embeddings, weights) for weights in directions] if is_small else None
+    weights = [way.kernel for way in directions], [way.bias for way in directions]
+    tables = token_inputs.tables(embeddings, *weights) if is_small else None
 
     def read(token_ids: tf.Tensor, lengths: tf.Tensor, *variables: tf.Tensor) -> tf.Tensor:
         mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
         token_ids, tables_here = tf.where(mask, token_ids, 0), tables
         if tables_here is None:
-            token_ids, distinct = _renumbered(token_ids, embeddings.shape[0])
-            used = tf.gather(embeddings, distinct)
-            tables_here = [_projected(used, weights) for weights in directions]
-        padded = tf.where(mask, token_ids, tf.shape(tables_here[0])[0] - 1)
+            token_ids, distinct = token_inputs.renumbered(token_ids, embeddings.shape[0])
+            tables_here = token_inputs.tables(
+                tf.gather(embeddings, distinct), *weights, embeddings_first=True
+            )
+        padded = tf.where(mask, token_ids, tf.shape(tables_here[0])[0])
         forwards = tf.reverse(tf.reverse_sequence(padded, lengths, 1), [1])
         kept = _kept_segments(token_ids.shape[0], longest) if training else 0
         read_direction = functools.partial(_pooled_states, kept=kept, pooling=tuple(pooling))
@@ -122,28 +121,6 @@ def _cut(rows: tf.Tensor, shards: int) -> list[tf.Tensor]:
     return tf.split(tf.pad(rows, paddings), shards)
 
 
-def _renumbered(token_ids: tf.Tensor, vocab_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    # Returns the ids as positions in the list of the batch's distinct tokens, and that list. The list is
-    # padded to one of a few sizes, since XLA compiles for each size.
-    distinct, positions = tf.unique(tf.reshape(token_ids, [-1]))
-    sizes = tf.constant([2**k for k in range(10, (vocab_size - 1).bit_length() + 1)])
-    size = tf.reduce_min(tf.boolean_mask(sizes, sizes >= tf.size(distinct)))
-    return tf.reshape(positions, tf.shape(token_ids)), tf.pad(distinct, [[0, size - tf.size(distinct)]])
-
-
-def _projected(embeddings: tf.Tensor, weights: LSTMWeights) -> tf.Tensor:
-    # The inputs of the gates for each token, and for padding; [tokens + 1, 4 * units].
-    units = weights.recurrent_kernel.shape[0]
-    shut = np.repeat(np.array([[_SHUT, 0.0, 0.0, 0.0]], np.float32), units, axis=1)
-    # Halving is exact, so that it may come before the product, where there is less to halve.
-    table = embeddings @ (weights.kernel * _halves(units)) + weights.bias * _halves(units)
-    return tf.concat([table, shut], axis=0)
-
-
-def _halves(units: int) -> np.ndarray:
-    return np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), units)
-
-
 def _pooled_states(
     token_ids: tf.Tensor,
     table: tf.Tensor,
@@ -152,8 +129,8 @@ def _pooled_states(
     kept: int | None,
     pooling: tuple[str, ...],
 ) -> tuple[tf.Tensor, ...]:
-    # token_ids: [batch, time], padded on the left with the last row of the table.
-    recurrent = weights.recurrent_kernel * _halves(weights.recurrent_kernel.shape[0])
+    # token_ids: [batch, time], padded on the left with the number of rows of the table.
+    recurrent = weights.recurrent_kernel * token_inputs.halves(weights.recurrent_kernel.shape[0])
     return _run_segments(tf.transpose(token_ids), table, recurrent, kept, pooling, variables)
 
 
@@ -190,7 +167,7 @@ def _run_segments(
     pooling: tuple[str, ...],
     variables: Sequence[tf.Tensor],
 ) -> tuple[tf.Tensor, ...]:
-    # token_ids: [time, batch]; table: [tokens + 1, 4 * units]; recurrent: [units, 4 * units]; kept: segments,
+    # token_ids: [time, batch]; table: [tokens, 4 * units]; recurrent: [units, 4 * units]; kept: segments,
     # None: all. Returns [batch, units] for each pooling: the last state, the maximum, the sum.
     segments, units = compiled.Segments(token_ids), recurrent.shape[0]
     first_kept = tf.constant(0) if kept is None else tf.maximum(segments.count - kept, 0)
@@ -211,11 +188,16 @@ def _run_segments(
 
             def retreat(segment: tf.Tensor, kept: Sequence[tf.Tensor], *values: tf.Tensor) -> Loop:
                 dh, dc, d_recurrent, *left = values
+                ids, first = segments.ids_of(segment)
                 dh, dc, hs, *left = compiled.backward(
-                    recurrent, *segments.ids_of(segment), *kept, dh, dc, *sums, constant, tuple(left)
+                    recurrent, ids, first, *kept, dh, dc, *sums, constant, tuple(left)
                 )
-                d_gates = tf.reshape(in_place.read(sums[1], after=hs), [-1, 4 * units])
-                d_recurrent += tf.matmul(tf.reshape(hs[:-1], [-1, units]), d_gates, transpose_a=True)
+                left_out = products.first_rows_to_leave_out(
+                    first * segments.rows, segments.steps * segments.rows
+                )
+                d_gates = tf.reshape(in_place.read(sums[1], after=hs), [-1, 4 * units])[left_out:]
+                rows = tf.reshape(hs[:-1], [-1, units])[left_out:]
+                d_recurrent += tf.matmul(rows, d_gates, transpose_a=True)
                 with tf.control_dependencies([d_recurrent]):  # the next segment replaces d_gates
                     dh, dc, *left = segments.with_known_shape(dh, dc, *left)
                 return segment - 1, dh, dc, d_recurrent, *left

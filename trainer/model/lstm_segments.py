@@ -1,12 +1,13 @@
 """Segments of time steps, and the passes of the LSTM over one, each compiled by XLA; `lstm` runs them.
 
 h and c are the states, float32 [batch, units]. A segment has a fixed number of steps and the token ids
-[steps, batch]; padding, whose id is the last row of the table, precedes each text.
+[steps, batch]; padding, whose id is the number of rows of the table, precedes each text.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trainer import function_names, in_place
@@ -19,6 +20,9 @@ Loop = tuple[Any, ...]  # the variables of a `tf.while_loop`: tensors and arrays
 # too often.
 _SEGMENT_ROWS = 4096
 _MOST_SEGMENT_STEPS = 64
+
+# Far enough below zero for the tanh of a gate to be -1 exactly, whatever a recurrent state adds.
+_SHUT = -1e9
 
 
 def segment_steps(batch_size: int | None) -> int:
@@ -70,6 +74,13 @@ def _with_zeros_before(first: tf.Tensor, array: tf.TensorArray) -> tf.TensorArra
     return tf.while_loop(lambda t, _: t < first, clear, [0, array])[1]
 
 
+def _inputs(table: tf.Tensor, token_ids: tf.Tensor) -> tf.Tensor:
+    # The inputs of the gates, [..., 4 * units]. For padding, which shuts the input gate, XLA reads any row.
+    shut = np.repeat(np.array([_SHUT, 0.0, 0.0, 0.0], np.float32), table.shape[1] // 4)
+    is_token = tf.expand_dims(token_ids < tf.shape(table)[0], -1)
+    return tf.where(is_token, tf.gather(table, token_ids), shut)
+
+
 def _step(pre_activations: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, ...]:
     # The tanh of the four gates, and c and its tanh after the step.
     gates = tf.split(tf.tanh(pre_activations), 4, axis=1)
@@ -93,9 +104,9 @@ def skim(
 
     def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *pooled: tf.Tensor) -> Loop:
         ids = token_ids.read(t)
-        *_, o, c, tanh_c = _step(tf.gather(table, ids) + h @ recurrent, c)
+        *_, o, c, tanh_c = _step(_inputs(table, ids) + h @ recurrent, c)
         h = 0.5 * (o + 1.0) * tanh_c
-        return t + 1, h, c, *pools.after_step(pooling, pooled, h, ids < tf.shape(table)[0] - 1)
+        return t + 1, h, c, *pools.after_step(pooling, pooled, h, ids < tf.shape(table)[0])
 
     return tf.while_loop(lambda t, *_: t < token_ids.size(), step, [first, *state])[1:]
 
@@ -125,7 +136,7 @@ def forward(
     function_names.number_from(40_000)
     steps = token_ids.shape[0]
     # The gates replace what was looked up for them. An array of their own XLA would first set to zero.
-    gates = _steps(tf.gather(table, token_ids))
+    gates = _steps(_inputs(table, token_ids))
     token_ids = _steps(token_ids)
 
     def step(
@@ -138,7 +149,7 @@ def forward(
     ) -> Loop:
         *of_step, new_c, tanh_c = _step(gates.read(t) + h @ recurrent, c)
         new_h = 0.5 * (of_step[3] + 1.0) * tanh_c
-        is_token = token_ids.read(t) < tf.shape(table)[0] - 1
+        is_token = token_ids.read(t) < tf.shape(table)[0]
         pooled_after = pools.after_step(pooling, pooled, new_h, is_token)
         return (
             t + 1,
