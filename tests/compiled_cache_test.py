@@ -311,7 +311,7 @@ def test_a_resume_needs_not_compile_what_the_first_start_compiled(
 def test_two_processes_may_fill_the_cache_at_once(tmp_path, own_cache, reference_outcome):
     shutil.rmtree(own_cache / "compiled", ignore_errors=True)
     starts = [
-        subprocess.Popen(
+        SERVER.popen(
             command(tiny(tmp_path / name, str(own_cache))), env=as_users_have_it(), stderr=subprocess.DEVNULL
         )
         for name in "ab"

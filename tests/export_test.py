@@ -230,6 +230,8 @@ def test_predict_saved_model_and_keras_agree_on_a_thousand_real_reviews(tmp_path
         "dataset": "imdb_reviews",
         "learning_rate": 0.01,
         "epochs": 3,
+        "embedding_dim": 16,
+        "lstm_units": 16,
         **splits,
     }
     train.run(given, stop_requests=NoStopRequests())
