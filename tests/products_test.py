@@ -79,6 +79,18 @@ def test_a_small_vocabulary_has_one_size():
     assert products.padded_sizes(3) == [1024]
 
 
-def test_other_processors_than_x86_are_not_known(monkeypatch):
-    monkeypatch.setattr(products.platform, "machine", lambda: "arm64")
-    assert not products.are_in_blocks()
+@pytest.mark.parametrize(
+    ("threads", "machine", "onednn", "known"),
+    [
+        (1, "x86_64", True, True),
+        (2, "x86_64", True, False),
+        (0, "x86_64", True, False),
+        (1, "arm64", True, False),
+        (1, "x86_64", False, False),
+    ],
+)
+def test_the_blocks_are_those_of_onednn_on_x86_with_one_thread(monkeypatch, threads, machine, onednn, known):
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads)
+    monkeypatch.setattr(products.platform, "machine", lambda: machine)
+    monkeypatch.setattr(products._pywrap_util_port, "IsMklEnabled", lambda: onednn)
+    assert products.are_in_blocks() == known

@@ -2,8 +2,9 @@
 
 The gradient of a matrix of weights sums products over the rows of a batch. oneDNN, with which TensorFlow
 multiplies matrices on most x86-64 processors, computes such a sum in blocks of rows, and adds these up. A
-block of zeros changes nothing, but other blocks would round otherwise. The numbers below are whole blocks on
-all processors that oneDNN 3 distinguishes (SSE4.1, AVX, AVX2, AVX-512), with any sizes of the matrices.
+block of zeros changes nothing, but other blocks would round otherwise. With one thread, the numbers below are
+whole blocks on all processors that oneDNN 3 distinguishes (SSE4.1, AVX, AVX2, AVX-512), with any sizes of the
+matrices.
 """
 
 import platform
@@ -18,7 +19,9 @@ _BLOCK = 768
 
 def are_in_blocks() -> bool:
     """Whether products are computed in the known blocks; if not, no row can be left out."""
-    return platform.machine() == "x86_64" and _pywrap_util_port.IsMklEnabled()
+    # Several threads may each take some of the rows.
+    is_one_thread = tf.config.threading.get_intra_op_parallelism_threads() == 1
+    return is_one_thread and platform.machine() == "x86_64" and _pywrap_util_port.IsMklEnabled()
 
 
 def first_rows_to_leave_out(zero: tf.Tensor, rows: int | tf.Tensor) -> tf.Tensor:
