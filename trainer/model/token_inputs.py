@@ -70,4 +70,5 @@ def tables(
 
         return [embeddings @ kernel + bias for kernel, bias in zip(kernels, biases, strict=True)], gradients
 
-    return of_weights(embeddings, *kernels, *biases)
+    # Tensors, since a custom gradient takes a distributed variable for one that the function itself reads.
+    return of_weights(embeddings, *map(tf.convert_to_tensor, (*kernels, *biases)))
