@@ -217,6 +217,7 @@ def backward(
         # branch.
         by_gates = 0.5 * (tf.concat([g, c, i + 1.0, tanh_c], axis=1) * (1.0 - all_gates * all_gates))
         d_gates = tf.concat([dc, dc, dc, dh], axis=1) * by_gates
+        # XLA leaves out padding, of which the table has no row; its gradients are zero besides.
         d_table = tf.tensor_scatter_nd_add(d_table, tf.expand_dims(ids.read(t), 1), d_gates)
         dh, dc = d_gates @ transposed, dc * (0.5 * (f + 1.0))
         d_gates_of_steps, hs = d_gates_of_steps.write(t, d_gates), hs.write(t + 1, h)
