@@ -38,6 +38,16 @@ _KEPT_SEGMENTS = 64
 SMALL_VOCABULARY = 2048
 
 
+class _Variables(NamedTuple):
+    """Of one direction, for the compiled passes to write to; see `lstm_segments`."""
+
+    gates: tf.Tensor
+    cs: tf.Tensor
+    d_table: tf.Tensor
+    d_gates: tf.Tensor
+    hs: tf.Tensor
+
+
 class LSTMWeights(NamedTuple):
     """The weights of one direction, gates in Keras' order (input, forget, cell, output)."""
 
@@ -85,7 +95,7 @@ def bidirectional_lstm(
     weights = [way.kernel for way in directions], [way.bias for way in directions]
     tables = token_inputs.tables(embeddings, *weights) if is_small else None
 
-    def read(token_ids: tf.Tensor, lengths: tf.Tensor, *variables: tf.Tensor) -> tf.Tensor:
+    def read(token_ids: tf.Tensor, lengths: tf.Tensor, *variables: _Variables) -> tf.Tensor:
         mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
         token_ids, tables_here = tf.where(mask, token_ids, 0), tables
         if tables_here is None:
@@ -97,14 +107,16 @@ def bidirectional_lstm(
         forwards = tf.reverse(tf.reverse_sequence(padded, lengths, 1), [1])
         kept = _kept_segments(token_ids.shape[0], longest) if training else 0
         read_direction = functools.partial(_pooled_states, kept=kept, pooling=tuple(pooling))
-        ways = (forwards, tf.reverse(padded, [1])), tables_here, directions, (variables[:2], variables[2:])
+        ways = (forwards, tf.reverse(padded, [1])), tables_here, directions, variables
         states = map(read_direction, *ways)
         pooled = [tf.concat(of_both, axis=1) for of_both in zip(*states, strict=True)]
         finished = pools.finish(pooled, pooling, lengths)
         return tf.concat(finished, axis=1) if len(finished) > 1 else finished[0]
 
-    # Two for each direction: see `_assign_sums`.
-    variables = [[in_place.variable() for _ in range(4)] for _ in range(shards)]
+    variables = [
+        [_Variables(*(in_place.variable() for _ in _Variables._fields)) for _ in directions]
+        for _ in range(shards)
+    ]
     if shards == 1:
         return read(token_ids, lengths, *variables[0])
     # Traced once, and optimized once since it is not inlined, whatever the number of shards.
@@ -125,7 +137,7 @@ def _pooled_states(
     token_ids: tf.Tensor,
     table: tf.Tensor,
     weights: LSTMWeights,
-    variables: Sequence[tf.Tensor],
+    variables: _Variables,
     kept: int | None,
     pooling: tuple[str, ...],
 ) -> tuple[tf.Tensor, ...]:
@@ -151,12 +163,32 @@ def _write(
     return [a.write(at, value) for a, value in zip(arrays, values, strict=True)]
 
 
-def _assign_sums(
-    variables: Sequence[tf.Tensor], table: tf.Tensor, steps: int, batch_size: tf.Tensor
-) -> list[tf.Tensor]:
-    # For the gradients of the table, zero, and those of the gates of a segment, each of which overwrites all.
-    of_gates = tf.raw_ops.Empty(shape=[steps, batch_size, table.shape[1]], dtype=tf.float32)
-    return list(map(in_place.assign, variables, (tf.zeros_like(table), of_gates)))
+def _forward(
+    segments: compiled.Segments,
+    table: tf.Tensor,
+    recurrent: tf.Tensor,
+    variables: Sequence[tf.Tensor],
+    segment: tf.Tensor,
+    state: Sequence[tf.Tensor],
+    *,
+    after: tf.Tensor,
+    carried: tuple[str, ...] = (),
+) -> tuple[Sequence[tf.Tensor], list[tf.Tensor]]:
+    # One segment, once `after` is computed, which must come after the segment before: they share variables.
+    # Returns the state after the segment, and what its gradient needs: gates, cs, and h before it.
+    units = recurrent.shape[0]
+    with tf.control_dependencies([after]):
+        handles = list(map(in_place.assign, variables[:2], segments.new_memory(units)))
+    results = compiled.forward(table, recurrent, *segments.ids_of(segment), *handles, *state, pooling=carried)
+    gates, cs = (in_place.read(handle, after=results[0]) for handle in handles)
+    with tf.control_dependencies([gates, cs]):  # the next segment replaces them
+        return segments.with_known_shape(*results), [gates, cs, state[0]]
+
+
+def _product(segments: compiled.Segments, first: tf.Tensor, h: tf.Tensor, d_gates: tf.Tensor) -> tf.Tensor:
+    # The gradient of the recurrent weights. Before the first step all is zero.
+    left_out = products.first_rows_to_leave_out(first * segments.rows, segments.steps * segments.rows)
+    return tf.matmul(h[left_out:], d_gates[left_out:], transpose_a=True)
 
 
 def _run_segments(
@@ -165,7 +197,7 @@ def _run_segments(
     recurrent: tf.Tensor,
     kept: int | None,
     pooling: tuple[str, ...],
-    variables: Sequence[tf.Tensor],
+    variables: _Variables,
 ) -> tuple[tf.Tensor, ...]:
     # token_ids: [time, batch]; table: [tokens, 4 * units]; recurrent: [units, 4 * units]; kept: segments,
     # None: all. Returns [batch, units] for each pooling: the last state, the maximum, the sum.
@@ -174,14 +206,17 @@ def _run_segments(
     carried = pools.carried(pooling)
 
     @tf.custom_gradient
-    def run(table: tf.Tensor, recurrent: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., Any]]:
+    def run(
+        table: tf.Tensor, recurrent: tf.Tensor, *handles: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, ...], Callable[..., Any]]:
         # An eager tape would record the loops inside the compiled segments, which it cannot differentiate.
         table, recurrent = tf.stop_gradient(table), tf.stop_gradient(recurrent)
-        state, starts, saved = _run_forward(segments, table, recurrent, kept, first_kept, carried)
+        forward = functools.partial(_forward, segments, table, recurrent, handles)
+        state, starts, saved = _run_forward(segments, table, recurrent, kept, first_kept, carried, forward)
         h, _, *pooled = state
         results = {"last": h, **dict(zip(carried, pooled, strict=True))}
 
-        def gradients(*d_results: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def gradients(*d_results: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
             d_by_name = dict(zip(pooling, d_results, strict=True))
             dh = d_by_name.pop("last", tf.zeros_like(h))
             constant, left = pools.to_hand_out(d_by_name, results)
@@ -189,16 +224,13 @@ def _run_segments(
             def retreat(segment: tf.Tensor, kept: Sequence[tf.Tensor], *values: tf.Tensor) -> Loop:
                 dh, dc, d_recurrent, *left = values
                 ids, first = segments.ids_of(segment)
-                dh, dc, hs, *left = compiled.backward(
+                dh, dc, *left = compiled.backward(
                     recurrent, ids, first, *kept, dh, dc, *sums, constant, tuple(left)
                 )
-                left_out = products.first_rows_to_leave_out(
-                    first * segments.rows, segments.steps * segments.rows
-                )
-                d_gates = tf.reshape(in_place.read(sums[1], after=hs), [-1, 4 * units])[left_out:]
-                rows = tf.reshape(hs[:-1], [-1, units])[left_out:]
-                d_recurrent += tf.matmul(rows, d_gates, transpose_a=True)
-                with tf.control_dependencies([d_recurrent]):  # the next segment replaces d_gates
+                d_gates, hs = (in_place.read(handle, after=dh) for handle in sums[1:])
+                h_of_steps, d_gates = tf.reshape(hs[:-1], [-1, units]), tf.reshape(d_gates, [-1, 4 * units])
+                d_recurrent += _product(segments, first, h_of_steps, d_gates)
+                with tf.control_dependencies([d_recurrent]):  # the next segment replaces d_gates and hs
                     dh, dc, *left = segments.with_known_shape(dh, dc, *left)
                 return segment - 1, dh, dc, d_recurrent, *left
 
@@ -207,21 +239,24 @@ def _run_segments(
 
             def retreat_skimmed(segment: tf.Tensor, *values: tf.Tensor) -> Loop:
                 start = [a.read(segment) for a in starts]
-                again = compiled.forward(table, recurrent, *segments.ids_of(segment), *start)
-                return retreat(segment, (*again[2:], start[0]), *values)
+                _, again = forward(segment, start, after=values[0])
+                return retreat(segment, again, *values)
 
-            sums = _assign_sums(variables, table, segments.steps, tf.shape(h)[0])
+            memory = tf.zeros_like(table), *segments.new_memory(units)
+            sums = list(map(in_place.assign, handles[2:], memory))
             values = [segments.count - 1, dh, tf.zeros_like(dh), tf.zeros_like(recurrent), *left]
             if kept != 0:
                 values = tf.while_loop(lambda segment, *_: segment >= first_kept, retreat_kept, values)
             if kept is not None:
                 values = tf.while_loop(lambda segment, *_: segment >= 0, retreat_skimmed, values)
             d_recurrent = values[3]
-            return tf.ensure_shape(in_place.read(sums[0], after=d_recurrent), table.shape), d_recurrent
+            d_table = tf.ensure_shape(in_place.read(sums[0], after=d_recurrent), table.shape)
+            return d_table, d_recurrent, *[None] * len(handles)
 
         return tuple(results[name] for name in pooling), gradients
 
-    return run(table, recurrent)
+    # A custom gradient takes the handle of a variable only as an argument.
+    return run(table, recurrent, *variables)
 
 
 def _run_forward(
@@ -231,6 +266,7 @@ def _run_forward(
     kept: int | None,
     first_kept: tf.Tensor,
     carried: tuple[str, ...],
+    forward: Callable[..., Any],
 ) -> tuple[Sequence[tf.Tensor], Sequence[tf.TensorArray], Sequence[tf.TensorArray]]:
     # The state after the last segment (h, c, and what is carried for the poolings); h and c before each one
     # that is not kept; what the gradient needs of each that is.
@@ -245,9 +281,8 @@ def _run_forward(
 
     def advance(segment: tf.Tensor, *values: Any) -> Loop:
         state, saved = values[:width], values[width:]
-        results = compiled.forward(table, recurrent, *segments.ids_of(segment), *state, pooling=carried)
-        after, of_steps = segments.with_known_shape(*results[:width]), results[width:]
-        return segment + 1, *after, *_write(saved, segment - first_kept, (*of_steps, state[0]))
+        state, of_segment = forward(segment, state, after=state[0], carried=carried)
+        return segment + 1, *state, *_write(saved, segment - first_kept, of_segment)
 
     zero = tf.zeros([segments.rows, units])
     state, starts, saved = [zero, zero, *pools.start(carried, zero)], [], []

@@ -4,7 +4,7 @@ h and c are the states, float32 [batch, units]. A segment has a fixed number of 
 [steps, batch]; padding, whose id is the number of rows of the table, precedes each text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,30 @@ class Segments:
         """The states with the batch size, if it is known; a segment compiled for any batch size loses it."""
         return tuple(tf.ensure_shape(state, [self.batch_size, None]) for state in states)
 
+    def new_memory(self, units: int) -> list[tf.Tensor]:
+        """For the gates and a state of each step of a segment; not set to anything."""
+        return [
+            tf.raw_ops.Empty(shape=shape, dtype=tf.float32) for shape in _shapes(self.steps, self.rows, units)
+        ]
+
+
+def _shapes(steps: int, rows: int | tf.Tensor | None, units: int) -> tuple[list[Any], list[Any]]:
+    # Of the gates of all steps; of a state before the first step and after each.
+    return [steps, rows, 4 * units], [steps + 1, rows, units]
+
 
 def _steps(array: tf.Tensor) -> tf.TensorArray:
     # For XLA, reading a TensorArray at a dynamic step is one dynamic slice. `tf.slice` and `array[step]`
     # first copy the array into one that is twice as large along each axis, so that no slice can end outside.
     return tf.TensorArray(array.dtype, array.shape[0]).unstack(array)
+
+
+def _with_known_steps(
+    values: Iterable[tf.Tensor], token_ids: tf.Tensor, recurrent: tf.Tensor
+) -> Iterable[tf.Tensor]:
+    # The values of the gates and of a state.
+    steps, rows = token_ids.shape
+    return map(tf.ensure_shape, values, _shapes(steps, rows, recurrent.shape[0]))
 
 
 def _with_zeros_before(first: tf.Tensor, array: tf.TensorArray) -> tf.TensorArray:
@@ -125,18 +144,21 @@ def forward(
     recurrent: tf.Tensor,
     token_ids: tf.Tensor,
     first: tf.Tensor,
+    gates_variable: tf.Tensor,
+    cs_variable: tf.Tensor,
     *state: tf.Tensor,
     pooling: tuple[str, ...] = (),
 ) -> Loop:
-    """As `skim`; also returns what `backward` needs.
+    """As `skim`; also replaces the values of two variables (`in_place`) by what `backward` needs.
 
     That is, for each step, the tanh of its gates, [steps, batch, 4 * units]; and c before the first step and
-    after each, [steps + 1, batch, units].
+    after each, [steps + 1, batch, units]. What comes before the first step stays as it is.
     """
     function_names.number_from(40_000)
     steps = token_ids.shape[0]
-    # The gates replace what was looked up for them. An array of their own XLA would first set to zero.
-    gates = _steps(_inputs(table, token_ids))
+    # To be overwritten. Arrays of their own XLA would first set to zero.
+    memory = map(in_place.read, (gates_variable, cs_variable))
+    gates, cs = map(_steps, _with_known_steps(memory, token_ids, recurrent))
     token_ids = _steps(token_ids)
 
     def step(
@@ -147,23 +169,17 @@ def forward(
         c: tf.Tensor,
         *pooled: tf.Tensor,
     ) -> Loop:
-        *of_step, new_c, tanh_c = _step(gates.read(t) + h @ recurrent, c)
-        new_h = 0.5 * (of_step[3] + 1.0) * tanh_c
-        is_token = token_ids.read(t) < tf.shape(table)[0]
-        pooled_after = pools.after_step(pooling, pooled, new_h, is_token)
-        return (
-            t + 1,
-            gates.write(t, tf.concat(of_step, axis=1)),
-            cs.write(t + 1, new_c),
-            new_h,
-            new_c,
-            *pooled_after,
-        )
+        ids = token_ids.read(t)
+        *of_step, c, tanh_c = _step(_inputs(table, ids) + h @ recurrent, c)
+        h = 0.5 * (of_step[3] + 1.0) * tanh_c
+        gates, cs = gates.write(t, tf.concat(of_step, axis=1)), cs.write(t + 1, c)
+        return t + 1, gates, cs, h, c, *pools.after_step(pooling, pooled, h, ids < tf.shape(table)[0])
 
-    cs = tf.TensorArray(tf.float32, steps + 1).write(first, state[1])
-    start = [first, gates, cs, *state]
-    _, gates, cs, *state = tf.while_loop(lambda t, *_: t < steps, step, start)
-    return *state, gates.stack(), cs.stack()
+    start = [first, gates, cs.write(first, state[1]), *state]
+    _, gates, cs, *after = tf.while_loop(lambda t, *_: t < steps, step, start)
+    in_place.assign(gates_variable, gates.stack())
+    in_place.assign(cs_variable, cs.stack())
+    return tuple(after)
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -178,24 +194,26 @@ def backward(
     dc: tf.Tensor,
     d_table_variable: tf.Tensor,
     d_gates_variable: tf.Tensor,
+    hs_variable: tf.Tensor,
     constant: Mapping[str, tf.Tensor],
     left: tuple[tf.Tensor, ...],
 ) -> Loop:
     """One segment, from the gradients of h and c after it to those before it.
 
-    gates and cs are what `forward` returned; h_before is h before the segment; constant and left are what
-    `pooling.add_gradient` hands out. The gradients of the table are added to one variable (`in_place`); those
-    of the gates, [steps, batch, 4 * units], replace the value of the other, and are zero before the first
-    step, since h is zero there, but zero times infinity is not.
+    gates and cs are what `forward` left in its variables; h_before is h before the segment; constant and left
+    are what `pooling.add_gradient` hands out. The gradients of the table are added to one variable
+    (`in_place`). Two get other values: the gradients of the gates, [steps, batch, 4 * units]; and h before
+    the first step and after each, [steps + 1, batch, units]. Both are zero before the first step: h is, but
+    zero times infinity is not.
 
     Returns:
-      dh and dc before the segment; h before the first step and after each, [steps + 1, batch, units];
-      left.
+      dh and dc before the segment; left.
     """
     function_names.number_from(60_000)
-    steps = gates.shape[0]
-    d_gates_of_steps = _steps(tf.ensure_shape(in_place.read(d_gates_variable), gates.shape))
-    gates, cs = _steps(gates), _steps(cs)
+    steps = token_ids.shape[0]
+    memory = map(in_place.read, (d_gates_variable, hs_variable))
+    d_gates_of_steps, hs = map(_steps, _with_known_steps(memory, token_ids, recurrent))
+    gates, cs = map(_steps, _with_known_steps((gates, cs), token_ids, recurrent))
     transposed = tf.transpose(recurrent)
     ids = _steps(token_ids)
 
@@ -223,9 +241,9 @@ def backward(
         d_gates_of_steps, hs = d_gates_of_steps.write(t, d_gates), hs.write(t + 1, h)
         return t - 1, dh, dc, d_table, d_gates_of_steps, hs, *left
 
-    arrays = d_gates_of_steps, tf.TensorArray(tf.float32, steps + 1)
-    start = [steps - 1, dh, dc, in_place.read(d_table_variable), *arrays, *left]
+    start = [steps - 1, dh, dc, in_place.read(d_table_variable), d_gates_of_steps, hs, *left]
     _, dh, dc, d_table, d_gates_of_steps, hs, *left = tf.while_loop(lambda t, *_: t >= first, step, start)
     in_place.assign(d_table_variable, d_table)
     in_place.assign(d_gates_variable, _with_zeros_before(first, d_gates_of_steps).stack())
-    return dh, dc, hs.write(first, h_before).stack(), *left
+    in_place.assign(hs_variable, _with_zeros_before(first, hs).write(first, h_before).stack())
+    return dh, dc, *left
