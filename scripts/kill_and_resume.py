@@ -17,6 +17,7 @@ import pathlib
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -147,19 +148,24 @@ def disturb_and_resume(
       The seconds until the processes ended, and what went wrong: the differences of a run, or one message.
     """
     lifetime, reference = _reference_run(start, folder)
+    lifetimes = [lifetime]  # of the starts that ended undisturbed
     workdir, log = folder / "run", folder / "run.log"
     seconds: Seconds = collections.defaultdict(list)
     is_last = False
     with tqdm(total=times, disable=None) as bar:
         while not is_last:
             is_last = sum(map(len, seconds.values())) == times
-            instant = None if is_last else 1.1 * lifetime * rng.random()
+            # What is resumed has less to do, and a start that ends before its instant tests no kill.
+            expected = statistics.fmean(lifetimes) if workdir.exists() else lifetime
+            instant = None if is_last else 1.1 * expected * rng.random()
             end = _disturb_at(instant, start(workdir, log), disturb, secs_to_end)
             output = log.read_text(errors="replace")
             if end.disturbance:
                 seconds[f"{end.disturbance.kind} {phase(workdir, output)}".strip()].append(end.seconds)
                 end.disturbance.undo()
                 bar.update()
+            else:
+                lifetimes.append(end.seconds)
             if wrong := _faults(end, output) or _compare_if_finished(end, reference, workdir):
                 return seconds, wrong
     return seconds, []
@@ -176,7 +182,8 @@ def _reference_run(
 
 
 class _End(NamedTuple):
-    # How a start ended: its exit codes (None if it had to be killed) and what disturbed it.
+    # How a start ended: its exit codes (None if it had to be killed), what disturbed it, and the seconds to
+    # the end from there, or else from the start.
     codes: list[int] | None
     disturbance: Disturbance | None = None
     seconds: float = 0.0
@@ -189,9 +196,10 @@ def _disturb_at(
     secs_to_end: float,
 ) -> _End:
     # Disturbs processes that still run after `instant` seconds; all have ended when this returns.
+    started_at = time.monotonic()
     try:
         try:
-            return _End(wait(processes, instant))
+            return _End(wait(processes, instant), seconds=time.monotonic() - started_at)
         except subprocess.TimeoutExpired:
             disturbance, disturbed_at = disturb(processes), time.monotonic()
         try:

@@ -11,10 +11,11 @@ import time
 import pytest
 import tensorflow as tf
 from compare_runs import differences, outcome
-from fakes import command, tiny
+from fakes import NoStopRequests, command, tiny
 from fork_server import ForkServer
+from processes import popen
 
-from trainer import compiled_cache
+from trainer import compiled_cache, train
 from trainer.compiled_cache import CompiledCache
 from trainer.config import Config
 from trainer.tensorflow_setup import COMPILED
@@ -228,9 +229,8 @@ for number in range(10_000):
 @pytest.mark.slow
 def test_a_kill_during_a_write_leaves_only_whole_entries(tmp_path):
     for after in (0.05, 0.12, 0.31):
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITE, str(tmp_path)], env=as_users_have_it(), stdout=subprocess.PIPE
-        ) as process:
+        command_ = [sys.executable, "-c", WRITE, str(tmp_path)]
+        with popen(command_, env=as_users_have_it(), stdout=subprocess.PIPE) as process:
             process.stdout.readline()
             time.sleep(after)
             process.send_signal(signal.SIGKILL)
@@ -258,11 +258,11 @@ SHOWN = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "device_executable_persi
 SERVER = ForkServer(**SHOWN)
 
 
-def trained(workdir, cache_dir, **changed):
+def trained(workdir, cache_dir, **settings):
     """Trains a tiny run in a process of its own; returns how many functions it did not need to compile."""
     completed = SERVER.run(
-        command(tiny(workdir, str(cache_dir))),
-        env=as_users_have_it(**SHOWN, **changed),
+        command(tiny(workdir, str(cache_dir), **settings)),
+        env=as_users_have_it(**SHOWN),
         capture_output=True,
         text=True,
         timeout=300,
@@ -272,34 +272,51 @@ def trained(workdir, cache_dir, **changed):
 
 
 @pytest.fixture(scope="module")
-def own_cache(tmp_path_factory, cache_dir):
-    """A cache folder with the corpus, of this module alone; there is a server for its starts."""
+def server():
+    """There is a server for the starts of this module."""
     with SERVER:
         SERVER.run([sys.executable, "-c", ""])  # it is there before a test looks for processes left behind
-        yield pathlib.Path(shutil.copytree(cache_dir, tmp_path_factory.mktemp("own") / "cache"))
+        yield SERVER
+
+
+@pytest.fixture(scope="module")
+def first_start(server, build_once, cache_dir):
+    """A run of one epoch that found an empty cache, that cache, and how many functions it loaded."""
+
+    def make(folder):
+        shutil.copytree(cache_dir, folder / "cache", ignore=shutil.ignore_patterns("compiled"))
+        loaded = trained(folder / "run", folder / "cache", epochs=1)
+        (folder / "loaded").write_text(str(loaded))
+
+    return build_once("first start", make)
+
+
+@pytest.fixture
+def own_cache(first_start, tmp_path):
+    """A copy of the cache that it left, to be written."""
+    return pathlib.Path(shutil.copytree(first_start / "cache", tmp_path / "cache"))
 
 
 @pytest.mark.slow
 def test_a_run_has_the_same_bits_with_an_empty_a_filled_and_a_damaged_cache(
-    tmp_path, own_cache, reference_outcome
+    tmp_path, own_cache, first_start, one_epoch
 ):
-    assert trained(tmp_path / "empty", own_cache) == 0
+    assert (first_start / "loaded").read_text() == "0"
     compiled = entries(own_cache)
     assert len(compiled) >= 3
-    assert trained(tmp_path / "filled", own_cache) == len(compiled)
+    assert trained(tmp_path / "filled", own_cache, epochs=1) == len(compiled)
     flip_a_bit(compiled[0])
     compiled[1].write_bytes(b"")
-    assert trained(tmp_path / "damaged", own_cache) == len(compiled) - 2
+    assert trained(tmp_path / "damaged", own_cache, epochs=1) == len(compiled) - 2
     assert entries(own_cache) == compiled, "a second start has functions of other names"
-    for name in ("empty", "filled", "damaged"):
-        assert differences(reference_outcome, outcome(tmp_path / name)) == []
+    for run in (first_start / "run", tmp_path / "filled", tmp_path / "damaged"):
+        assert differences(outcome(one_epoch), outcome(run)) == []
 
 
 @pytest.mark.slow
 def test_a_resume_needs_not_compile_what_the_first_start_compiled(
     tmp_path, own_cache, halfway, reference_outcome
 ):
-    trained(tmp_path / "first", own_cache)
     compiled = entries(own_cache)
     shutil.copytree(halfway, tmp_path / "resumed")
     assert trained(tmp_path / "resumed", own_cache) >= 2
@@ -307,28 +324,56 @@ def test_a_resume_needs_not_compile_what_the_first_start_compiled(
     assert differences(reference_outcome, outcome(tmp_path / "resumed")) == []
 
 
-@pytest.mark.slow
-def test_two_processes_may_fill_the_cache_at_once(tmp_path, own_cache, reference_outcome):
-    shutil.rmtree(own_cache / "compiled", ignore_errors=True)
-    starts = [
-        SERVER.popen(
-            command(tiny(tmp_path / name, str(own_cache))), env=as_users_have_it(), stderr=subprocess.DEVNULL
-        )
-        for name in "ab"
-    ]
-    assert [start.wait(300) for start in starts] == [0, 0]
-    assert trained(tmp_path / "c", own_cache) == len(entries(own_cache))
-    for name in "abc":
-        assert differences(reference_outcome, outcome(tmp_path / name)) == []
+COMPILE = """
+import sys
+from trainer.tensorflow_setup import importing_tensorflow
+with importing_tensorflow():
+    import tensorflow as tf
+    from trainer.compiled_cache import CompiledCache
+from trainer.config import Config
+cache = CompiledCache(Config(workdir="run", cache_dir=sys.argv[1]))
+print("opened", flush=True)
+sys.stdin.readline()
+for number in range(4):
+    compiled = tf.function(lambda x: tf.tanh(x @ x) + number, jit_compile=True, autograph=False)
+    print(compiled(tf.reshape(tf.range(16.0), [4, 4]) / 16).numpy().tobytes().hex())
+    cache.keep()
+"""
+"""Compiles four small functions, and keeps each; so that two processes do so at once, it waits for a line."""
+
+
+def compile_together(cache_dir, count):
+    """Compiles in some processes at once: how many functions each has loaded, and what it has computed."""
+    program = [sys.executable, "-c", COMPILE, str(cache_dir)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    starts = [SERVER.popen(program, env=as_users_have_it(**SHOWN), **pipes) for _ in range(count)]
+    for start in starts:
+        assert start.stdout.readline() == "opened\n"
+    for start in starts:
+        start.stdin.write("\n")
+        start.stdin.flush()
+    answers = [start.communicate(timeout=300) for start in starts]
+    assert [start.returncode for start in starts] == [0] * count, answers
+    return [(log.count("Loading cached entry"), output.split()) for output, log in answers]
 
 
 @pytest.mark.slow
-def test_a_run_has_the_same_bits_when_nothing_can_be_kept(tmp_path, own_cache, reference_outcome):
-    shutil.rmtree(own_cache / "compiled", ignore_errors=True)
-    (own_cache / "compiled").write_text("in the way")
-    try:
-        assert trained(tmp_path / "run", own_cache) == 0
-        assert (own_cache / "compiled").read_text() == "in the way"
-    finally:
-        (own_cache / "compiled").unlink()
+def test_two_processes_may_fill_the_cache_at_once(tmp_path, server):
+    (a, of_a), (b, of_b) = compile_together(tmp_path, 2)
+    assert a == b == 0 and len(entries(tmp_path)) == 4
+    ((loaded, computed),) = compile_together(tmp_path, 1)
+    assert loaded == 4
+    assert of_a == of_b == computed and len(set(computed)) == 4
+
+
+@pytest.mark.slow
+def test_a_run_has_the_same_bits_when_nothing_can_be_kept(tmp_path, server, cache_dir, reference_outcome):
+    unusable = shutil.copytree(cache_dir, tmp_path / "cache", ignore=shutil.ignore_patterns("compiled"))
+    (unusable / "compiled").write_text("in the way")
+    compile_(A, b"machine code")  # what the run fails to keep
+    train.run(tiny(tmp_path / "run", str(unusable)), stop_requests=NoStopRequests())
     assert differences(reference_outcome, outcome(tmp_path / "run")) == []
+    ((loaded, computed),) = compile_together(unusable, 1)
+    assert loaded == 0
+    assert compile_together(tmp_path / "usable", 1) == [(0, computed)]
+    assert (unusable / "compiled").read_text() == "in the way"

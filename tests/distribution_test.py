@@ -4,12 +4,12 @@ import json
 import logging
 import os
 import socket
-import subprocess
 import sys
 
 import pytest
 import tensorflow as tf
 from local_cluster import ROOT
+from processes import run as run_forked
 
 from trainer import machine
 from trainer.config import Config
@@ -74,11 +74,9 @@ def test_a_port_taken_after_the_check_gives_the_same_message():
         taken.listen()
         address = f"localhost:{taken.getsockname()[1]}"
         described = {"cluster": {"worker": [address, "localhost:1"]}, "task": {"type": "worker", "index": 0}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(described), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(described)}
         command = [sys.executable, "-c", CONNECT]
-        completed = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-        )
+        completed = run_forked(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert completed.stdout == (
         f"TF_CONFIG must give worker 0 a port that it can listen on, but it can't listen on that of "
         f"{address!r} (TensorFlow found it taken); end the process that uses it, or give the worker another "

@@ -140,8 +140,7 @@ def test_an_unreadable_run_leaves_the_other_runs_unchanged(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("cut", range(1, 30))
-def test_of_a_torn_event_file_every_complete_record_is_read(tmp_path, monkeypatch, cut):
-    monkeypatch.setattr(event_files, "_READ_BATCH", 3)
+def test_of_a_torn_event_file_every_complete_record_is_read(tmp_path, cut):
     write_steps(tmp_path, range(1, 8))
     (path,) = event_files.event_files(tmp_path / "train")
     content = path.read_bytes()

@@ -35,13 +35,16 @@ def forward(given, *pooled, **pooling):
     return *after, *map(in_place.read, variables)
 
 
-def backward(given, gradient, *, constant, left):
-    """From gradients of h and c: those before; those of the table and of the gates; h; what is left."""
+def backward(given, gradient, kept, *, constant, left):
+    """From gradients of h and c: those before; those of the table and of the gates; h; what is left.
+
+    kept is what `forward` has returned.
+    """
     table, recurrent, token_ids, first, h, _ = given
-    *_, gates, cs = forward(given)
+    *_, gates, cs = kept
     sums = [in_place.assign(in_place.variable(), tf.zeros_like(table)), *memory(given)]
-    kept = gates, cs, h
-    results = compiled.backward(recurrent, token_ids, first, *kept, gradient, gradient, *sums, constant, left)
+    gradients = gradient, gradient
+    results = compiled.backward(recurrent, token_ids, first, gates, cs, h, *gradients, *sums, constant, left)
     dh, dc, *left = results
     return dh, dc, *map(in_place.read, sums), *left
 
@@ -64,20 +67,20 @@ def test_steps_before_the_first_are_left_out():
 
 def test_without_a_gradient_from_above_there_is_none_below():
     given = arguments(0)
-    dh, dc, d_table, d_gates, _ = backward(given, given[-1], constant={}, left=())
+    dh, dc, d_table, d_gates, _ = backward(given, given[-1], forward(given), constant={}, left=())
     assert not any(np.any(gradient) for gradient in (dh, dc, d_table, d_gates))
 
 
 def test_before_the_first_step_h_and_the_gradients_of_the_gates_are_zero():
     given = arguments(2)
-    *_, d_gates, hs = backward(given, tf.ones_like(given[-1]), constant={}, left=())
+    *_, d_gates, hs = backward(given, tf.ones_like(given[-1]), forward(given), constant={}, left=())
     assert not np.any(d_gates[:2]) and not np.any(hs[:2])
     assert np.any(d_gates[2]) and np.any(hs[3])
 
 
 def test_the_backward_pass_computes_the_states_again():
     given = arguments(0)
-    *_, hs = backward(given, given[-1], constant={}, left=())
+    *_, hs = backward(given, given[-1], forward(given), constant={}, left=())
     assert not np.any(hs[0])
     np.testing.assert_array_equal(hs[-1], forward(given)[0])
 
@@ -87,6 +90,6 @@ def test_the_gradient_of_each_maximum_finds_its_step(size):
     # The backward pass computes each state again. A bit of difference, and the gradient would be lost.
     given = arguments(0, **dict(zip(("batch", "units", "steps"), size, strict=True)))
     zeros = given[-1]
-    _, _, maximum, *_ = forward(given, tf.fill(zeros.shape, -1.0), pooling=("max",))
-    *_, left = backward(given, zeros, constant={"maximum": maximum}, left=(tf.ones_like(zeros),))
+    _, _, maximum, *_ = kept = forward(given, tf.fill(zeros.shape, -1.0), pooling=("max",))
+    *_, left = backward(given, zeros, kept, constant={"maximum": maximum}, left=(tf.ones_like(zeros),))
     assert not np.any(left)

@@ -20,6 +20,7 @@ from compare_runs import outcome
 from fakes import NoStopRequests, command, tiny
 from processes import popen
 from processes import run as run_forked
+from reference_runs import SELDOM
 
 from trainer import train
 
@@ -289,7 +290,7 @@ def test_a_tilde_is_the_home_folder_and_the_command_that_is_printed_fits_a_shell
     (home / "reviews.csv").write_text(f"text,label\n{rows}")
     splits = {"train_split": "train", "validation_split": "", "monitor": "loss", "test_split": ""}
     given = tiny("~/my runs/first", cache_dir, dataset="csv:~/reviews.csv", epochs=1, **splits)
-    given |= {"checkpoint_every_steps": 0, "checkpoint_every_secs": 0.0}
+    given |= {**SELDOM, "sample_text": ()}
     answer = run_forked(command(given), env={**os.environ, "HOME": str(home)}, **AS_TEXT)
     assert answer.returncode == 0, answer.stderr
     assert not pathlib.Path("~").exists()

@@ -9,6 +9,7 @@ from compare_runs import differences, outcome
 from fakes import flags
 from partition_and_resume import SECS_TO_END, network
 from processes import popen
+from reference_runs import SELDOM
 from replicated_runs import PIPES, settings, undisturbed, wait
 
 IN_TRAINING, IN_THE_FINAL_EVALUATION = r"train +\| step +6/", "Ended at step"
@@ -60,8 +61,9 @@ def test_workers_that_are_cut_off_end_with_a_message_and_resume_bit_identically(
         assert "but not all have connected within 2 s (--connect_secs)" in output.splitlines()[-1]
     joined.heal()
 
-    for line, kind in ((IN_TRAINING, "both"), (IN_THE_FINAL_EVALUATION, "to")):
-        workers = start()
+    # From the second start on with the free flags of the undisturbed run.
+    for line, kind, more in ((IN_TRAINING, "both", {}), (IN_THE_FINAL_EVALUATION, "to", SELDOM)):
+        workers = start(**more)
         cut_when_the_chief_has_logged(line, joined, kind, workers)
         outputs, codes = wait(workers, SECS_TO_END)
         assert codes == [5, 5] if line == IN_TRAINING else {0, 5}.issuperset(codes), outputs
@@ -73,7 +75,7 @@ def test_workers_that_are_cut_off_end_with_a_message_and_resume_bit_identically(
             ), output
         joined.heal()
 
-    outputs, codes = wait(start())
+    outputs, codes = wait(start(**SELDOM))
     assert codes == [0, 0], outputs
     reference_run = undisturbed(build_once, cache_dir, "multi_worker")
     assert differences(outcome(reference_run), outcome(tmp_path / "run")) == []

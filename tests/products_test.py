@@ -25,16 +25,17 @@ def equal(ours, expected):
 
 def random_rows(rows, units):
     random = np.random.default_rng(units)
-    return (random.normal(size=(rows, width)).astype(np.float32) for width in (units, 4 * units))
+    return (random.standard_normal((rows, width), np.float32) for width in (units, 4 * units))
 
 
 def check_first_rows():
-    for (units, rows), part in itertools.product(SIZES, (0.5, 0.9)):
+    for units, rows in SIZES:
         x, y = random_rows(rows, units)
-        zero = int(part * rows)
-        x[:zero], y[:zero] = 0.0, 0.0
-        start = int(products.first_rows_to_leave_out(tf.constant(zero), rows))
-        assert equal(of_rows(x[start:], y[start:]), of_rows(x, y)), (units, rows, zero, start)
+        for part in (0.5, 0.9):
+            zero = int(part * rows)
+            x[:zero], y[:zero] = 0.0, 0.0
+            start = int(products.first_rows_to_leave_out(tf.constant(zero), rows))
+            assert equal(of_rows(x[start:], y[start:]), of_rows(x, y)), (units, rows, zero, start)
 
 
 def check_padding():

@@ -1,5 +1,6 @@
 """Runs on two replicas, in processes of their own: on two devices of one process, or in two workers."""
 
+import json
 import pathlib
 import subprocess
 
@@ -7,6 +8,7 @@ from fakes import flags, tiny
 from fork_server import PROGRAM
 from local_cluster import start_workers
 from processes import popen
+from reference_runs import SELDOM
 
 DEVICES = {"mirrored": {"logical_devices": 2}, "multi_worker": {}}
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -16,12 +18,14 @@ def settings(workdir, cache_dir, strategy, **more):
     """The settings of a tiny run of a strategy: 16 steps over 2 epochs.
 
     It evaluates once an epoch, and its sample text is empty: a start that ends within an epoch does not
-    compile the evaluation.
+    compile the evaluation. Its metric is one of all reviews, of which each replica sees some.
     """
     usual = {
         "epochs": 2,
         "eval_every_steps": 0,
         "sample_text": ("",),
+        "validation_split": "validation",
+        "monitor": "val_f1",
         "strategy": strategy,
         **DEVICES.get(strategy, {}),
     }
@@ -42,10 +46,15 @@ def wait(processes, secs=300):
 
 
 def undisturbed(build_once, cache_dir, strategy) -> pathlib.Path:
-    """The directory of an undisturbed run of a strategy; to be read, not written."""
+    """The directory of an undisturbed run of a strategy, with few saves; to be read, not written.
+
+    What its processes printed is in `outputs.json` beside it. A run that is compared with it must have ended
+    with the same free flags, `SELDOM`.
+    """
 
     def make(folder):
-        outputs, codes = wait(start(settings(folder / "run", cache_dir, strategy)))
+        outputs, codes = wait(start(settings(folder / "run", cache_dir, strategy, **SELDOM)))
         assert set(codes) == {0}, outputs
+        (folder / "outputs.json").write_text(json.dumps(outputs))
 
     return build_once(strategy, make) / "run"

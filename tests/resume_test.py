@@ -9,7 +9,7 @@ import pytest
 from compare_runs import outcome, scalars
 from fakes import EVERYTHING, TOPICS, NoStopRequests, command, corpus_of, tiny
 from processes import popen
-from reference_runs import STEPS, Killed, assert_resumes_like, train_to_the_end, train_until_killed
+from reference_runs import SELDOM, STEPS, Killed, assert_resumes_like, train_to_the_end, train_until_killed
 
 from trainer import build, train
 from trainer.run.checkpoint_manager import Checkpoints
@@ -80,24 +80,26 @@ def early_stopped_outcome(build_once, cache_dir):
 EARLY_STOPPED = {"patience": 2, "initial_best": 0.0, "baseline": 0.0, "epochs": 20}
 
 
+def saved_at(step: int) -> dict:
+    """Settings of a run that is to be killed at `step`: it saves there, and where it evaluates."""
+    return {**SELDOM, "checkpoint_every_steps": step}
+
+
 @pytest.mark.parametrize("step", [3, 5, 7, 9, 10])
 def test_a_run_killed_within_patience_stops_at_the_same_step_for_the_same_reason(
     tmp_path, cache_dir, early_stopped_outcome, monkeypatch, step
 ):
     given = tiny(tmp_path / "run", cache_dir, **EARLY_STOPPED)
-    assert train_until_killed(given, monkeypatch, step, committed=True)
+    assert train_until_killed({**given, **saved_at(step)}, monkeypatch, step, committed=True)
     train_to_the_end(given)
     assert outcome(tmp_path / "run") == early_stopped_outcome
     assert b'"no improvement in' in early_stopped_outcome["result.json"]
 
 
-@pytest.mark.parametrize("steps", [[0, 8, 17], [4, 10]])
-def test_a_real_process_killed_by_sigkill_resumes_bit_identically(
-    tmp_path, cache_dir, seldom_saved_outcome, steps
-):
+def test_a_real_process_killed_by_sigkill_resumes_bit_identically(tmp_path, cache_dir, seldom_saved_outcome):
     workdir = tmp_path / "run"
     given = tiny(workdir, cache_dir)
-    for step in steps:
+    for step in (0, 4, 8, 10, 17):
         process = popen(command(given), stderr=subprocess.DEVNULL)
         while not (workdir / "checkpoints" / f"ckpt-{step}.index").exists() and process.poll() is None:
             time.sleep(0.001)
@@ -122,7 +124,7 @@ def test_a_run_of_three_classes_with_weights_and_f1_resumes_bit_identically(
     tmp_path, cache_dir, topics, weighted_topics_outcome, monkeypatch, step, committed
 ):
     given = tiny(tmp_path / "run", cache_dir, **WEIGHTED)
-    assert train_until_killed(given, monkeypatch, step, committed=committed)
+    assert train_until_killed({**given, **saved_at(step)}, monkeypatch, step, committed=committed)
     train_to_the_end(given)
     assert outcome(tmp_path / "run") == weighted_topics_outcome
 
@@ -138,7 +140,7 @@ def test_a_run_with_everything_switched_on_resumes_bit_identically(
     tmp_path, cache_dir, outcome_with_everything, monkeypatch, step, committed
 ):
     given = tiny(tmp_path / "run", cache_dir, **EVERYTHING)
-    assert train_until_killed(given, monkeypatch, step, committed=committed)
+    assert train_until_killed({**given, **saved_at(step)}, monkeypatch, step, committed=committed)
     train_to_the_end(given)
     assert outcome(tmp_path / "run") == outcome_with_everything
 

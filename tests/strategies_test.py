@@ -10,6 +10,7 @@ import pytest
 from compare_runs import outcome, scalars
 from fakes import EVERYTHING, NoStopRequests
 from local_cluster import SECS_TO_END
+from reference_runs import SELDOM, train_to_the_end
 from replicated_runs import DEVICES, settings, start, undisturbed, wait
 
 from trainer import evaluate, train
@@ -64,18 +65,19 @@ def test_a_run_that_is_killed_in_any_phase_and_stopped_by_a_signal_to_one_proces
     processes = start(given)
     wait_for(12, processes, tmp_path / "run")
     stop_by_a_signal_to_the_last(processes)
-    outputs, codes = wait(start(given))
+    outputs, codes = wait(start({**given, **SELDOM}))
     assert set(codes) == {0}, outputs
     assert outcome(tmp_path / "run") == outcome(undisturbed(build_once, cache_dir, strategy))
 
 
 @pytest.fixture(scope="module")
-def on_one_device(tmp_path_factory, cache_dir):
+def on_one_device(build_once, cache_dir):
     """What a run on one device logs, of one epoch more than the undisturbed runs."""
-    folder = tmp_path_factory.mktemp("one device")
-    given = settings(folder / "run", cache_dir, "one_device", epochs=3, patience=0)
-    train.run(given, stop_requests=NoStopRequests())
-    return scalars(folder / "run" / "summaries")
+
+    def make(folder):
+        train_to_the_end(settings(folder / "run", cache_dir, "one_device", epochs=3, patience=0))
+
+    return scalars(build_once("one device", make) / "run" / "summaries")
 
 
 @pytest.mark.parametrize("strategy", DEVICES)
@@ -95,16 +97,18 @@ def test_one_device_has_the_losses_of_two_and_resumes_their_run_inexactly_when_a
         assert logged[key] == pytest.approx(loss, abs=1e-5)
 
 
-ALL_ON = {**EVERYTHING, "epochs": 1, "monitor": "val_auc", "validation_split": "validation"}
+ALL_ON = {**EVERYTHING, **SELDOM, "epochs": 1, "monitor": "val_auc"}
 """With everything on that is off by default, and a metric of all reviews."""
 
 
 @pytest.fixture(scope="module")
-def everything_on_one_device(tmp_path_factory, cache_dir):
+def everything_on_one_device(build_once, cache_dir):
     """What a run of an epoch logs with everything on."""
-    run = tmp_path_factory.mktemp("everything") / "run"
-    train.run(settings(run, cache_dir, "one_device", **ALL_ON), stop_requests=NoStopRequests())
-    return scalars(run / "summaries")
+
+    def make(folder):
+        train_to_the_end(settings(folder / "run", cache_dir, "one_device", **ALL_ON))
+
+    return scalars(build_once("one device with everything", make) / "run" / "summaries")
 
 
 @pytest.fixture(scope="module")
@@ -175,12 +179,16 @@ def assert_is_exact(run, cache_dir, output, metric):
 
 
 @pytest.mark.parametrize("strategy", DEVICES)
-def test_the_f1_of_all_reviews_is_exact_though_each_replica_sees_some(tmp_path, cache_dir, strategy):
-    more = {"monitor": "val_f1", "validation_split": "validation", "epochs": 1, "test_split": ""}
-    outputs, codes = wait(start(settings(tmp_path / "run", cache_dir, strategy, **more)))
-    assert set(codes) == {0}, outputs
-    assert sum("unknown to the vocabulary" in output for output in outputs) == 1, "a warning for all workers"
-    assert_is_exact(tmp_path / "run", cache_dir, tmp_path / "metrics.json", "f1")
+def test_the_f1_of_all_reviews_is_exact_though_each_replica_sees_some(
+    tmp_path, cache_dir, build_once, strategy
+):
+    assert_is_exact(undisturbed(build_once, cache_dir, strategy), cache_dir, tmp_path / "metrics.json", "f1")
+
+
+@pytest.mark.parametrize("strategy", DEVICES)
+def test_a_warning_is_given_once_for_all_workers(cache_dir, build_once, strategy):
+    outputs = json.loads((undisturbed(build_once, cache_dir, strategy).parent / "outputs.json").read_text())
+    assert sum("unknown to the vocabulary" in output for output in outputs) == 1
 
 
 @pytest.mark.parametrize("strategy", DEVICES)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 SAMPLE_REVIEWS = "sample_reviews"
+ELEMENT_SPEC = tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)  # of a text and its label
 
 _NAME = re.compile(r"(\w+)(/[\w.+-]+)?(:[\d.*]+)?")
 
@@ -212,12 +213,13 @@ def read(builder: "tfds.core.DatasetBuilder", split: str, columns: Columns, size
 
     examples = tf.data.Dataset.from_tensor_slices((filenames, skips, takes)).flat_map(read_part)
     examples = examples.apply(tf.data.experimental.assert_cardinality(sum(takes)))
+    names = columns.text, columns.label
     features = {
-        columns.text: tf.io.FixedLenFeature([], tf.string),
-        columns.label: tf.io.FixedLenFeature([], tf.int64),
+        name: tf.io.FixedLenFeature(spec.shape, spec.dtype)
+        for name, spec in zip(names, ELEMENT_SPEC, strict=True)
     }
     parsed = examples.batch(size).map(as_written(lambda batch: tf.io.parse_example(batch, features)))
-    return parsed.map(as_written(lambda batch: (batch[columns.text], batch[columns.label])))
+    return parsed.map(as_written(lambda batch: tuple(batch[name] for name in names)))
 
 
 def count_records(builder: "tfds.core.DatasetBuilder") -> int:

@@ -85,8 +85,7 @@ class TfdsReviews:
             self.description: str = builder.info.description
             self.citation: str = builder.info.citation
             self._sizes = {split: info.num_examples for split, info in self._splits.items()}
-            first = tfds_builder.read(builder, next(iter(self._splits)), self._columns, _CHECK_BATCH)
-            self.element_spec = str(first.unbatch().element_spec)
+            self.element_spec = str(tfds_builder.ELEMENT_SPEC)
             paths = [path for info in self._splits.values() for path in info.filepaths if path.exists()]
             self.sources = tuple(_source(path, folder) for path in paths)
             names = LabelNames.of(builder.info.features[self._columns.label])

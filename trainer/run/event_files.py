@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 from google.protobuf.message import DecodeError
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
 from trainer import files
 
@@ -22,7 +23,6 @@ Curve = tuple[str, str]  # run, which is a folder in summaries/, and tag
 Curves = dict[Curve, list[tuple[int, float]]]  # points (step, value), in the order of steps
 
 _EVENT_FILES = "events.out.tfevents.*"
-_READ_BATCH = 1024  # records
 
 
 class Rewound(NamedTuple):
@@ -186,23 +186,12 @@ def _runs(directory: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in files.entries(directory) if path.is_dir()]
 
 
-def _records(path: pathlib.Path) -> Iterator[bytes]:
-    # In batches, because a record costs as much to fetch as a batch; an error drops the batch that it is in.
-    dataset, count = tf.data.TFRecordDataset(str(path)), 0
-    try:
-        for batch in dataset.batch(_READ_BATCH).as_numpy_iterator():
-            yield from batch
-            count += len(batch)
-    except tf.errors.DataLossError:
-        yield from dataset.skip(count).as_numpy_iterator()
-
-
 def _events(paths: list[pathlib.Path]) -> Iterator[tuple[tf.compat.v1.Event, bytes]]:
     # The events with values, each with its record.
     for path in paths:
         try:
             os.close(files.open_regular(path))
-            for record in _records(path):
+            for record in RawEventFileLoader(str(path)).Load():
                 event = tf.compat.v1.Event.FromString(record)
                 if event.summary.value:
                     yield event, record
