@@ -11,7 +11,7 @@ import pytest
 from compare_runs import outcome, tensors
 from fakes import NoStopRequests, command, tiny
 from processes import run as run_forked
-from reference_runs import train_until_killed
+from reference_runs import SELDOM, train_until_killed
 
 from trainer import train
 from trainer.data import corpus as corpora
@@ -507,7 +507,7 @@ def test_the_program_reports_a_malformed_file_in_one_line_with_exit_code_2(
 
 def run_tiny(workdir, cache_dir, dataset, **settings):
     splits = {"train_split": "train[:90%]", "validation_split": "train[90%:]", "test_split": "train[:20]"}
-    given = tiny(workdir, cache_dir, **{"dataset": dataset, "epochs": 1, **splits, **settings})
+    given = tiny(workdir, cache_dir, **{"dataset": dataset, "epochs": 1, **SELDOM, **splits, **settings})
     train.run(given, stop_requests=NoStopRequests())
     return given
 
@@ -539,8 +539,8 @@ def test_a_killed_run_on_drawn_splits_resumes_bit_identically(tmp_path, monkeypa
         "held_out_fraction": 0.2,
     }
     run_tiny(tmp_path / "straight", cache, dataset, **splits)
-    given = tiny(tmp_path / "killed", cache, dataset=dataset, epochs=1, **splits)
-    assert train_until_killed(given, monkeypatch, 7, committed=True)
+    given = tiny(tmp_path / "killed", cache, dataset=dataset, epochs=1, **SELDOM, **splits)
+    assert train_until_killed({**given, "checkpoint_every_steps": 7}, monkeypatch, 7, committed=True)
     shutil.rmtree(cache)
     train.run(given, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "straight")

@@ -111,8 +111,8 @@ def test_a_real_process_killed_by_sigkill_resumes_bit_identically(tmp_path, cach
 
 def test_two_epochs_and_two_more_equal_four(tmp_path, cache_dir):
     straight, continued = tmp_path / "straight", tmp_path / "continued"
-    train.run(tiny(straight, cache_dir, patience=0, epochs=4), stop_requests=NoStopRequests())
-    train.run(tiny(continued, cache_dir, patience=0, epochs=2), stop_requests=NoStopRequests())
+    train_to_the_end(tiny(straight, cache_dir, patience=0, epochs=4))
+    train_to_the_end(tiny(continued, cache_dir, patience=0, epochs=2))
     train.run(
         {"workdir": str(continued), "cache_dir": cache_dir, "epochs": 4}, stop_requests=NoStopRequests()
     )
@@ -172,8 +172,8 @@ def test_two_epochs_of_a_schedule_and_one_more_follow_the_schedule_of_the_first_
 ):
     schedule = {"schedule": "linear", "final_learning_rate": 0.003, **more}
     given = tiny(tmp_path / "run", cache_dir, patience=0, epochs=2, **schedule)
-    train.run(given, stop_requests=NoStopRequests())
-    train.run({**given, "epochs": 3}, stop_requests=NoStopRequests())
+    train_to_the_end(given)
+    train_to_the_end({**given, "epochs": 3})
     rates = learning_rates(scalars(tmp_path / "run" / "summaries"))
     assert rates[18] == rates[24] == pytest.approx(0.003)
     assert rates[9] == pytest.approx(0.03 - 0.027 * 8 / 16, rel=1e-4)
