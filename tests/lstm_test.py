@@ -13,6 +13,7 @@ import tensorflow as tf
 from fakes import relative_error
 from processes import run
 
+from trainer import in_place
 from trainer.model import lstm, lstm_segments
 from trainer.model.lstm import LSTMWeights, bidirectional_lstm
 from trainer.model.pooling import pool
@@ -462,6 +463,33 @@ def graph_of_four_shards():
 def test_all_shards_use_the_same_compiled_segments():
     _, traced = graph_of_four_shards()
     assert traced == 1
+
+
+def test_segments_that_share_memory_wait_for_each_other():
+    # A graph that is not a function's orders nothing by itself.
+    with tf.Graph().as_default() as graph:
+        segments, before = lstm_segments.Segments(tf.zeros([8, 2], tf.int32)), tf.zeros([])
+        weights, states = (tf.zeros([7, 12]), tf.zeros([3, 12])), [tf.zeros([2, 3])] * 2
+        handles = [in_place.variable() for _ in range(2)]
+        after, _ = lstm._forward(segments, *weights, handles, tf.constant(0), states, after=before)
+    assigned, read = (
+        [operation for operation in graph.get_operations() if operation.type == kind]
+        for kind in ("AssignVariableOp", "ReadVariableOp")
+    )
+    assert len(assigned) == len(read) == 2
+    assert all(before.op in waited_for(operation) for operation in assigned)
+    assert all(set(read) <= waited_for(state.op) for state in after)
+
+
+def waited_for(operation):
+    """The operations that come before one, whether it uses what they compute or not."""
+    found, left = set(), [operation]
+    while left:
+        last = left.pop()
+        new = {*last.control_inputs, *(tensor.op for tensor in last.inputs)} - found
+        found |= new
+        left += new
+    return found
 
 
 def test_no_shard_waits_for_another():
