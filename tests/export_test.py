@@ -25,26 +25,26 @@ from trainer.labels import NEGATIVE_POSITIVE
 TEXTS = ["A wonderful film.", "", "Dull, and not even short.", "zzz", "good " * 40]
 
 
+def export_once(build_once, name, trained, cache_dir):
+    """Settings of a copy of a trained run that was exported."""
+
+    def make(folder):
+        run = shutil.copytree(trained, folder / "run")
+        export.run({"workdir": str(run), "cache_dir": cache_dir})
+
+    return {"workdir": str(build_once(name, make) / "run"), "cache_dir": cache_dir}
+
+
 @pytest.fixture(scope="session")
 def exported(build_once, finished, cache_dir):
     """Settings of a tiny run that was exported."""
-
-    def make(folder):
-        run = shutil.copytree(finished, folder / "run")
-        export.run({"workdir": str(run), "cache_dir": cache_dir})
-
-    return {"workdir": str(build_once("exported", make) / "run"), "cache_dir": cache_dir}
+    return export_once(build_once, "exported", finished, cache_dir)
 
 
 @pytest.fixture(scope="session")
 def exported_everything(build_once, everything, cache_dir):
     """Settings of a tiny run with everything on that was exported."""
-
-    def make(folder):
-        run = shutil.copytree(everything, folder / "run")
-        export.run({"workdir": str(run), "cache_dir": cache_dir})
-
-    return {"workdir": str(build_once("exported everything", make) / "run"), "cache_dir": cache_dir}
+    return export_once(build_once, "exported everything", everything, cache_dir)
 
 
 @pytest.fixture
