@@ -13,5 +13,9 @@ fi
 
 ruff format --check .
 ruff check .
-mypy
-exec python -m pytest -n 3 --dist=worksteal "${tier[@]}" "$@"
+mypy &
+types=$!
+status=0
+python -m pytest -n 3 --dist=worksteal "${tier[@]}" "$@" || status=$?
+wait "$types" || { echo "The types are wrong: see what mypy said above." >&2; status=1; }
+exit "$status"
