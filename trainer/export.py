@@ -50,10 +50,16 @@ def run(given: Settings) -> None:
             f"and is not one; move it away, or remove the link."
         )
     probes = tf.constant(_PROBES)
+    stripped = trained.vocabulary.tokenizer.stripped(probes)  # No layer of stock Keras can remove HTML.
+    expected = _probabilities(trained, probes)
     with _locked(folder):
-        # No layer of stock Keras can remove HTML.
-        _publish(file, model.save, _load_keras, trained, trained.vocabulary.tokenizer.stripped(probes))
-        _publish(saved_model, lambda path: _save(model, path, trained), _load_saved_model, trained, probes)
+        _publish(file, model.save, lambda path: _load_keras(path, stripped), expected)
+        _publish(
+            saved_model,
+            lambda path: _save(model, path, trained),
+            lambda path: _load_saved_model(path, probes),
+            expected,
+        )
     if trained.config.strip_html:
         logging.warning("%s does not remove HTML: give it texts without; the SavedModel removes it.", file)
     logging.info("Exported step %d: %s and %s", trained.step, saved_model, file)
@@ -145,19 +151,17 @@ def _load_saved_model(path: str, texts: tf.Tensor) -> np.ndarray:
 def _publish(
     final: pathlib.Path,
     write: Callable[[str], None],
-    load: Callable[[str, tf.Tensor], np.ndarray],
-    trained: TrainedModel,
-    probes: tf.Tensor,
+    load: Callable[[str], np.ndarray],
+    expected: np.ndarray,
 ) -> None:
-    # Writes beside the final path, reloads, checks by the probe texts, and only then renames.
+    # Writes beside the final path, reloads, compares its logits as probabilities, and only then renames.
     new, old = final.with_name(f"new.{final.name}"), final.with_name(f"old.{final.name}")
     for leftover in (new, old):
         files.remove(leftover)
     try:
         with storage_errors(final), files.plain_name(new) as name:
             write(name)
-            expected = classes.probabilities(_expected_logits(trained, probes))
-            difference = float(np.max(np.abs(classes.probabilities(load(name, probes)) - expected)))
+            difference = float(np.max(np.abs(classes.probabilities(load(name)) - expected)))
             if not difference <= _TOLERANCE:
                 raise StorageError(
                     f"{final} must give the run's probabilities, but differs by {difference}; "
@@ -176,6 +180,7 @@ def _publish(
             files.remove(new)
 
 
-def _expected_logits(trained: TrainedModel, texts: tf.Tensor) -> np.ndarray:
+def _probabilities(trained: TrainedModel, texts: tf.Tensor) -> np.ndarray:
     predict_step = make_predict_step(trained.model)
-    return logits_of(predict_step, trained.vocabulary, texts, max_length=trained.config.max_length)
+    logits = logits_of(predict_step, trained.vocabulary, texts, max_length=trained.config.max_length)
+    return classes.probabilities(logits)
