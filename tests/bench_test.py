@@ -1,5 +1,6 @@
 """The contenders of the benchmarks; the figures themselves are not tested."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 import turns
 import variants
-from fakes import TINY, NoStopRequests, tiny
+from fakes import TINY, tiny
+from forked_scripts import forkable
 from local_cluster import ROOT
+from processes import popen
+from reference_runs import train_to_the_end
 from timing import running, seconds_until
 
 from trainer import session, steps, train
@@ -32,7 +36,18 @@ def is_running(pid):
     return True
 
 
-def test_our_contender_trains_evaluates_and_saves_in_turns(cache_dir):
+@contextlib.contextmanager
+def running_as_a_fork(command, **kwargs):
+    """As `timing.running`, without the import of TensorFlow."""
+    with popen(forkable(command), cwd=ROOT, **kwargs) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_our_contender_trains_evaluates_and_saves_in_turns(cache_dir, monkeypatch):
+    monkeypatch.setattr(turns, "running", running_as_a_fork)
     with turns.contending("ours", cache_dir, *FLAGS) as contender:
         steps = contender.order("train 3")["steps"]
         assert [0 < step["in_step"] <= step["seconds"] for step in steps] == [True] * 3
@@ -109,7 +124,7 @@ def metrics_of_ours(tmp_path_factory, cache_dir):
 
 def test_the_variant_with_nothing_exchanged_is_the_trainer(tmp_path, cache_dir, metrics_of_ours):
     given = tiny(tmp_path / "run", cache_dir, validation_split="test[:20]", eval_every_steps=0, patience=0)
-    train.run(given, stop_requests=NoStopRequests())
+    train_to_the_end(given)
     curve = event_files.read(tmp_path / "run" / "summaries")["validation", "loss"]
     assert [np.float32(epoch.loss) for epoch in metrics_of_ours] == [loss for _, loss in curve]
 

@@ -6,7 +6,6 @@ import pathlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
 
 import chaos
@@ -17,7 +16,9 @@ from chaos_processes import forgotten, lost
 from chaos_snapshots import snapshot, touched
 from chaos_start import Answer, faults_of, start
 from compare_runs import tensors
+from forked_scripts import forkable
 from local_cluster import ROOT
+from processes import run
 
 PARTS = ("names", "strangers", "pipes", "signals", "environments", "inputs", "damages", "kills")
 
@@ -32,7 +33,7 @@ def test_a_case_is_done_once_and_summed_up(tmp_path, monkeypatch, capsys):
     report.write_text("".join(f"{json.dumps(case)}\n" for case in done))
     counts = [f"--{part}={({'strangers': 6, 'inputs': 1}).get(part, 0)}" for part in PARTS]
     command = [sys.executable, "scripts/proof/chaos.py", f"--report={report}", *counts]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    said = run(forkable(command), cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert report.read_text().startswith("".join(f"{json.dumps(case)}\n" for case in done))
     cases = chaos.read_report(report)[len(done) :]
     assert [(case["part"], case["number"]) for case in cases] == [("strangers", 5), ("inputs", 0)], said

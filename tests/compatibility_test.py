@@ -1,9 +1,11 @@
 """Whether a run may be resumed with the given flags."""
 
+import dataclasses
 import json
 
 import pytest
 from fakes import NoStopRequests, corpus_of, resume_one_epoch, tiny
+from reference_runs import SELDOM
 
 from trainer import build, compatibility, train
 from trainer.config import Config
@@ -90,8 +92,12 @@ def test_the_same_classes_in_another_order_are_refused(copy_of_topics, cache_dir
 def test_a_run_of_an_older_version_resumes_with_the_names_that_it_gave_its_two_classes(
     tmp_path, cache_dir, monkeypatch
 ):
-    monkeypatch.setattr(build, "open_corpus", lambda config: corpus_of("ham", "spam"))
-    given = tiny(tmp_path / "run", cache_dir)
+    open_corpus = build.open_corpus
+    ham_or_spam = corpus_of("ham", "spam").classes
+    monkeypatch.setattr(
+        build, "open_corpus", lambda config: dataclasses.replace(open_corpus(config), classes=ham_or_spam)
+    )
+    given = tiny(tmp_path / "run", cache_dir, **SELDOM)
     with monkeypatch.context() as patch:
         patch.setattr(compatibility, "fingerprint_of", lambda classes: {})
         train.run({**given, "epochs": 1}, stop_requests=NoStopRequests())

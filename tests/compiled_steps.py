@@ -41,7 +41,9 @@ def _shared_compiled_step(compile_step: Callable) -> Callable:
 
     def compiled_step(state, replicas, **options):
         step = compile_step(state, replicas, **options)
-        kind = ("train", *_kind(state.model, replicas), str(sorted(options.items())), *_kind_of(state), code)
+        kept = _kept_segments(state.model, options["rows"])
+        kind = "train", *_kind(state.model, replicas), str(sorted(options.items())), *_kind_of(state)
+        kind = *kind, kept, code
         return _shared(step, kind, _variables_of(state), replicas)
 
     return compiled_step
@@ -91,6 +93,12 @@ def _kind_of(state: TrainState) -> tuple:
     return type(state.optimizer), str(optimizer), parts
 
 
+def _kept_segments(model: classifier.Classifier, rows: int) -> tuple:
+    # What the graph of a training step depends on of the longest text: for a shard of any size.
+    longest = model._encoder._longest
+    return tuple(lstm._kept_segments(rows_of_shard, longest) for rows_of_shard in range(1, rows + 1))
+
+
 def _kind(model: classifier.Classifier, replicas) -> tuple:
     # All that the graph of a step depends on beside the arguments of its factory; some tests patch the code.
     # What begins with _self_ is TensorFlow's own, and counts the restores.
@@ -99,7 +107,7 @@ def _kind(model: classifier.Classifier, replicas) -> tuple:
         (name, str(value))
         for part in parts
         for name, value in sorted(vars(part).items())
-        if isinstance(value, int | float | str | tuple) and not name.startswith("_self_")
+        if isinstance(value, int | float | str | tuple) and not name.startswith(("_self_", "_longest"))
     ]
     shapes = tuple(tuple(variable.shape) for variable in _weights_of(model))
     places = (type(model), classifier, encoder, lstm, lstm_segments, ngrams, pooling, classes)

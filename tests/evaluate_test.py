@@ -6,6 +6,7 @@ import types
 
 import pytest
 from fakes import NoStopRequests, corpus_of, tiny
+from reference_runs import SELDOM
 
 from trainer import build, evaluate, train
 from trainer.config import Config
@@ -176,7 +177,7 @@ def test_own_reviews_are_found_from_any_working_directory(tmp_path, cache_dir, m
         **{"train_split": "train", "validation_split": "validation", "test_split": "test", "epochs": 1},
     }
     monkeypatch.chdir(tmp_path / "a")
-    train.run(tiny(tmp_path / "run", cache_dir, **given), stop_requests=NoStopRequests())
+    train.run(tiny(tmp_path / "run", cache_dir, **given, **SELDOM), stop_requests=NoStopRequests())
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     monkeypatch.chdir(tmp_path / "b")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other cache"))

@@ -16,7 +16,7 @@ import tensorflow as tf
 from compare_runs import outcome
 from fakes import NoStopRequests, command, make_state, set_step, tiny
 from processes import run as run_forked
-from reference_runs import assert_resumes_like, train_to_the_end, train_until_killed
+from reference_runs import SELDOM, assert_resumes_like, train_to_the_end, train_until_killed
 
 from trainer import config, evaluate, export, files, flagfile, inspect_run, main, predict, train
 from trainer.errors import InputError, StorageError
@@ -148,7 +148,7 @@ def test_a_run_of_any_name_changes_files_only_in_its_own_directory(tmp_path, nam
             events.write("train", step=step, scalars={"loss": 1.0})
             events.commit()
             checkpoints.save()
-            checkpoints.save_best()
+        checkpoints.save_best()
     assert [prefix.name for prefix in checkpoint_files.prefixes(run / "checkpoints")] == ["ckpt-3"]
     (run / "checkpoints" / "ckpt-3.index").write_bytes(b"")
     found = checkpoint_files.find(run)
@@ -163,13 +163,11 @@ def test_a_run_of_any_name_changes_files_only_in_its_own_directory(tmp_path, nam
 def test_a_run_of_any_name_can_be_killed_resumed_and_read(
     tmp_path, finished, cache_dir, one_epoch, monkeypatch, name
 ):
-    # Keras takes seconds for a text of 250 tokens.
-    monkeypatch.setattr(export, "_PROBES", export._PROBES[:2])
     sibling = shutil.copytree(finished, tmp_path / "sib1")
     before, run = tree(sibling), tmp_path / name
     given = tiny(run, cache_dir, epochs=1)
     with pytest.raises(Killed):
-        train_until(given, monkeypatch, 6, kill)
+        train_until({**given, **SELDOM, "checkpoint_every_steps": 6}, monkeypatch, 6, kill)
     (run / "checkpoints" / "ckpt-6.index").write_bytes(b"")
     train.run(given, stop_requests=NoStopRequests())
     assert outcome(run) == outcome(one_epoch)
@@ -177,8 +175,20 @@ def test_a_run_of_any_name_can_be_killed_resumed_and_read(
     evaluate.run({**short, "mode": "evaluate", "output": str(run / "report [1].json")})
     predict.run({**short, "mode": "predict", "text": ("fine",)})
     inspect_run.run({**short, "mode": "inspect"})
-    export.run({**short, "mode": "export"})
     assert tree(sibling) == before
+
+
+def test_a_run_of_any_name_can_be_exported(tmp_path, one_epoch, cache_dir, monkeypatch):
+    # Keras takes seconds for a text of 250 tokens.
+    monkeypatch.setattr(export, "_PROBES", export._PROBES[:2])
+    run = shutil.copytree(one_epoch, tmp_path / r"sib* [final] back\slash $(x) 'é")
+    # As a pattern, the name of the run would match these.
+    names = "sib1 f backslash $(x) 'é", r"sib1 f back\slash $(x) 'é"
+    siblings = [shutil.copytree(one_epoch, tmp_path / name) for name in names]
+    before = [tree(sibling) for sibling in siblings]
+    export.run({"workdir": str(run), "cache_dir": cache_dir, "mode": "export"})
+    assert (run / "export" / "model.keras").exists()
+    assert [tree(sibling) for sibling in siblings] == before
 
 
 # A run directory is untrusted data.
@@ -531,7 +541,7 @@ def test_an_event_log_that_does_not_match_the_checkpoint_is_reported(
     if how == "another run's":
         other = tmp_path / "other"
         with pytest.raises(Killed):
-            train_until(tiny(other, cache_dir, learning_rate=0.02), monkeypatch, 12, kill)
+            train_until(tiny(other, cache_dir, train_split="train[1:32]", **SELDOM), monkeypatch, 10, kill)
         shutil.rmtree(run / "summaries")
         shutil.copytree(other / "summaries", run / "summaries")
     else:

@@ -122,7 +122,7 @@ CASES = {
     "a batch that holds most of a large vocabulary": {
         "vocab_size": 2100,
         "batch": 60,
-        "time": 100,
+        "time": 70,
         "dim": 2,
         "units": 2,
     },
@@ -163,7 +163,7 @@ ALL_POOLINGS = ("last", "max", "mean")
 
 @pytest.mark.slow
 def test_gradients_of_the_definition_match_finite_differences():
-    token_ids, lengths, variables = make(batch=2, time=3, vocab_size=4, dim=2, units=2)
+    token_ids, lengths, variables = make(batch=1, time=3, vocab_size=4, dim=2, units=2)
     variables = [tf.Variable(tf.cast(variable, tf.float64)) for variable in variables]
     definition = tf.function(lambda *values: plain(token_ids, lengths, values, ALL_POOLINGS), autograph=False)
     theoretical, numerical = tf.test.compute_gradient(definition, variables)
@@ -186,14 +186,10 @@ def slow_unless(is_fast, *values, name):
 @pytest.mark.parametrize(
     ("case", "pooling"),
     [
-        slow_unless(
-            case == "three segments" or pooling == ALL_POOLINGS,
-            case,
-            pooling,
-            name=f"{case}-{'-'.join(pooling)}",
-        )
+        pytest.param(case, pooling, id=f"{case}-{'-'.join(pooling)}")
         for case in POOLED_CASES
         for pooling in POOLINGS
+        if case == "three segments" or pooling == ALL_POOLINGS
     ],
 )
 def test_pooled_values_and_gradients_match_the_definition(case, pooling):
@@ -208,13 +204,16 @@ def test_pooled_values_and_gradients_match_the_definition(case, pooling):
 
 @pytest.mark.parametrize(
     "pooling",
-    [slow_unless(pooling == ALL_POOLINGS, pooling, name="-".join(pooling)) for pooling in POOLINGS],
+    [
+        slow_unless(pooling == ALL_POOLINGS, pooling, name="-".join(pooling))
+        for pooling in (ALL_POOLINGS, ("max", "last"))
+    ],
 )
 def test_pooled_values_and_gradients_match_keras(pooling):
     def of_keras(token_ids, lengths, variables):
         return stock_keras(token_ids, lengths, variables, pooling)
 
-    example = make(**CASES["three segments"])
+    example = make(**CASES["a token more than a segment"])
     for ours, theirs in zip(
         states_and_gradients(functools.partial(fast, pooling=pooling), *example),
         states_and_gradients(of_keras, *example),
@@ -258,7 +257,7 @@ def test_recomputed_segments_give_the_same_bits_of_poolings(monkeypatch, segment
     assert [value.numpy().tobytes() for value in states_and_gradients(kernel, *example)] == kept
 
 
-@pytest.mark.parametrize(("longest", "loops"), [(None, 8), (178, 4), (64 * 64, 4), (64 * 64 + 1, 8), (1, 4)])
+@pytest.mark.parametrize(("longest", "loops"), [(None, 8), (178, 4), (64 * 64, 4), (64 * 64 + 1, 8)])
 def test_with_a_known_longest_text_a_graph_has_half_the_loops_and_the_same_bits(longest, loops):
     example = make(time=178)
     read = functools.partial(fast, pooling=("last", "max"))
@@ -359,31 +358,28 @@ def test_a_thousand_identical_calls_give_the_same_bits():
 
 
 PROGRAM = """
-import glob, hashlib, os, sys
+import glob, os, sys
 sys.path[:0] = sys.argv[2:]
-import lstm_test, numpy as np
+import lstm_test
 from trainer.run import distribution
 
-def on(cores, threads, shards):
+def on(cores, threads):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     distribution.set_threads(intra_op=1, inter_op=threads)
-    print(lstm_test.digest_of(shards))
+    for shards in (1, 3):
+        print(lstm_test.digest_of(shards))
 
 def compilations():
     os.environ["XLA_FLAGS"] += f" --xla_dump_to={sys.argv[1]} --xla_dump_hlo_as_text"
-    random = np.random.default_rng(0)
     for vocab_size in (50, 5000):
-        for count in (6, 18):
-            for _ in range(count):
-                time = int(random.integers(1, 300))
+        for times in ((200, 7, 64), (1, 63, 65, 128, 129, 299)):
+            for time in times:
                 example = lstm_test.make(batch=3, time=time, vocab_size=vocab_size, dim=4, units=4)
                 lstm_test.states_and_gradients(lstm_test.fast, *example)
             print(len(glob.glob(sys.argv[1] + "/*before_optimizations.txt")))
 
 # TensorFlow is imported but not used yet: a fork has the threads and the flags that it makes.
-for task in (
-    lambda: on(1, 2, 1), lambda: on(2, 2, 1), lambda: on(1, 1, 3), lambda: on(2, 4, 3), compilations
-):
+for task in (lambda: on(cores=1, threads=1), lambda: on(cores=2, threads=4), compilations):
     if child := os.fork():
         assert os.waitpid(child, 0)[1] == 0
     else:
@@ -408,17 +404,17 @@ def printed(build_once):
 
 @pytest.mark.slow
 def test_another_process_gives_the_same_bits_on_one_core_and_on_two(printed):
-    assert printed[:2] == [digest_of(shards=1)] * 2
+    assert printed[0:4:2] == [digest_of(shards=1)] * 2
 
 
 @pytest.mark.slow
 def test_shards_give_the_same_bits_on_one_thread_and_on_more_than_there_are_cores(printed):
-    assert printed[2:4] == [digest_of(shards=3)] * 2
+    assert printed[1:4:2] == [digest_of(shards=3)] * 2
 
 
 def digest_of(shards):
-    """Of states and gradients of a batch that is read in shards."""
-    example = make(batch=16, time=70, vocab_size=20, dim=16, units=16)
+    """Of states and gradients of four reviews a shard: XLA compiles the same for any number of shards."""
+    example = make(batch=4 * shards, time=70, vocab_size=20, dim=16, units=16)
     kernel = tf.function(functools.partial(fast, shards=shards, longest=70), autograph=False)
     values = states_and_gradients(kernel, *example)
     return hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()
@@ -428,20 +424,17 @@ def digest_of(shards):
     ("shards", "vocab_size"),
     [
         slow_unless((shards, vocab_size) == (3, 1024), shards, vocab_size, name=f"{shards}-{vocab_size}")
-        for shards in (2, 3, 6)
-        for vocab_size in (1024, 5000)
+        for shards, vocab_size in ((2, 5000), (3, 1024), (6, 5000))
     ],
 )
 def test_shards_change_values_and_gradients_by_rounding_alone(shards, vocab_size):
-    for one, other in zip(in_shards(shards, vocab_size), in_shards(1, vocab_size), strict=True):
-        assert relative_error(one, other) < 1e-5
-
-
-@functools.cache
-def in_shards(shards, vocab_size):
-    kernel = functools.partial(fast, pooling=("last", "max"), shards=shards, longest=70)
     example = make(time=70, vocab_size=vocab_size)
-    return states_and_gradients(tf.function(kernel, autograph=False), *example)
+    kernel = functools.partial(fast, pooling=("last", "max"), longest=70)
+    in_shards = tf.function(functools.partial(kernel, shards=shards), autograph=False)
+    for one, other in zip(
+        states_and_gradients(in_shards, *example), states_and_gradients(kernel, *example), strict=True
+    ):
+        assert relative_error(one, other) < 1e-5
 
 
 @functools.cache

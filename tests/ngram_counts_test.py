@@ -11,7 +11,7 @@ from trainer.model.ngrams import distinct_buckets
 
 @pytest.fixture
 def store(tmp_path):
-    corpus = corpus_of("train")
+    corpus = corpus_of("train", reviews=20)
     _, stores = token_store.prepare(corpus=corpus, splits=["train"], vocab_size=50, cache_dir=str(tmp_path))
     return stores["train"]
 

@@ -514,12 +514,13 @@ def run_tiny(workdir, cache_dir, dataset, **settings):
 
 def test_a_run_on_own_files_resumes_and_refuses_changed_files(tmp_path, cache_dir):
     path = write(tmp_path / "a.csv", REVIEWS)
-    run_tiny(tmp_path / "straight", cache_dir, f"csv:{path}", epochs=2)
-    given = run_tiny(tmp_path / "continued", cache_dir, f"csv:{path}")
+    few = {"train_split": "train[:50%]", "eval_every_steps": 0}
+    run_tiny(tmp_path / "straight", cache_dir, f"csv:{path}", epochs=2, **few)
+    given = run_tiny(tmp_path / "continued", cache_dir, f"csv:{path}", **few)
     train.run({**given, "epochs": 2}, stop_requests=NoStopRequests())
     assert outcome(tmp_path / "continued") == outcome(tmp_path / "straight")
     write(path, REVIEWS[1:])
-    with pytest.raises(InputError, match=r"the split train\[:90%\] has changed.* a copy of") as error:
+    with pytest.raises(InputError, match=r"the split train\[:50%\] has changed.* a copy of") as error:
         train.run({**given, "epochs": 3}, stop_requests=NoStopRequests())
     (source,) = re.findall(r"--init_from=(.*)\.$", str(error.value))
     new = {**given, "workdir": str(tmp_path / "new"), "init_from": source}
@@ -551,10 +552,11 @@ def test_imdb_from_own_files_trains_bit_identically_to_tfds(tmp_path, cache_dir)
     imdb = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=cache_dir)
     reviews = read(imdb, "train[:300]")
     splits = {
-        "train_split": "train[:200]",
-        "validation_split": "train[200:300]",
-        "test_split": "train[:50]",
+        "train_split": "train[:100]",
+        "validation_split": "train[100:200]",
+        "test_split": "train[200:300]",
         "max_length": 50,
+        "eval_every_steps": 0,
     }
     run_tiny(tmp_path / "tfds", cache_dir, "imdb_reviews", **splits)
     expected = comparable(tmp_path / "tfds")

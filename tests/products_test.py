@@ -11,7 +11,7 @@ from processes import run
 
 from trainer.model import products
 
-SIZES = (7, 1000), (64, 4096), (100, 4032), (256, 2048), (512, 4100)  # units, rows
+SIZES = (7, 1000), (64, 4096), (100, 4032), (256, 2048), (512, 2500)  # units, rows
 
 
 @tf.function(autograph=False)

@@ -775,7 +775,7 @@ def test_a_run_whose_store_is_damaged_between_starts_resumes_bit_identically(
     tmp_path, own_cache, seldom_saved_outcome, caplog, name
 ):
     given = tiny(tmp_path / "run", str(own_cache))
-    train.run(given | {"epochs": 1}, stop_requests=NoStopRequests())
+    train_to_the_end(given | {"epochs": 1})
     flip(path_of_store(own_cache) / f"{name}.bin")
     train_to_the_end(given)
     assert outcome(tmp_path / "run") == seldom_saved_outcome and "it is rebuilt" in caplog.text
@@ -783,7 +783,7 @@ def test_a_run_whose_store_is_damaged_between_starts_resumes_bit_identically(
 
 def test_a_run_is_not_resumed_on_different_reviews(tmp_path, own_cache):
     given = tiny(tmp_path / "run", str(own_cache))
-    train.run(given | {"epochs": 1}, stop_requests=NoStopRequests())
+    train_to_the_end(given | {"epochs": 1})
     store = path_of_store(own_cache)
     flip(store / "labels.bin")
     described_as("labels", sha256=hashlib.sha256((store / "labels.bin").read_bytes()).hexdigest())(

@@ -5,6 +5,7 @@ import json
 import pytest
 from compare_runs import outcome, scalars
 from fakes import NoStopRequests, tiny
+from reference_runs import SELDOM, train_to_the_end
 
 from trainer import train
 from trainer.data.token_store import TokenStore
@@ -15,7 +16,11 @@ from trainer.run.summaries import Summaries
 
 
 def run_tiny(workdir, cache_dir, **settings):
-    train.run(tiny(workdir, cache_dir, **settings), stop_requests=NoStopRequests())
+    train_to_the_end(tiny(workdir, cache_dir, **settings))
+    return result_and_points(workdir)
+
+
+def result_and_points(workdir):
     return json.loads((workdir / "result.json").read_text()), scalars(workdir / "summaries")
 
 
@@ -42,8 +47,8 @@ def steps_of(points, run, tag):
     return [step for point_run, point_tag, step in points if (point_run, point_tag) == (run, tag)]
 
 
-def test_logs_evaluations_and_the_final_evaluation_come_at_their_steps(tmp_path, cache_dir):
-    result, points = run_tiny(tmp_path / "run", cache_dir, patience=0)
+def test_logs_evaluations_and_the_final_evaluation_come_at_their_steps(finished):
+    result, points = result_and_points(finished)
     for tag in ("loss", "accuracy", "gradient_norm", "learning_rate", "padded_ratio", "reviews_per_second"):
         assert steps_of(points, "train", tag) == [3, 6, 9, 12, 15, 18, 21, 24]
     assert (
@@ -64,7 +69,8 @@ def test_a_save_follows_the_check_of_the_store_and_the_commit_of_the_event_log(
     methods = (TokenStore, "check"), (Summaries, "commit"), (Checkpoints, "save"), (Checkpoints, "save_best")
     calls = note_calls(monkeypatch, *methods)
     without_evaluations = {"validation_split": "", "test_split": "", "monitor": "loss"}
-    run_tiny(tmp_path / "run", cache_dir, epochs=1, **without_evaluations)
+    given = tiny(tmp_path / "run", cache_dir, epochs=1, **without_evaluations)
+    train.run(given, stop_requests=NoStopRequests())
     at_each_step, at_step_5 = ["check", "commit", "save"], ["check", "commit", "save", "save_best"]
     assert calls == ["save", *4 * at_each_step, *at_step_5, *3 * at_each_step, "commit"]
 
@@ -98,18 +104,15 @@ def test_an_early_stopped_run_logs_which_patience_would_continue_it(tmp_path, ca
     assert result["stop_step"] == 10
     assert "--patience=3" in caplog.text
     caplog.clear()
-    train.run(
-        tiny(tmp_path / "run", cache_dir, initial_best=0.0, baseline=0.0, patience=2, epochs=9),
-        stop_requests=NoStopRequests(),
-    )
+    run_tiny(tmp_path / "run", cache_dir, initial_best=0.0, baseline=0.0, patience=2, epochs=9)
     assert "is finished" in caplog.text
     assert "--patience=3" in caplog.text
 
 
 def test_an_interrupted_final_evaluation_is_repeated(tmp_path, cache_dir):
-    result, points = run_tiny(tmp_path / "run", cache_dir)
+    result, points = run_tiny(tmp_path / "run", cache_dir, epochs=1)
     (tmp_path / "run" / "result.json").unlink()
-    assert run_tiny(tmp_path / "run", cache_dir) == (result, points)
+    assert run_tiny(tmp_path / "run", cache_dir, epochs=1) == (result, points)
 
 
 class SignalAt:
@@ -134,7 +137,7 @@ class SignalAt:
 
 def test_a_signal_between_steps_saves_and_ends_the_run(tmp_path, cache_dir, monkeypatch):
     calls = note_calls(monkeypatch, (Checkpoints, "save"), (Replicas, "gather"))
-    given = tiny(tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0)
+    given = tiny(tmp_path / "run", cache_dir, **SELDOM)
     with pytest.raises(InterruptedBySignalError, match="saved at step 3") as error:
         train.run(given, stop_requests=SignalAt(2))
     assert error.value.exit_code == 143
@@ -143,7 +146,7 @@ def test_a_signal_between_steps_saves_and_ends_the_run(tmp_path, cache_dir, monk
 
 
 def test_a_signal_during_an_evaluation_abandons_it_and_saves_nothing(tmp_path, cache_dir):
-    given = tiny(tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0)
+    given = tiny(tmp_path / "run", cache_dir, **SELDOM)
     with pytest.raises(InterruptedBySignalError, match="5 steps to redo"):
         train.run(given, stop_requests=SignalAt(5))
     assert [path.stem for path in (tmp_path / "run" / "checkpoints").glob("*.index")] == ["ckpt-0"]
@@ -163,9 +166,7 @@ class SaveRequestAt(NoStopRequests):
 def test_a_requested_save_is_done_at_the_next_step_and_changes_no_bit(
     tmp_path, cache_dir, reference_outcome, caplog
 ):
-    given = tiny(
-        tmp_path / "run", cache_dir, checkpoint_every_steps=0, checkpoint_every_secs=0.0, max_to_keep=100
-    )
+    given = tiny(tmp_path / "run", cache_dir, max_to_keep=100, **SELDOM)
     train.run(given, stop_requests=SaveRequestAt(1, 5, 7))
     assert [line for line in caplog.messages if line.startswith("Saved")] == [
         f"Saved at step {step}, as SIGUSR1 requested." for step in (1, 5, 7)
@@ -184,9 +185,11 @@ def test_a_requested_save_is_done_at_the_next_step_and_changes_no_bit(
 def test_a_rare_class_shows_what_a_constant_answer_scores_and_learning_nothing_is_warned_of(
     tmp_path, cache_dir, caplog, monkeypatch
 ):
-    reviews = [("good" if number == 7 else "bad", int(number == 7)) for number in range(60)]
+    # With as many words as other tiny runs have, so that they share their compiled steps.
+    texts = [f"{'good' if number == 7 else 'bad'} a{number} b{number} c{number}" for number in range(60)]
     path = tmp_path / "rare.csv"
-    path.write_text("text,label\n" + "".join(f"{text} film {label},{label}\n" for text, label in reviews))
+    lines = [f"{text},{int(number == 7)}\n" for number, text in enumerate(texts)]
+    path.write_text("text,label\n" + "".join(lines))
     given = tiny(tmp_path / "run", cache_dir, dataset=str(path), epochs=1, learning_rate=1e-6)
     splits = {"train_split": "train[:40]", "validation_split": "train[40:50]", "test_split": "train[50:]"}
     train.run({**given, **splits}, stop_requests=NoStopRequests())

@@ -74,9 +74,10 @@ def test_ids_of_awkward_bytes_are_those_of_keras(vocab_size):
 @pytest.mark.skipif(not os.environ.get("TFDS_DATA_DIR"), reason="needs real IMDB: set TFDS_DATA_DIR")
 def test_the_vocabulary_of_imdb_is_that_of_keras(tmp_path):
     corpus = open_corpus(name="imdb_reviews", data_dir=None, cache_dir=str(tmp_path))
-    vocabulary = build_vocabulary(batches=(texts for texts, _ in corpus.reviews("train")), vocab_size=1000)
+    batches = [texts for texts, _ in corpus.reviews("train")]
+    vocabulary = build_vocabulary(batches=batches, vocab_size=1000)
     layer = keras.layers.TextVectorization(max_tokens=1000)
-    layer.adapt(tf.constant(texts) for texts, _ in corpus.reviews("train"))
+    layer.adapt(map(tf.constant, batches))
     assert vocabulary.tokens == tuple(token.encode() for token in layer.get_vocabulary())
     assert (
         b" ".join(vocabulary.tokens[:20])

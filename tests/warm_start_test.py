@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from fakes import NoStopRequests, corpus_of, tiny
+from fakes import EVERYTHING, NoStopRequests, corpus_of, tiny
 
 from trainer import build, prepare, session, train, trained_model
 from trainer.errors import InputError
@@ -136,35 +136,22 @@ def test_a_source_of_other_classes_is_refused_by_their_names(
         start_from(tmp_path, cache_dir, finished_topics)
 
 
-NGRAMS = {"ngrams": 2, "ngram_buckets": 256}
-
-
-@pytest.fixture(scope="module")
-def with_ngrams(build_once, cache_dir):
-    """The directory of a run that has trained n-grams."""
-
-    def make(folder):
-        train.run(tiny(folder / "run", cache_dir, epochs=1, **NGRAMS), stop_requests=NoStopRequests())
-
-    return build_once("n-grams", make) / "run"
-
-
 def tables(model):
     return [model.ngrams.log_ratios.numpy(), model.ngrams.weights.numpy()]
 
 
 @pytest.mark.slow
-def test_ngrams_are_taken_over_with_the_same_vocabulary(tmp_path, cache_dir, with_ngrams):
-    _, _, state = start_from(tmp_path, cache_dir, with_ngrams, **NGRAMS)
-    source = trained_model.load({"workdir": str(with_ngrams)})
+def test_ngrams_are_taken_over_with_the_same_vocabulary(tmp_path, cache_dir, everything):
+    _, _, state = start_from(tmp_path, cache_dir, everything, **EVERYTHING)
+    source = trained_model.load({"workdir": str(everything)})
     assert all(map(np.array_equal, tables(state.model), tables(source.model)))
     assert np.any(state.model.ngrams.weights.numpy())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changed", [{"ngram_buckets": 128}, {"ngrams": 1}, {"vocab_size": 90}])
-def test_other_ngrams_are_counted_anew(tmp_path, cache_dir, with_ngrams, changed):
-    _, _, state = start_from(tmp_path, cache_dir, with_ngrams, **{**NGRAMS, **changed})
+def test_other_ngrams_are_counted_anew(tmp_path, cache_dir, everything, changed):
+    _, _, state = start_from(tmp_path, cache_dir, everything, **{**EVERYTHING, **changed})
     log_ratios, weights = tables(state.model)
     assert np.any(log_ratios) and not np.any(weights)
 
