@@ -148,16 +148,17 @@ def disturb_and_resume(
       The seconds until the processes ended, and what went wrong: the differences of a run, or one message.
     """
     lifetime, reference = _reference_run(start, folder)
-    lifetimes = [lifetime]  # of the starts that ended undisturbed
+    # Of the last starts of new and of resumed runs that ended undisturbed: the machine may become busier.
+    lifetimes = {is_resumed: collections.deque([lifetime], maxlen=3) for is_resumed in (False, True)}
     workdir, log = folder / "run", folder / "run.log"
     seconds: Seconds = collections.defaultdict(list)
     is_last = False
     with tqdm(total=times, disable=None) as bar:
         while not is_last:
             is_last = sum(map(len, seconds.values())) == times
-            # What is resumed has less to do, and a start that ends before its instant tests no kill.
-            expected = statistics.fmean(lifetimes) if workdir.exists() else lifetime
-            instant = None if is_last else 1.1 * expected * rng.random()
+            # A start that ends before its instant tests no kill.
+            is_resumed = workdir.exists()
+            instant = None if is_last else 1.1 * statistics.fmean(lifetimes[is_resumed]) * rng.random()
             end = _disturb_at(instant, start(workdir, log), disturb, secs_to_end)
             output = log.read_text(errors="replace")
             if end.disturbance:
@@ -165,7 +166,7 @@ def disturb_and_resume(
                 end.disturbance.undo()
                 bar.update()
             else:
-                lifetimes.append(end.seconds)
+                lifetimes[is_resumed].append(end.seconds)
             if wrong := _faults(end, output) or _compare_if_finished(end, reference, workdir):
                 return seconds, wrong
     return seconds, []
