@@ -17,11 +17,18 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
   . .venv/bin/activate
 fi
 
+stamp_of() {
+  echo "$VIRTUAL_ENV/.$(echo "$1" | tr / -).sha256"
+}
+
+missing=()
 for requirements in "$@"; do
-  stamp="$VIRTUAL_ENV/.$(echo "$requirements" | tr / -).sha256"
-  if ! sha256sum --check --status "$stamp" 2>/dev/null; then
-    echo "Installing $requirements into $VIRTUAL_ENV." >&2
-    python -m pip install --quiet --disable-pip-version-check -r "$requirements"
-    sha256sum "$requirements" > "$stamp"
-  fi
+  sha256sum --check --status "$(stamp_of "$requirements")" 2>/dev/null || missing+=("$requirements")
 done
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "Installing ${missing[*]} into $VIRTUAL_ENV." >&2
+  python -m pip install --quiet --disable-pip-version-check "${missing[@]/#/--requirement=}"
+  for requirements in "${missing[@]}"; do
+    sha256sum "$requirements" > "$(stamp_of "$requirements")"
+  done
+fi
