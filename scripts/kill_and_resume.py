@@ -5,10 +5,10 @@
     python scripts/kill_and_resume.py --strategy=mirrored [--replicas=2]      # several CPU devices
     python scripts/kill_and_resume.py --strategy=multi_worker [--replicas=2]  # several processes, one killed
 
-Each process is killed at an instant between its start and a little after its expected end; the same command
-resumes. A finished run is compared with the reference run (all tensors, files and logged values except
-rates), and a new one is started. With --signal=TERM or INT, the output shows how long the trainer takes to
-stop. With several workers one is killed, and all must end within 30 seconds.
+Each process is killed at an instant between its start and its expected end; the same command resumes. A
+finished run is compared with the reference run (all tensors, files and logged values except rates), and a new
+one is started. With --signal=TERM or INT, the output shows how long the trainer takes to stop. With several
+workers one is killed, and all must end within 30 seconds.
 """
 
 import argparse
@@ -156,9 +156,8 @@ def disturb_and_resume(
     with tqdm(total=times, disable=None) as bar:
         while not is_last:
             is_last = sum(map(len, seconds.values())) == times
-            # A start that ends before its instant tests no kill.
             is_resumed = workdir.exists()
-            instant = None if is_last else 1.1 * statistics.fmean(lifetimes[is_resumed]) * rng.random()
+            instant = None if is_last else statistics.fmean(lifetimes[is_resumed]) * rng.random()
             end = _disturb_at(instant, start(workdir, log), disturb, secs_to_end)
             output = log.read_text(errors="replace")
             if end.disturbance:
