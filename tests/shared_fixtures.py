@@ -86,7 +86,10 @@ def _fork_server():
 
 def _children():
     # As Linux lists them by thread; a look at all processes of the machine takes longer than many a test.
-    listed = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/children")]
+    listed = []
+    for path in pathlib.Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # The thread may have ended.
+            listed.append(path.read_text())
     pids = " ".join(listed).split() if listed else [child.pid for child in psutil.Process().children()]
     return {int(pid) for pid in pids} - {SERVER.pid}
 
