@@ -45,9 +45,10 @@ def test_standard_output_has_aligned_lines_for_people(trained, capsys):
     assert len(second) <= 80
 
 
-def test_output_dash_writes_json_to_standard_output(trained, capsys):
+def test_output_dash_writes_json_to_standard_output(trained, capsys, caplog):
     predict.run({**trained, "text": ("good",), "output": "-"})
     assert json.loads(capsys.readouterr().out)["text"] == "good"
+    assert "Classified 1 text in" in caplog.text
 
 
 def test_a_file_is_classified_in_order_with_line_numbers(trained, tmp_path):

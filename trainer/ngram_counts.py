@@ -13,6 +13,7 @@ from trainer.model import ngrams
 from trainer.parallel import on_all_cores
 from trainer.run.state import Model
 from trainer.training_data import Data
+from trainer.words import plural
 
 _ROWS = 256  # reviews counted at a time
 
@@ -32,8 +33,8 @@ def set_counts(model: Model, config: Config, data: Data) -> None:
     model.ngrams.set_counts(counts)
     used = np.count_nonzero(counts.sum(axis=0))
     logging.info(
-        "N-grams   of up to %d tokens; they use %.0f%% of %s buckets",
-        config.ngrams,
+        "N-grams   of up to %s; they use %.0f%% of %s buckets",
+        plural(config.ngrams, "token"),
         100 * used / config.ngram_buckets,
         f"{config.ngram_buckets:,}",
     )

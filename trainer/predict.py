@@ -18,7 +18,7 @@ from trainer.data.review_files import BadRow, Input, Row
 from trainer.errors import InputError
 from trainer.inference import logits_of, make_predict_step
 from trainer.trained_model import TrainedModel
-from trainer.words import shortened
+from trainer.words import plural, shortened
 
 _LONGEST_NAME = 20  # columns for the name of a class
 # What an answer has besides the columns that it keeps.
@@ -83,7 +83,7 @@ def _answers(trained: TrainedModel, reviews: Input) -> Iterator[_Answer]:
             bar.update(len(rows))
     compiled.keep()
     seconds = time.monotonic() - started
-    logging.info("Classified %d texts in %.1f s, %.0f per second.", texts, seconds, texts / seconds)
+    logging.info("Classified %s in %.1f s, %.0f per second.", plural(texts, "text"), seconds, texts / seconds)
 
 
 def _columns(reviews: Input, names: Sequence[str]) -> list[str]:

@@ -236,9 +236,9 @@ def _check(start: Start, data: Data, texts: Mapping[str, str], replicas: Replica
     plan = data.plan
     padded = input_pipeline.padded_ratio(plan, steps=min(plan.steps_per_epoch, input_pipeline.WINDOW_BATCHES))
     logging.info(
-        "Batches   %d per epoch, of %d reviews in %s; padding adds %.1f%%",
+        "Batches   %d per epoch, of %s in %s; padding adds %.1f%%",
         plan.steps_per_epoch,
-        plan.batch_size,
+        plural(plan.batch_size, "review"),
         plural(settings.shards * replicas.count, "shard"),
         100 * (padded - 1),
     )
