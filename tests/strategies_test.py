@@ -159,7 +159,7 @@ def assert_is_exact(run, cache_dir, output, metric, split):
     """The best value of a run is that of its best checkpoint, computed from the logits of one device."""
     evaluate.run({"workdir": str(run), "cache_dir": cache_dir, "split": split, "output": str(output)})
     best = json.loads((run / "result.json").read_text())["best_metric"]
-    # 1e-4 is less than one of 1,000 reviews, and than one of 91 pairs of 20.
+    # 1e-4 is less than one of 1,000 reviews, and some pairs of 300.
     assert json.loads(output.read_text())[metric] == pytest.approx(best, abs=1e-4)
 
 
@@ -182,4 +182,4 @@ def test_the_auc_of_all_reviews_is_exact_though_each_replica_sees_some(
     tmp_path, cache_dir, with_everything, strategy
 ):
     run = with_everything(strategy)
-    assert_is_exact(run, cache_dir, tmp_path / "metrics.json", "auc", "validation[:20]")
+    assert_is_exact(run, cache_dir, tmp_path / "metrics.json", "auc", "validation[:300]")
