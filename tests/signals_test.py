@@ -87,3 +87,18 @@ def test_a_save_request_is_taken_only_once():
         "send('USR1'); print(signals.take_save_request(), signals.take_save_request(), signals.received)"
     )
     assert completed.stdout == "True False False\n"
+
+
+def test_no_test_starts_a_process_that_ignores_signals_because_pytest_does():
+    program = f"""
+import os, signal, subprocess, sys
+sys.path[:0] = {sys.path!r}
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import conftest
+conftest.let_children_have_ignored_signals()
+os.kill(os.getpid(), signal.SIGHUP)
+for name in ("HUP", "INT"):
+    print(subprocess.run(["sh", "-c", f"trap 'exit 9' {{name}}; kill -{{name}} $$"]).returncode)
+"""
+    assert run([sys.executable, "-c", program]).stdout == "9\n9\n"
