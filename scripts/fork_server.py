@@ -45,7 +45,7 @@ class ForkServer:
 
     def __init__(self, **environment: str) -> None:
         self._environment = environment
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
 
     def __enter__(self) -> "ForkServer":
@@ -62,7 +62,7 @@ class ForkServer:
         """The id of the process; None if it was not started."""
         return self._process.pid if self._process else None
 
-    def popen(self, arguments: Sequence[str], **kwargs: Any) -> subprocess.Popen:
+    def popen(self, arguments: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
         """Like `subprocess.Popen`; the command is `PROGRAM` with flags, possibly after `IN_NETWORK`.
 
         It may also be `[sys.executable, "-c", program]` with arguments.
@@ -78,24 +78,24 @@ class ForkServer:
         capture_output: bool = False,
         check: bool = False,
         **kwargs: Any,
-    ) -> subprocess.CompletedProcess:
+    ) -> subprocess.CompletedProcess[Any]:
         """Like `subprocess.run`."""
         kwargs |= {"stdin": subprocess.PIPE} if input is not None else {}
         kwargs |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} if capture_output else {}
         with self.popen(arguments, **kwargs) as process:
             try:
-                completed = subprocess.CompletedProcess(arguments, None, *process.communicate(input, timeout))
+                output = process.communicate(input, timeout)
             except BaseException:
                 process.kill()
                 raise
-        completed.returncode = process.returncode
+        completed = subprocess.CompletedProcess(arguments, process.returncode, *output)
         if check:
             completed.check_returncode()
         return completed
 
     def fork(self, request: dict[str, Any], descriptors: list[int]) -> int:
         """Forks; returns the id of the new process, which is a child of this one."""
-        if self._process is None:
+        if self._process is None or self._connection is None:
             # A process whose parent has ended becomes our child, so that we can wait for it.
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
             self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -112,7 +112,10 @@ class ForkServer:
         return int(reply)
 
 
-class _Forked(subprocess.Popen):
+_start_of_popen = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+
+
+class _Forked(subprocess.Popen[Any]):
     """A fork with the interface of Popen."""
 
     def __init__(self, server: ForkServer, arguments: list[str], **kwargs: Any) -> None:
@@ -120,7 +123,7 @@ class _Forked(subprocess.Popen):
         super().__init__(arguments, **kwargs)
 
     def _execute_child(self, *values: Any) -> None:
-        names = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]
+        names = list(inspect.signature(_start_of_popen).parameters)[1:]
         given = dict(zip(names, values, strict=True))
         command, network = given["args"], None
         if command[: len(IN_NETWORK)] == IN_NETWORK:
@@ -145,7 +148,7 @@ class _Forked(subprocess.Popen):
         }
         self.pid = self._server.fork(request, streams + kept)
         self._child_created = True
-        self._close_pipe_fds(
+        self._close_pipe_fds(  # type: ignore[attr-defined]
             *(given[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite"))
         )
 

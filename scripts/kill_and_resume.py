@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from compare_runs import differences, outcome
 from fork_server import ForkServer
@@ -40,7 +40,7 @@ SMALL_RUN = [
     *("--eval_every_steps=20", "--checkpoint_every_steps=3", "--log_every_steps=5"),
 ]
 
-Processes = list[subprocess.Popen]
+Processes = list[subprocess.Popen[Any]]
 Seconds = dict[str, list[float]]  # from each disturbance to the end of all processes, by kind and phase
 
 

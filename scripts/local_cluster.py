@@ -23,8 +23,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
+from typing import Any
 
-Popen = Callable[..., subprocess.Popen]
+Popen = Callable[..., subprocess.Popen[Any]]
 ROOT = pathlib.Path(__file__).parent.parent
 SECS_TO_END = 30  # how long a worker may run on after another one has failed
 # Exit codes after which a restart may help: a lost peer, or a crash.
@@ -77,8 +78,8 @@ def start_workers(
     *,
     unlike: Sequence[str] = (),
     popen: Popen = subprocess.Popen,
-    **kwargs: object,
-) -> list[subprocess.Popen]:
+    **kwargs: Any,
+) -> list[subprocess.Popen[Any]]:
     """Starts workers on this machine.
 
     Args:
@@ -112,13 +113,13 @@ def write(text: bytes) -> None:
             os.write(sys.stdout.fileno(), text)
 
 
-def copy_output(number: int, worker: subprocess.Popen) -> None:
+def copy_output(number: int, worker: subprocess.Popen[bytes]) -> None:
     """Prints what a worker prints, with its number before each line."""
-    for line in worker.stdout:
+    for line in worker.stdout or ():
         write(b"[%d] %s" % (number, line))
 
 
-def wait_for_all(workers: list[subprocess.Popen]) -> list[int]:
+def wait_for_all(workers: list[subprocess.Popen[Any]]) -> list[int]:
     """The exit codes, first end first; SECS_TO_END after a failure, workers that still run are killed."""
     ends: queue.SimpleQueue[int] = queue.SimpleQueue()
     for worker in workers:
@@ -148,7 +149,7 @@ class _Job:
     # The running workers, and the signals that stop them.
 
     def __init__(self) -> None:
-        self.workers: list[subprocess.Popen] = []
+        self.workers: list[subprocess.Popen[Any]] = []
         self.received: list[int] = []
         for signum in SIGNALS:
             # SIGHUP stays ignored if it was, as under nohup.
@@ -165,7 +166,7 @@ class _Job:
     def run(self, workers: int, flags: list[str]) -> list[int]:
         """Starts the workers and waits for them; returns their exit codes, first end first."""
         # In new sessions, so that a Ctrl-C reaches each worker only once.
-        pipes: Mapping[str, object] = {
+        pipes: Mapping[str, Any] = {
             "stdout": subprocess.PIPE,
             "stderr": subprocess.STDOUT,
             "start_new_session": True,

@@ -11,7 +11,7 @@ import argparse
 import json
 import pathlib
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -27,7 +27,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 METRICS = ("loss", "accuracy")
-_STYLES = {
+_STYLES: dict[str, dict[str, Any]] = {
     "train": {"linewidth": 0.8, "alpha": 0.6},
     "validation": {"linewidth": 2, "marker": "o", "markersize": 4},
 }
