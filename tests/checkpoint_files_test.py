@@ -9,6 +9,12 @@ from trainer.errors import StorageError
 from trainer.run import checkpoint_files
 
 
+def test_checkpoints_are_listed_oldest_first_by_their_steps(tmp_path):
+    save_steps(tmp_path, [8, 9, 10, 100])
+    listed = [prefix.name for prefix in checkpoint_files.prefixes(tmp_path / "checkpoints")]
+    assert listed == ["ckpt-8", "ckpt-9", "ckpt-10", "ckpt-100"]
+
+
 def test_a_checkpoint_without_its_data_file_counts_as_damaged(tmp_path):
     save_steps(tmp_path, [1, 2])
     (tmp_path / "checkpoints" / "ckpt-2.data-00000-of-00001").unlink()
