@@ -10,7 +10,7 @@ from trainer.run import checkpoint_files
 
 
 def test_checkpoints_are_listed_oldest_first_by_their_steps(tmp_path):
-    save_steps(tmp_path, [8, 9, 10, 100])
+    save_steps(tmp_path, [8, 9, 10, 100], max_to_keep=9)
     listed = [prefix.name for prefix in checkpoint_files.prefixes(tmp_path / "checkpoints")]
     assert listed == ["ckpt-8", "ckpt-9", "ckpt-10", "ckpt-100"]
 
