@@ -36,6 +36,16 @@ def test_a_damaged_newest_checkpoint_is_quarantined_and_the_previous_one_restore
     assert kept == "ckpt-2.index"
 
 
+def test_a_checkpoint_that_is_quarantined_is_synced_where_it_was_and_where_it_is(tmp_path, monkeypatch):
+    save_steps(tmp_path, [1])
+    synced = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "fsync", lambda path: synced.update({path: names(path)}))
+        checkpoint_cleanup.quarantine(tmp_path, tmp_path / "checkpoints" / "ckpt-1")
+    assert synced[tmp_path / "checkpoints"] == []
+    assert synced[tmp_path / "quarantine" / "checkpoints"] == ["ckpt-1"]
+
+
 def test_leftovers_of_killed_saves_are_removed_without_a_warning(tmp_path, caplog):
     save_steps(tmp_path, [1])
     directory = tmp_path / "checkpoints"

@@ -50,3 +50,11 @@ def test_a_truncated_or_bit_flipped_copy_is_refused():
     for content in [b"\xff\x00 garbage", *(whole[:size] for size in range(len(whole))), *flips]:
         with pytest.raises(ValueError):
             flagfile.from_file(content)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (False, "false"), (None, ""), (("a", "b"), "a b"), (0.001, "0.001"), (1e-07, "1e-07")],
+)
+def test_a_value_has_the_text_that_runs_have_stored_from_the_beginning(value, text):
+    assert flagfile.as_text(value) == text
